@@ -1,0 +1,1 @@
+"""What runs on a server: it keeps one connection to the control plane and makes its document true."""

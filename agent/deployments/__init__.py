@@ -1,0 +1,1 @@
+"""Drivers that turn the deployments of the document into running things."""

@@ -1,0 +1,61 @@
+"""The errors that leave a module. Each type says who has to do something about it.
+
+``Rejected``   a person must change the repository; trying again helps nobody.
+``Transient``  something outside is away or slow; trying again later will help.
+``Refused``    the caller of an API asked for something that it may not have, or asked wrongly.
+``Broken``     this installation is wrong (a missing program, an unwritable directory); the operator must mend it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from schemas.problem import Problem
+
+
+class CloudLunacyError(Exception):
+    """Head of the tree. ``message`` says what and why, ``hint`` what to do."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".rstrip()
+
+
+class Rejected(CloudLunacyError):
+    """A revision cannot be used. ``reason`` is a CamelCase word for conditions; ``problems`` may be empty."""
+
+    def __init__(self, message: str, *, reason: str, problems: Sequence[Problem] = (), hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
+        self.problems = tuple(problems)
+
+
+class Transient(CloudLunacyError):
+    """Try again. ``retry_after`` is in seconds and the least to wait; None leaves it to the back-off."""
+
+    def __init__(
+        self, message: str, *, reason: str = "Unavailable", retry_after: float | None = None, hint: str = ""
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
+        self.retry_after = retry_after
+
+
+class Refused(CloudLunacyError):
+    """An answer of the API. ``status`` is the HTTP status, ``code`` ends the problem's type URI (RFC 9457)."""
+
+    def __init__(
+        self, message: str, *, status: int, code: str, hint: str = "", retry_after: float | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.code = code
+        self.retry_after = retry_after
+
+
+class Broken(CloudLunacyError):
+    """The installation is wrong. The command ends with exit code 1."""

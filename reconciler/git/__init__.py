@@ -1,0 +1,1 @@
+"""Everything that runs the git program: the bare mirror, commits of our own, the remote."""

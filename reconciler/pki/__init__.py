@@ -1,0 +1,1 @@
+"""Keys: where they are kept, what they sign and open."""

@@ -1,0 +1,1 @@
+"""Observed state, outbox and events. SQLite is the embedded engine."""

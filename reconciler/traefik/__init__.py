@@ -1,0 +1,1 @@
+"""What touches Traefik: preflight, publication and read-back."""

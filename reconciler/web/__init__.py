@@ -1,0 +1,1 @@
+"""HTTP: the API, webhooks, streams and pages."""

@@ -1,0 +1,115 @@
+"""The fleet: domain, entry points, teams and the rules that protect them (``fleet.yaml``)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from schemas.base import Document, Model
+from schemas.names import (
+    AgeRecipient,
+    Duration,
+    EntryPointName,
+    Hostname,
+    HostPattern,
+    LabelKey,
+    LabelValue,
+    Name,
+    Port,
+)
+
+
+class EntryPoints(Model):
+    """The names that Traefik's static configuration gives its entry points."""
+
+    http: EntryPointName = "web"
+    https: EntryPointName = "websecure"
+    mongodb: EntryPointName = "mongodb"
+    tcp: Annotated[dict[Name, EntryPointName], Field(max_length=64)] = {}
+    """Further TCP entry points that routes of type tcp may name: name in the route → name in Traefik."""
+
+
+class PortRange(Model):
+    """Ports ``first`` to ``last``, both included."""
+
+    first: Port
+    last: Port
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.first > self.last:
+            raise ValueError(f"the first port, {self.first}, is above the last, {self.last}")
+        return self
+
+
+class Team(Model):
+    """What one team may use. It owns ``routes/<name>``, ``deployments/<name>`` and ``secrets/<name>``."""
+
+    name: Name
+    hostnames: Annotated[tuple[HostPattern, ...], Field(max_length=256)] = ()
+    """Hosts that routes of the team may claim; ``*.parent`` grants one further label."""
+    agents: Annotated[tuple[Name, ...], Field(max_length=10_000)] = ()
+    """Agents that the team may use, by name."""
+    agent_selector: Annotated[dict[LabelKey, LabelValue], Field(max_length=16)] = {}
+    """Further agents that the team may use: those that carry all of these labels."""
+    ports: Annotated[tuple[PortRange, ...], Field(max_length=64)] = (PortRange(first=1024, last=65535),)
+    """Ports of agents that backends and deployments of the team may use."""
+
+
+class Registration(Model):
+    """How an enrolment reaches the repository."""
+
+    mode: Literal["commit", "pull-request"] = "commit"
+    agents_per_hour: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    """Enrolments accepted in an hour; more are answered 429."""
+
+
+class DeletionGuard(Model):
+    """A plan that deletes more than ``percent`` of at least ``minimum`` objects waits for a person."""
+
+    percent: Annotated[int, Field(ge=0, le=100)] = 30
+    minimum: Annotated[int, Field(ge=1)] = 10
+
+
+class Signatures(Model):
+    """Which commits must carry a signature by a key that ``serve`` was given."""
+
+    mode: Literal["none", "head", "strict"] = "none"
+    """none: no check; head: the newest commit; strict: each commit since the published one."""
+
+
+class Defaults(Model):
+    """What objects get that do not say otherwise."""
+
+    health_interval: Duration = "10s"
+    heartbeat_interval: Duration = "15s"
+
+
+class FleetSpec(Model):
+    domain: Hostname
+    """Base domain: apps answer at ``<app>.app.<domain>``, databases at ``<agent>.mongodb.<domain>``."""
+    entry_points: EntryPoints = EntryPoints()
+    teams: Annotated[tuple[Team, ...], Field(max_length=1000)] = ()
+    registration: Registration = Registration()
+    deletion_guard: DeletionGuard = DeletionGuard()
+    signatures: Signatures = Signatures()
+    recipients: Annotated[tuple[AgeRecipient, ...], Field(max_length=16)] = ()
+    """age recipients that secrets are sealed to: the control plane's, and one kept for an accident."""
+    defaults: Defaults = Defaults()
+
+    @model_validator(mode="after")
+    def _teams_once(self) -> Self:
+        seen: set[str] = set()
+        for team in self.teams:
+            if team.name in seen:
+                raise ValueError(f'team "{team.name}" is listed twice')
+            seen.add(team.name)
+        return self
+
+
+class Fleet(Document):
+    """The one object that everything else depends on."""
+
+    kind: Literal["Fleet"]
+    spec: FleetSpec

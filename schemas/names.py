@@ -1,0 +1,174 @@
+"""The grammar of every name, host, path and size that a person may write.
+
+What stands here ends up in file paths, Traefik rules and command lines, so each type is an allow list: a string that
+validates needs no escaping in any of these places. Shapes follow RFC 1123 (labels, hosts), RFC 3986 (paths) and
+RFC 9110 (header fields).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, Field, StringConstraints
+
+_DEVICE_NAMES: Final = frozenset(
+    ["con", "prn", "aux", "nul", *(f"com{i}" for i in range(10)), *(f"lpt{i}" for i in range(10))]
+)
+_IPV4_LIKE: Final = re.compile(r"^[0-9.]+$")
+
+
+def _not_a_device(value: str) -> str:
+    if value in _DEVICE_NAMES:
+        raise ValueError(f'"{value}" is a device name on some systems and cannot name a file there')
+    return value
+
+
+def _hostname(value: str) -> str:
+    labels = value.split(".")
+    if len(value) > 253:
+        raise ValueError("a host name has at most 253 characters (RFC 1123)")
+    if len(labels) < 2:
+        raise ValueError("a host name needs at least two labels, such as web.example.com")
+    if _IPV4_LIKE.match(value):
+        raise ValueError("this is an address; write a host name")
+    return value
+
+
+def _network(value: str) -> str:
+    try:
+        return str(ipaddress.ip_network(value, strict=False))
+    except ValueError as error:
+        raise ValueError(f"not an IP address or network in CIDR notation: {error}") from None
+
+
+def _address(value: str) -> str:
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        if _IPV4_LIKE.match(value) or not _HOST_RE.match(value):
+            raise ValueError("neither an IP address nor a host name") from None
+        return _hostname(value)
+
+
+def _path(value: str) -> str:
+    if "//" in value or any(part in (".", "..") for part in value.split("/")):
+        raise ValueError("a path has no empty, '.' or '..' segments")
+    return value
+
+
+_LABEL: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_HOST_RE: Final = re.compile(rf"^{_LABEL}(?:\.{_LABEL})*$")
+
+Name = Annotated[
+    str,
+    StringConstraints(pattern=rf"^{_LABEL}$", max_length=63),
+    AfterValidator(_not_a_device),
+    Field(description="RFC 1123 label: lower-case letters, digits and inner hyphens, at most 63 characters."),
+]
+Hostname = Annotated[
+    str,
+    StringConstraints(pattern=rf"^{_LABEL}(\.{_LABEL})*$"),
+    AfterValidator(_hostname),
+    Field(description="Host name in lower case, without a trailing dot; IDNs as A-labels (xn--)."),
+]
+HostPattern = Annotated[
+    str,
+    StringConstraints(pattern=rf"^(\*\.)?{_LABEL}(\.{_LABEL})*$"),
+    AfterValidator(_hostname),
+    Field(description="Host name, or *.parent, which covers exactly one further label (RFC 6125, 6.4.3)."),
+]
+Address = Annotated[
+    str,
+    StringConstraints(max_length=253),
+    AfterValidator(_address),
+    Field(description="IPv4 or IPv6 address, or host name."),
+]
+Network = Annotated[
+    str,
+    StringConstraints(max_length=64),
+    AfterValidator(_network),
+    Field(description="IP address or network in CIDR notation."),
+]
+UrlPath = Annotated[
+    str,
+    StringConstraints(pattern=r"^/[A-Za-z0-9._~!$&+,;=:@%/-]*$", max_length=1024),
+    AfterValidator(_path),
+    Field(description="Absolute URL path (RFC 3986), percent-encoded; no quotes, back-ticks or braces."),
+]
+HeaderName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9-]+$", max_length=128),
+    Field(description="HTTP field name (RFC 9110): letters, digits and hyphens."),
+]
+HeaderValue = Annotated[
+    str,
+    StringConstraints(pattern=r"^[\x20-\x7e\t]*$", max_length=4096),
+    Field(description="HTTP field value in visible ASCII; for a header that is set, empty removes it."),
+]
+MatchValue = Annotated[
+    str,
+    StringConstraints(pattern=r"^[\x20-\x5f\x61-\x7e]+$", max_length=512),
+    Field(description="Exact value of a request header: visible ASCII without back-ticks."),
+]
+Duration = Annotated[
+    str,
+    StringConstraints(pattern=r"^[1-9][0-9]{0,8}(ms|s|m|h)$"),
+    Field(description="Length of time: a whole number and ms, s, m or h, such as 5s."),
+]
+ByteSize = Annotated[
+    str,
+    StringConstraints(pattern=r"^[1-9][0-9]{0,11}(Ki|Mi|Gi|Ti)?$"),
+    Field(description="Number of bytes, optionally with Ki, Mi, Gi or Ti, such as 128Mi."),
+]
+Port = Annotated[int, Field(strict=True, ge=1, le=65535, description="TCP port.")]
+LabelKey = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9./-]{0,61}[a-z0-9])?$")]
+LabelValue = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$|^$")]
+EntryPointName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"),
+    Field(description="Name of an entry point in Traefik's static configuration."),
+]
+EnvName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$"),
+    Field(description="Name of an environment variable."),
+]
+Thumbprint = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9_-]{43}$"),
+    Field(description="RFC 7638 SHA-256 thumbprint of a public key, base64url without padding."),
+]
+AgeRecipient = Annotated[
+    str,
+    StringConstraints(pattern=r"^age1[02-9ac-hj-np-z]{58}$"),
+    Field(description="X25519 recipient of age."),
+]
+
+_DURATION_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_SIZE_UNITS: Final = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+
+
+def seconds(duration: str) -> float:
+    """Turn a valid :data:`Duration` into seconds."""
+    unit = "ms" if duration.endswith("ms") else duration[-1]
+    return int(duration[: -len(unit)]) * _DURATION_UNITS[unit]
+
+
+def size_in_bytes(size: str) -> int:
+    """Turn a valid :data:`ByteSize` into bytes."""
+    factor = _SIZE_UNITS.get(size[-2:])
+    return int(size) if factor is None else int(size[:-2]) * factor
+
+
+def covers(pattern: str, host: str) -> bool:
+    """Say whether ``pattern`` covers every name that ``host`` stands for (``host`` may itself be ``*.parent``)."""
+    if pattern == host:
+        return True
+    return pattern.startswith("*.") and not host.startswith("*.") and host.partition(".")[2] == pattern[2:]
+
+
+def overlaps(one: str, other: str) -> bool:
+    """Say whether some host name is matched by both patterns."""
+    return covers(one, other) or covers(other, one)
