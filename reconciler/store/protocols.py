@@ -1,0 +1,197 @@
+"""What the control plane remembers, as small protocols; ``reconciler.store.sqlite`` is the embedded engine.
+
+Everything but the outbox, the enrolment tokens and the events can be rebuilt from git. Times are POSIX seconds (float).
+All calls are coroutines; what is said to be durable is on disk (fsync) when the call returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from schemas.problem import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolmentToken:
+    """``secret_sha256`` is the hex digest of the secret part; the secret itself is never stored."""
+
+    id: str
+    agent: str
+    secret_sha256: str
+    created_by: str
+    expires_at: float
+    used_by: str | None = None
+    """Thumbprint of the key that used it."""
+
+
+class TokenStore(Protocol):
+    async def add_token(self, token: EnrolmentToken) -> None: ...
+
+    async def token(self, token_id: str) -> EnrolmentToken | None: ...
+
+    async def use_token(self, token_id: str, thumbprint: str, now: float) -> bool:
+        """Compare-and-set, durable: True for the first key, and again for the same key; False for any other or late."""
+        ...
+
+    async def prune_tokens(self, before: float) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxEntry:
+    """An accepted write that is not yet on the remote. ``payload`` is JSON and holds no secret."""
+
+    id: str
+    kind: Literal["enrolment"]
+    payload: Mapping[str, Any]
+    accepted_at: float
+    attempts: int = 0
+    last_error: str = ""
+
+
+class Outbox(Protocol):
+    async def put(self, entry: OutboxEntry) -> None:
+        """Durable. Putting an id again changes nothing."""
+        ...
+
+    async def pending(self, limit: int = 1000) -> Sequence[OutboxEntry]:
+        """Oldest first."""
+        ...
+
+    async def settle(self, entry_id: str, outcome: str, revision: str | None, now: float) -> None:
+        """Durable. ``outcome``: ``committed``, ``already-there`` or ``conflicted: <why>``; the entry is pending no more."""
+        ...
+
+    async def failed(self, entry_ids: Sequence[str], error: str) -> None:
+        """Count an attempt; the entries stay pending."""
+        ...
+
+    async def outcome(self, entry_id: str) -> tuple[str, str | None] | None:
+        """Return (outcome, revision) of a settled entry, None while it is pending or unknown."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Retained:
+    """An object that is quarantined and goes on in its last good version."""
+
+    path: str
+    blob: str
+    compiled: Mapping[str, Any]
+    """JSON of what was compiled from it, with what it referred to then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """The newest published generation: all that a restart needs to go on from it."""
+
+    generation: int
+    revision: str
+    published_at: float
+    retained: Sequence[Retained] = ()
+    agents: Mapping[str, tuple[int, str]] | None = None
+    """Agent → (generation in which its document last changed, digest of its items)."""
+
+
+class PublicationStore(Protocol):
+    async def publication(self) -> Publication | None: ...
+
+    async def save_publication(self, publication: Publication) -> None:
+        """Durable; replaces the former one. Refuses (ValueError) a generation that is not newer, unless equal."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    checksum: str
+    approved_by: str
+    approved_at: float
+
+
+class ApprovalStore(Protocol):
+    async def approve(self, approval: Approval) -> None: ...
+
+    async def approval(self, checksum: str) -> Approval | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionRecord:
+    """The convergence record of one revision, as stored; ``status REV`` shows it with the agents added."""
+
+    revision: str
+    generation: int | None
+    state: Literal["Progressing", "Converged", "Held", "Failed", "Superseded"]
+    reason: str
+    message: str
+    stages: Mapping[str, float]
+    """Stage → time. Stages: fetched validated planned rendered preflighted published loaded pushed applied."""
+    agents: Mapping[str, tuple[str, float | None]]
+    """Agent concerned → (state, time applied)."""
+    quarantined: Sequence[Problem]
+    plan: Mapping[str, Any] | None
+    """JSON of the plan, with its checksum."""
+    commit: Mapping[str, Any]
+    """Author, subject and time of the commit."""
+    updated_at: float
+
+
+class RecordStore(Protocol):
+    async def save_record(self, record: RevisionRecord) -> None: ...
+
+    async def record(self, revision: str) -> RevisionRecord | None:
+        """``revision`` may be abbreviated to no less than 7 digits; None where unknown or ambiguous."""
+        ...
+
+    async def records(self, *, limit: int = 50, before: float | None = None) -> Sequence[RevisionRecord]:
+        """Newest first."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class AgentObservation:
+    """The last that was seen of an agent."""
+
+    name: str
+    connected: bool
+    last_seen: float
+    applied_generation: int
+    applied_digest: str | None
+    version: str
+    outcome: str
+    message: str
+    items: Sequence[Mapping[str, Any]]
+    metrics: Mapping[str, float]
+
+
+class ObservationStore(Protocol):
+    async def save_observations(self, observations: Sequence[AgentObservation]) -> None:
+        """Not durable at once; a lost row is seen again with the next heartbeat."""
+        ...
+
+    async def observations(self) -> Sequence[AgentObservation]: ...
+
+    async def forget_agent(self, name: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened, for the timeline and the audit."""
+
+    time: float
+    type: str
+    """CamelCase, such as RevisionPublished, ObjectQuarantined, AgentEnrolled, PlanApproved."""
+    severity: Literal["info", "warning", "error"]
+    subject: str
+    """``Kind/team/name``, ``agent/NAME`` or ``revision/REV``."""
+    message: str
+    revision: str = ""
+    actor: str = ""
+    id: int = 0
+    """Set by the store; grows."""
+
+
+class EventStore(Protocol):
+    async def append(self, event: Event) -> Event: ...
+
+    async def events(self, *, after: int = 0, limit: int = 100, subject: str | None = None) -> Sequence[Event]: ...

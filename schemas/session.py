@@ -1,0 +1,158 @@
+"""The conversation of an agent with the control plane: JSON messages over one WebSocket.
+
+After the opening handshake (authenticated with an access token and a proof of possession) the agent says ``Hello``; the
+control plane answers ``Welcome`` and, where the agent's applied digest is not the wanted one, ``Desired``. The agent
+answers each ``Desired`` with one ``Report`` per attempt to apply it, and sends ``Heartbeat`` at the interval it was
+told. Every message has a sequence number that grows by one in its direction and starts at 1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field, TypeAdapter
+
+from schemas.base import Model
+from schemas.names import Name
+
+PROTOCOL: Final = 1
+"""Version of this conversation. A peer that speaks only another is refused with close code 4406."""
+SUBPROTOCOL: Final = "cloudlunacy.agent.v1"
+MAX_AGENT_MESSAGE: Final = 256 * 1024
+"""Bytes that the control plane accepts in one message of an agent."""
+MAX_DOCUMENT: Final = 4 * 1024 * 1024
+"""Bytes that an agent accepts in one message of the control plane."""
+DESIRED_TYPE: Final = "cloudlunacy-desired+jws"
+"""``typ`` of a signed document (RFC 8725, 3.11)."""
+
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+Sequence = Annotated[int, Field(ge=1)]
+Text = Annotated[str, Field(max_length=2048)]
+
+
+class Item(Model):
+    """One thing that the agent has to make true."""
+
+    id: Annotated[str, Field(max_length=256)]
+    """``Kind/team/name`` of the object, such as ``Deployment/shop/web``."""
+    kind: Literal["Agent", "Certificate", "Deployment"]
+    digest: Digest
+    """Of the canonical JSON of ``spec``."""
+    spec: dict[str, Any]
+
+
+class Document(Model):
+    """The payload of the signed desired state."""
+
+    agent: Name
+    generation: Annotated[int, Field(ge=1)]
+    """Generation in which the document last changed; grows, never repeats with other content."""
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40,64}$")]
+    issued_at: datetime
+    expires_at: datetime
+    """After it the document is refused when received; one that was applied before stays in force."""
+    digest: Digest
+    """Of the items, see :func:`digest_of_items`."""
+    items: tuple[Item, ...]
+
+
+def canonical_json(value: object) -> bytes:
+    """Return JSON with sorted keys and no spaces, the form that digests are taken of."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def digest_of(value: object) -> str:
+    """Return the digest of a JSON value."""
+    return f"sha256:{hashlib.sha256(canonical_json(value)).hexdigest()}"
+
+
+def digest_of_items(items: Iterable[Item]) -> str:
+    """Return the digest of a set of items; their order does not matter."""
+    return digest_of(sorted((item.id, item.digest) for item in items))
+
+
+class Hello(Model):
+    type: Literal["hello"] = "hello"
+    sequence: Sequence
+    protocol: int
+    agent: Name
+    version: Annotated[str, Field(max_length=64)]
+    applied_generation: Annotated[int, Field(ge=0)] = 0
+    """0: nothing applied yet."""
+    applied_digest: Digest | None = None
+
+
+class ItemResult(Model):
+    id: Annotated[str, Field(max_length=256)]
+    state: Literal["Applied", "Progressing", "Failed"]
+    reason: Annotated[str, Field(max_length=64)] = ""
+    message: Text = ""
+
+
+class Report(Model):
+    """What became of a document. ``refused``: it was not taken at all (signature, generation, name, expiry)."""
+
+    type: Literal["report"] = "report"
+    sequence: Sequence
+    generation: Annotated[int, Field(ge=0)]
+    digest: Digest | None = None
+    outcome: Literal["applied", "progressing", "failed", "refused"]
+    reason: Annotated[str, Field(max_length=64)] = ""
+    message: Text = ""
+    items: Annotated[tuple[ItemResult, ...], Field(max_length=2000)] = ()
+
+
+class Heartbeat(Model):
+    type: Literal["heartbeat"] = "heartbeat"
+    sequence: Sequence
+    applied_generation: Annotated[int, Field(ge=0)] = 0
+    metrics: Annotated[dict[Annotated[str, Field(max_length=64)], float], Field(max_length=64)] = {}
+
+
+class Welcome(Model):
+    type: Literal["welcome"] = "welcome"
+    sequence: Sequence
+    protocol: int
+    heartbeat_seconds: Annotated[float, Field(gt=0, le=3600)]
+    wanted_generation: Annotated[int, Field(ge=0)]
+    wanted_digest: Digest | None = None
+
+
+class Desired(Model):
+    """A new document; ``jws`` is a compact JWS (RFC 7515, ES256) whose payload is a :class:`Document`."""
+
+    type: Literal["desired"] = "desired"
+    sequence: Sequence
+    jws: str
+
+
+class Goodbye(Model):
+    """The control plane is about to close and says why; the agent waits ``retry_seconds`` before it comes back."""
+
+    type: Literal["goodbye"] = "goodbye"
+    sequence: Sequence
+    reason: Annotated[str, Field(max_length=64)]
+    message: Text = ""
+    retry_seconds: Annotated[float, Field(ge=0)] = 0
+
+
+FromAgent = Annotated[Hello | Report | Heartbeat, Field(discriminator="type")]
+FromControlPlane = Annotated[Welcome | Desired | Goodbye, Field(discriminator="type")]
+FROM_AGENT: Final[TypeAdapter[Hello | Report | Heartbeat]] = TypeAdapter(FromAgent)
+FROM_CONTROL_PLANE: Final[TypeAdapter[Welcome | Desired | Goodbye]] = TypeAdapter(FromControlPlane)
+
+
+class CloseCode:
+    """Close codes of this conversation (RFC 6455, 7.4.2: 4000 to 4999 are ours)."""
+
+    PROTOCOL_ERROR: Final = 4400
+    REVOKED: Final = 4403
+    UNSUPPORTED: Final = 4406
+    TIMED_OUT: Final = 4408
+    REPLACED: Final = 4409
+    TOO_MUCH: Final = 4429
+    GOING_AWAY: Final = 1001
