@@ -15,6 +15,7 @@ from schemas.agent import Agent
 from schemas.certificate import Certificate
 from schemas.deployment import Deployment
 from schemas.fleet import Fleet
+from schemas.names import NAME_PATTERN
 from schemas.route import Route
 from schemas.secret import Secret
 
@@ -39,7 +40,11 @@ FOLDERS: Final[dict[str, Kind]] = {
 }
 TEAM_KINDS: Final[frozenset[Kind]] = frozenset({"Secret", "Deployment", "Route"})
 _FOLDER_OF: Final = {kind: folder for folder, kind in FOLDERS.items()}
-_NAME: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_NAME: Final = NAME_PATTERN.strip("^$")
+# These open a device instead of a file on some systems, so no checkout there could hold them.
+DEVICE_NAMES: Final = frozenset(
+    ["con", "prn", "aux", "nul", *(f"com{i}" for i in range(10)), *(f"lpt{i}" for i in range(10))]
+)
 _PATH: Final = re.compile(
     rf"^(?:(?P<folder>agents|certificates)|(?P<team_folder>secrets|deployments|routes)/(?P<team>{_NAME}))"
     rf"/(?P<name>{_NAME})\.yaml$"
@@ -76,7 +81,7 @@ def key_of_path(path: str) -> ObjectKey | None:
     if path == FLEET_PATH:
         return FLEET_KEY
     match = _PATH.match(path)
-    if match is None:
+    if match is None or match["name"] in DEVICE_NAMES or match["team"] in DEVICE_NAMES:
         return None
     folder = match["folder"] or match["team_folder"]
     return ObjectKey(FOLDERS[folder], match["team"] or "", match["name"])
