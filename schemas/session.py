@@ -30,7 +30,14 @@ DESIRED_TYPE: Final = "cloudlunacy-desired+jws"
 """``typ`` of a signed document (RFC 8725, 3.11)."""
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
-Sequence = Annotated[int, Field(ge=1)]
+MAX_NUMBER: Final = 2**53 - 1
+"""The largest whole number that every reader of JSON keeps exactly (RFC 8259, 6)."""
+MAX_ITEMS: Final = 2000
+"""Items of one document, and therefore results of one report."""
+
+Sequence = Annotated[int, Field(ge=1, le=MAX_NUMBER)]
+Generation = Annotated[int, Field(ge=0, le=MAX_NUMBER)]
+"""0 where there is none."""
 Text = Annotated[str, Field(max_length=2048)]
 
 
@@ -49,7 +56,7 @@ class Document(Model):
     """The payload of the signed desired state."""
 
     agent: Name
-    generation: Annotated[int, Field(ge=1)]
+    generation: Annotated[int, Field(ge=1, le=MAX_NUMBER)]
     """Generation in which the document last changed; grows, never repeats with other content."""
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40,64}$")]
     issued_at: datetime
@@ -57,7 +64,7 @@ class Document(Model):
     """After it the document is refused when received; one that was applied before stays in force."""
     digest: Digest
     """Of the items, see :func:`digest_of_items`."""
-    items: tuple[Item, ...]
+    items: Annotated[tuple[Item, ...], Field(max_length=MAX_ITEMS)]
 
 
 def canonical_json(value: object) -> bytes:
@@ -78,10 +85,10 @@ def digest_of_items(items: Iterable[Item]) -> str:
 class Hello(Model):
     type: Literal["hello"] = "hello"
     sequence: Sequence
-    protocol: int
+    protocol: Annotated[int, Field(ge=0, le=MAX_NUMBER)]
     agent: Name
     version: Annotated[str, Field(max_length=64)]
-    applied_generation: Annotated[int, Field(ge=0)] = 0
+    applied_generation: Generation = 0
     """0: nothing applied yet."""
     applied_digest: Digest | None = None
 
@@ -98,27 +105,29 @@ class Report(Model):
 
     type: Literal["report"] = "report"
     sequence: Sequence
-    generation: Annotated[int, Field(ge=0)]
+    generation: Generation
     digest: Digest | None = None
     outcome: Literal["applied", "progressing", "failed", "refused"]
     reason: Annotated[str, Field(max_length=64)] = ""
     message: Text = ""
-    items: Annotated[tuple[ItemResult, ...], Field(max_length=2000)] = ()
+    items: Annotated[tuple[ItemResult, ...], Field(max_length=MAX_ITEMS)] = ()
 
 
 class Heartbeat(Model):
     type: Literal["heartbeat"] = "heartbeat"
     sequence: Sequence
-    applied_generation: Annotated[int, Field(ge=0)] = 0
-    metrics: Annotated[dict[Annotated[str, Field(max_length=64)], float], Field(max_length=64)] = {}
+    applied_generation: Generation = 0
+    metrics: Annotated[
+        dict[Annotated[str, Field(max_length=64)], Annotated[float, Field(allow_inf_nan=False)]], Field(max_length=64)
+    ] = {}
 
 
 class Welcome(Model):
     type: Literal["welcome"] = "welcome"
     sequence: Sequence
-    protocol: int
+    protocol: Annotated[int, Field(ge=0, le=MAX_NUMBER)]
     heartbeat_seconds: Annotated[float, Field(gt=0, le=3600)]
-    wanted_generation: Annotated[int, Field(ge=0)]
+    wanted_generation: Generation
     wanted_digest: Digest | None = None
 
 
@@ -137,7 +146,7 @@ class Goodbye(Model):
     sequence: Sequence
     reason: Annotated[str, Field(max_length=64)]
     message: Text = ""
-    retry_seconds: Annotated[float, Field(ge=0)] = 0
+    retry_seconds: Annotated[float, Field(ge=0, le=86400)] = 0
 
 
 FromAgent = Annotated[Hello | Report | Heartbeat, Field(discriminator="type")]
