@@ -60,7 +60,10 @@ class Outbox(Protocol):
         ...
 
     async def settle(self, entry_id: str, outcome: str, revision: str | None, now: float) -> None:
-        """Durable. ``outcome``: ``committed``, ``already-there`` or ``conflicted: <why>``; the entry is pending no more."""
+        """Durable; the entry is pending no more.
+
+        ``outcome``: ``committed``, ``already-there`` or ``conflicted: <why>``.
+        """
         ...
 
     async def failed(self, entry_ids: Sequence[str], error: str) -> None:

@@ -1,0 +1,136 @@
+"""The tables of both databases, as numbered forward migrations (``PRAGMA user_version`` counts those done).
+
+A migration that has been released is never edited; a change is a new one at the end. Tables are rowid tables, so that
+``reconciler.store.salvage`` can walk a damaged one row by row.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final, NamedTuple
+
+from reconciler.errors import Broken
+
+Migrations = tuple[tuple[str, ...], ...]
+"""For each version the statements that lead to it."""
+
+OUTBOX: Final[Migrations] = (
+    (
+        """CREATE TABLE outbox (
+            seq INTEGER PRIMARY KEY AUTOINCREMENT,
+            id TEXT NOT NULL UNIQUE,
+            kind TEXT NOT NULL,
+            payload TEXT NOT NULL,
+            accepted_at REAL NOT NULL,
+            attempts INTEGER NOT NULL DEFAULT 0,
+            last_error TEXT NOT NULL DEFAULT '',
+            outcome TEXT,
+            revision TEXT,
+            settled_at REAL
+        )""",
+        "CREATE INDEX outbox_pending ON outbox (accepted_at, seq) WHERE outcome IS NULL",
+        "CREATE INDEX outbox_settled ON outbox (settled_at) WHERE outcome IS NOT NULL",
+        """CREATE TABLE tokens (
+            id TEXT NOT NULL PRIMARY KEY,
+            agent TEXT NOT NULL,
+            secret_sha256 TEXT NOT NULL,
+            created_by TEXT NOT NULL,
+            expires_at REAL NOT NULL,
+            used_by TEXT
+        )""",
+        "CREATE INDEX tokens_expiry ON tokens (expires_at)",
+        "CREATE TABLE marks (name TEXT NOT NULL PRIMARY KEY, value INTEGER NOT NULL)",
+    ),
+)
+
+STATE: Final[Migrations] = (
+    (
+        """CREATE TABLE publication (
+            one INTEGER PRIMARY KEY CHECK (one = 1),
+            generation INTEGER NOT NULL,
+            revision TEXT NOT NULL,
+            published_at REAL NOT NULL,
+            document TEXT NOT NULL
+        )""",
+        """CREATE TABLE approvals (
+            checksum TEXT NOT NULL PRIMARY KEY,
+            approved_by TEXT NOT NULL,
+            approved_at REAL NOT NULL
+        )""",
+        """CREATE TABLE records (
+            revision TEXT NOT NULL PRIMARY KEY,
+            generation INTEGER,
+            state TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            message TEXT NOT NULL,
+            updated_at REAL NOT NULL,
+            document TEXT NOT NULL
+        )""",
+        "CREATE INDEX records_newest ON records (updated_at)",
+        """CREATE TABLE observations (
+            name TEXT NOT NULL PRIMARY KEY,
+            connected INTEGER NOT NULL,
+            last_seen REAL NOT NULL,
+            document TEXT NOT NULL
+        )""",
+        """CREATE TABLE events (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            time REAL NOT NULL,
+            type TEXT NOT NULL,
+            severity TEXT NOT NULL,
+            subject TEXT NOT NULL,
+            message TEXT NOT NULL,
+            revision TEXT NOT NULL,
+            actor TEXT NOT NULL
+        )""",
+        "CREATE INDEX events_subject ON events (subject, id)",
+        "CREATE INDEX events_time ON events (time)",
+        # Ids start at the time of creation in milliseconds: a reader that remembers an id of a lost database
+        # still gets everything that happens after it. 2**53, where JSON's numbers end, is far away.
+        "INSERT INTO sqlite_sequence (name, seq) VALUES ('events', CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER))",
+    ),
+)
+
+
+class Schema(NamedTuple):
+    """What a database file must look like, and what to tell a person when it does not."""
+
+    file: str
+    migrations: Migrations
+    disposable: bool
+    """True where losing the file only costs a rebuild."""
+
+
+OUTBOX_SCHEMA: Final = Schema("outbox.db", OUTBOX, disposable=False)
+STATE_SCHEMA: Final = Schema("state.db", STATE, disposable=True)
+
+
+def migrate(connection: sqlite3.Connection, schema: Schema) -> None:
+    """Bring an open database (autocommit mode) to the newest version, one transaction a version.
+
+    Raises Broken when a newer program wrote it, sqlite3.Error as SQLite says it.
+    """
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    newest = len(schema.migrations)
+    if version > newest:
+        way_out = " or delete the file: it is rebuilt" if schema.disposable else ""
+        raise Broken(
+            f"{schema.file} was written by a newer version of CloudLunacy"
+            f" (schema {version}, this program knows {newest}).",
+            hint=f"Start the newer version again{way_out}.",
+        )
+    for number in range(version + 1, newest + 1):
+        _step(connection, number, schema.migrations[number - 1])
+
+
+def _step(connection: sqlite3.Connection, number: int, statements: tuple[str, ...]) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for statement in statements:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {number:d}")
+        connection.execute("COMMIT")
+    except sqlite3.Error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise

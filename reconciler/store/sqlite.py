@@ -1,0 +1,235 @@
+"""The embedded engine: every protocol of ``reconciler.store.protocols`` over two SQLite files.
+
+``outbox.db``  what was acknowledged to somebody and stands nowhere else: outbox, tokens, the mark of generations.
+``state.db``   everything else; it may be deleted at any time, also while the program runs.
+
+The files are apart so that damage to the large and busy one never touches the one that must not be lost
+(docs/adr/0010-sqlite-as-embedded-engine.md). All methods may raise Transient (locked, disk full) and Broken (read-only,
+damaged).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final, TypeVar
+
+from reconciler.errors import CloudLunacyError
+from reconciler.store.engine import Database, Mode
+from reconciler.store.protocols import (
+    AgentObservation,
+    Approval,
+    EnrolmentToken,
+    Event,
+    OutboxEntry,
+    Publication,
+    RevisionRecord,
+)
+from reconciler.store.schema import OUTBOX_SCHEMA, STATE_SCHEMA
+from reconciler.store.tables import events, observations, outbox, publications, records, tokens
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+OBSERVATION_INTERVAL: Final = 1.0
+"""Seconds for which observations are gathered before they are written in one transaction."""
+GENERATION_MARK: Final = "generation"
+GENERATIONS_AHEAD: Final = 1000
+"""The mark in ``outbox.db`` is set this far ahead, so that it costs one fsync in a thousand publications."""
+
+
+class SQLiteStore:
+    """Open with ``await SQLiteStore.open(directory)``, then use from the event loop, and ``close``."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        clock: Callable[[], float] = time.time,
+        observation_interval: float = OBSERVATION_INTERVAL,
+    ) -> None:
+        self._outbox = Database(directory, OUTBOX_SCHEMA, clock=clock)
+        self._state = Database(directory, STATE_SCHEMA, clock=clock)
+        self._interval = observation_interval
+        self._seen: dict[str, AgentObservation] = {}
+        """Observations that are not yet written, the newest of each agent."""
+        self._writer: asyncio.Task[None] | None = None
+        self._generation_mark = 0
+
+    @classmethod
+    async def open(
+        cls,
+        directory: Path,
+        *,
+        clock: Callable[[], float] = time.time,
+        observation_interval: float = OBSERVATION_INTERVAL,
+    ) -> SQLiteStore:
+        """Open both files under ``directory``, making what is missing. Raises Broken or Transient."""
+        store = cls(directory, clock=clock, observation_interval=observation_interval)
+        await store._outbox.open()
+        try:
+            await store._state.open()
+            store._generation_mark = await store._outbox.run(partial(tokens.mark, name=GENERATION_MARK))
+        except BaseException:
+            await store.close()
+            raise
+        return store
+
+    async def close(self) -> None:
+        """Write what is gathered and close both files."""
+        if self._writer is not None:
+            self._writer.cancel()
+            await asyncio.gather(self._writer, return_exceptions=True)
+        if self._seen:
+            await self._write_observations()
+        await self._state.close()
+        await self._outbox.close()
+
+    @property
+    def notices(self) -> Sequence[str]:
+        """Sentences about files that had to be replaced, for the timeline."""
+        return (*self._outbox.notices, *self._state.notices)
+
+    # --- TokenStore ---
+
+    async def add_token(self, token: EnrolmentToken) -> None:
+        """Durable. Raises ValueError when the id is taken."""
+        await self._outbox.run(partial(tokens.add, token=token), Mode.DURABLE)
+
+    async def token(self, token_id: str) -> EnrolmentToken | None:
+        return await self._outbox.run(partial(tokens.get, token_id=token_id))
+
+    async def use_token(self, token_id: str, thumbprint: str, now: float) -> bool:
+        return await self._outbox.run(
+            partial(tokens.use, token_id=token_id, thumbprint=thumbprint, now=now), Mode.DURABLE
+        )
+
+    async def prune_tokens(self, before: float) -> int:
+        """Forget the tokens that expired before that time; return how many."""
+        return await self._outbox.run(partial(tokens.prune, before=before), Mode.WRITE)
+
+    # --- Outbox ---
+
+    async def put(self, entry: OutboxEntry) -> None:
+        await self._outbox.run(partial(outbox.put, entry=entry), Mode.DURABLE)
+
+    async def pending(self, limit: int = 1000) -> Sequence[OutboxEntry]:
+        return await self._outbox.run(partial(outbox.pending, limit=limit))
+
+    async def settle(self, entry_id: str, outcome: str, revision: str | None, now: float) -> None:
+        """Durable. What was settled before, or is unknown, stays as it is."""
+        await self._outbox.run(
+            partial(outbox.settle, entry_id=entry_id, outcome=outcome, revision=revision, now=now), Mode.DURABLE
+        )
+
+    async def failed(self, entry_ids: Sequence[str], error: str) -> None:
+        await self._outbox.run(partial(outbox.failed, entry_ids=entry_ids, error=error), Mode.WRITE)
+
+    async def outcome(self, entry_id: str) -> tuple[str, str | None] | None:
+        return await self._outbox.run(partial(outbox.outcome, entry_id=entry_id))
+
+    async def backlog(self) -> tuple[int, float | None]:
+        """Return how many entries are pending, and when the oldest of them was accepted."""
+        return await self._outbox.run(outbox.backlog)
+
+    async def prune_outbox(self, before: float) -> int:
+        """Forget the entries that were settled before that time; return how many. Pending ones stay for ever."""
+        return await self._outbox.run(partial(outbox.prune, before=before), Mode.WRITE)
+
+    # --- PublicationStore and ApprovalStore ---
+
+    async def publication(self) -> Publication | None:
+        return await self._state.run(publications.get)
+
+    async def save_publication(self, publication: Publication) -> None:
+        if publication.generation > self._generation_mark:
+            ahead = publication.generation + GENERATIONS_AHEAD
+            await self._outbox.run(partial(tokens.raise_mark, name=GENERATION_MARK, value=ahead), Mode.DURABLE)
+            self._generation_mark = ahead
+        document = publications.encode(publication)
+        await self._state.run(partial(publications.save, publication=publication, document=document), Mode.DURABLE)
+
+    async def last_generation(self) -> int:
+        """Return the number that the next generation must exceed, also after ``state.db`` was lost or set back."""
+        generation = await self._state.run(publications.generation)
+        # A generation below the last reservation means that state.db is new, or an old copy of itself.
+        return generation if generation >= self._generation_mark - GENERATIONS_AHEAD else self._generation_mark
+
+    async def approve(self, approval: Approval) -> None:
+        """Durable. The first approval of a plan stays on record."""
+        await self._state.run(partial(publications.approve, approval=approval), Mode.DURABLE)
+
+    async def approval(self, checksum: str) -> Approval | None:
+        return await self._state.run(partial(publications.approval, checksum=checksum))
+
+    # --- RecordStore ---
+
+    async def save_record(self, record: RevisionRecord) -> None:
+        # Encoded here and not in the thread: the caller may go on to change the mappings in the record.
+        await self._state.run(partial(records.save, row=records.encode(record)), Mode.WRITE)
+
+    async def record(self, revision: str) -> RevisionRecord | None:
+        return await self._state.run(partial(records.get, revision=revision.lower()))
+
+    async def records(self, *, limit: int = 50, before: float | None = None) -> Sequence[RevisionRecord]:
+        return await self._state.run(partial(records.newest, limit=limit, before=before))
+
+    async def prune_records(self, keep: int) -> int:
+        """Forget all but the newest ``keep`` records; return how many."""
+        return await self._state.run(partial(records.prune, keep=keep), Mode.WRITE)
+
+    # --- ObservationStore ---
+
+    async def save_observations(self, observations: Sequence[AgentObservation]) -> None:
+        self._seen.update((seen.name, seen) for seen in observations)
+        if self._seen and (self._writer is None or self._writer.done()):
+            self._writer = asyncio.create_task(self._write_later(), name="store-observations")
+
+    async def observations(self) -> Sequence[AgentObservation]:
+        written = await self._state.run(observations.every)
+        newest = {seen.name: seen for seen in written} | self._seen
+        return tuple(newest[name] for name in sorted(newest))
+
+    async def forget_agent(self, name: str) -> None:
+        self._seen.pop(name, None)
+        await self._state.run(partial(observations.forget, name=name), Mode.WRITE)
+
+    async def _write_later(self) -> None:
+        while self._seen:
+            await asyncio.sleep(self._interval)
+            await self._write_observations()
+
+    async def _write_observations(self) -> None:
+        batch = dict(self._seen)
+        try:
+            await self._state.run(partial(observations.save, observations=batch.values()), Mode.WRITE)
+        except CloudLunacyError as error:
+            log.warning("observations of %d agents are kept in memory for now: %s", len(batch), error)
+            return
+        for name, seen in batch.items():
+            if self._seen.get(name) is seen:
+                del self._seen[name]
+
+    # --- EventStore ---
+
+    async def append(self, event: Event) -> Event:
+        """Durable."""
+        return await self._state.run(partial(events.append, event=event), Mode.DURABLE)
+
+    async def events(self, *, after: int = 0, limit: int = 100, subject: str | None = None) -> Sequence[Event]:
+        """Return what follows the event ``after``, oldest first."""
+        return await self._state.run(partial(events.after, last=after, limit=limit, subject=subject))
+
+    async def latest_events(
+        self, *, before: int | None = None, limit: int = 100, subject: str | None = None
+    ) -> Sequence[Event]:
+        """Return what precedes the event ``before`` (or the end), newest first: the pages of a timeline."""
+        return await self._state.run(partial(events.newest, before=before, limit=limit, subject=subject))
+
+    async def prune_events(self, *, keep: int, before: float) -> int:
+        """Forget events older than ``before`` and all but the newest ``keep``; return how many."""
+        return await self._state.run(partial(events.prune, keep=keep, before=before), Mode.WRITE)

@@ -1,0 +1,1 @@
+"""The rows of each protocol: functions of an open connection, run by ``reconciler.store.engine`` in a transaction."""
