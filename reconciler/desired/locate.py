@@ -1,0 +1,84 @@
+"""Where a field stands in a file: the slow parser, asked only when something is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from reconciler.desired.finding import FieldPath, Finding
+
+Position = tuple[int, int]
+START: Position = (1, 1)
+
+
+def positions(content: bytes, findings: Sequence[Finding]) -> list[Position]:
+    """Return line and column (1-based) for each finding of one file.
+
+    A field that is not there points at the nearest parent that is; a file that cannot be parsed at its start.
+    """
+    if all(finding.position for finding in findings):
+        return [finding.position or START for finding in findings]
+    root = _compose(content)
+    return [finding.position or _position(root, finding.field, at_key=finding.at_key) for finding in findings]
+
+
+def duplicate_key(content: bytes) -> Position | None:
+    """Return the place of the first key that stands twice in a mapping."""
+    root = _compose(content)
+    return None if root is None else _first_duplicate(root)
+
+
+def _compose(content: bytes) -> Node | None:
+    try:
+        node = YAML(typ="rt", pure=True).compose(content.decode("utf-8", "replace"))
+    except (YAMLError, ValueError, RecursionError):
+        return None
+    return node if isinstance(node, Node) else None
+
+
+def _position(root: Node | None, field: FieldPath, *, at_key: bool) -> Position:
+    if root is None:
+        return START
+    node, mark = root, root.start_mark
+    for depth, step in enumerate(field):
+        found = _child(node, step)
+        if found is None:
+            break
+        key, node = found
+        last = depth == len(field) - 1
+        mark = key.start_mark if key is not None and (at_key or not last) else node.start_mark
+    return mark.line + 1, mark.column + 1
+
+
+def _child(node: Node, step: str | int) -> tuple[Node | None, Node] | None:
+    if isinstance(node, MappingNode):
+        for key, value in node.value:
+            if isinstance(key, ScalarNode) and key.value == str(step):
+                return key, value
+    elif isinstance(node, SequenceNode) and isinstance(step, int) and step < len(node.value):
+        return None, node.value[step]
+    return None
+
+
+def _first_duplicate(root: Node) -> Position | None:
+    waiting, seen_nodes = [root], set()
+    found: list[Position] = []
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen_nodes:
+            continue
+        seen_nodes.add(id(node))
+        if isinstance(node, MappingNode):
+            keys: set[str] = set()
+            for key, value in node.value:
+                if isinstance(key, ScalarNode):
+                    if key.value in keys:
+                        found.append((key.start_mark.line + 1, key.start_mark.column + 1))
+                    keys.add(key.value)
+                waiting.append(value)
+        elif isinstance(node, SequenceNode):
+            waiting.extend(node.value)
+    return min(found, default=None)

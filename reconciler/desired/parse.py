@@ -1,0 +1,198 @@
+"""One file → one object, or everything that is wrong with it.
+
+1. The path decides kind, team and name, or says that no object may lie there (:func:`examine_path`).
+2. The bytes become one mapping within limits (:mod:`reconciler.desired.yaml_reader`).
+3. The mapping becomes a model; every field that does not fit is reported, not the first alone.
+4. The document must be of the kind and name that its path says.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from reconciler.desired.finding import FieldPath, Finding, did_you_mean
+from reconciler.desired.locate import duplicate_key
+from reconciler.desired.snapshot import REGULAR_FILE, File
+from reconciler.desired.yaml_reader import MAX_BYTES, Unreadable, read_mapping
+from schemas.base import API_VERSION
+from schemas.names import PATTERN_SENTENCES
+from schemas.objects import ADAPTERS, FLEET_PATH, FOLDERS, KINDS, TEAM_KINDS, AnyObject, ObjectKey, key_of_path
+
+_YAML: Final = re.compile(r"\.ya?ml$", re.IGNORECASE)
+_MODES: Final = {"120000": "a symbolic link", "160000": "a submodule", "100755": "an executable file"}
+_UNKNOWN_FIELD: Final = "extra_forbidden"
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What became of one file: an object and its JSON, or findings."""
+
+    path: str
+    blob: str
+    key: ObjectKey | None
+    object: AnyObject | None
+    document: bytes
+    """JSON of the object as written; empty where there is none."""
+    findings: tuple[Finding, ...] = ()
+
+
+def is_object_path(path: str) -> bool:
+    """Say whether the reconciler looks at a path at all: the fleet file, and what lies in the folders of objects."""
+    folder, slash, _ = path.partition("/")
+    if not slash:
+        return folder in FOLDERS or folder.lower() in {FLEET_PATH, "fleet.yml"}
+    return folder.lower() in FOLDERS
+
+
+def examine_path(path: str, file: File) -> Finding | None:
+    """Check mode and path before anything is read. None means: read it. Files that are no YAML are nobody's problem."""
+    if file.mode in _MODES and (file.mode != "100755" or _YAML.search(path)):
+        return Finding(
+            path,
+            "not-a-regular-file",
+            f"this is {_MODES[file.mode]}; only regular files (mode {REGULAR_FILE}) are read",
+            "Commit the content itself." if file.mode != "100755" else f"Run: git update-index --chmod=-x {path}",
+        )
+    if not _YAML.search(path) or key_of_path(path) is not None:
+        return None
+    return Finding(path, "misplaced-file", f"no object belongs at this path; {_expected(path)}", _path_hint(path))
+
+
+def _expected(path: str) -> str:
+    kind = FOLDERS.get(path.partition("/")[0].lower())
+    if kind is None:
+        return "the fleet file is fleet.yaml"
+    return f"{'an' if kind == 'Agent' else 'a'} {kind} lies at {_pattern(kind)}"
+
+
+def _pattern(kind: str) -> str:
+    folder = next(folder for folder, known in FOLDERS.items() if known == kind)
+    return f"{folder}/<team>/<name>.yaml" if kind in TEAM_KINDS else f"{folder}/<name>.yaml"
+
+
+def _path_hint(path: str) -> str:
+    better = re.sub(r"\.ya?ml$", ".yaml", path, flags=re.IGNORECASE).lower().replace("_", "-")
+    if better != path and key_of_path(better) is not None:
+        return f"Rename it to {better}."
+    return "Names are RFC 1123 labels: lower-case letters, digits and inner hyphens."
+
+
+def parse_file(path: str, blob: str, content: bytes | None) -> Parsed:
+    """Parse the file at ``path``. ``content`` is None where the blob exceeds :data:`MAX_BYTES` and was not read."""
+    key = key_of_path(path)
+    if key is None:
+        raise AssertionError(f"{path} is no path of an object; examine_path comes first")
+    if content is None:
+        text = f"the file is larger than the {MAX_BYTES:,} bytes that are read"
+        return Parsed(path, blob, key, None, b"", (Finding(path, "file-too-large", text, "Split it."),))
+    try:
+        mapping = read_mapping(content)
+    except Unreadable as error:
+        position = error.position
+        if error.code == "duplicate-key":
+            position = duplicate_key(content) or position
+        finding = Finding(path, error.code, error.message, error.hint, position=position)
+        return Parsed(path, blob, key, None, b"", (finding,))
+    return _validate(path, blob, key, mapping)
+
+
+def _validate(path: str, blob: str, key: ObjectKey, mapping: dict[str, Any]) -> Parsed:
+    envelope = tuple(_check_envelope(path, key, mapping))
+    if envelope:
+        return Parsed(path, blob, key, None, b"", envelope)
+    try:
+        document = json.dumps(mapping, ensure_ascii=False, allow_nan=False).encode()
+        found = ADAPTERS[key.kind].validate_json(document)
+    except ValidationError as error:
+        findings = tuple(_explain(path, KINDS[key.kind], mapping, detail) for detail in error.errors(include_url=False))
+        return Parsed(path, blob, key, None, b"", findings)
+    except (ValueError, TypeError, RecursionError):
+        text = "the document holds a value that JSON cannot hold (.inf, .nan, or a key that is not a string)"
+        return Parsed(path, blob, key, None, b"", (Finding(path, "invalid-value", text, "Use plain values."),))
+    name = found.metadata.name
+    if key.kind != "Fleet" and name != key.name:
+        text = f'metadata.name is "{name}", but the file is called {key.name}.yaml'
+        wrong = Finding(path, "wrong-name", text, "Make them equal.", ("metadata", "name"))
+        return Parsed(path, blob, key, None, b"", (wrong,))
+    return Parsed(path, blob, key, found, document)
+
+
+def _check_envelope(path: str, key: ObjectKey, mapping: Mapping[str, Any]) -> Iterable[Finding]:
+    version, kind = mapping.get("apiVersion"), mapping.get("kind")
+    if version != API_VERSION:
+        text = f"apiVersion is {_show(version)}, this control plane reads {API_VERSION}"
+        yield Finding(path, "unknown-version", text, f"Write apiVersion: {API_VERSION}.", ("apiVersion",))
+    if kind != key.kind:
+        text = f"kind is {_show(kind)}, but this path holds a {key.kind}"
+        hint = f"Write kind: {key.kind}, or move the file."
+        if isinstance(kind, str) and kind not in KINDS:
+            hint = did_you_mean(kind, KINDS) or hint
+        yield Finding(path, "wrong-kind", text, hint, ("kind",))
+
+
+def _show(value: object) -> str:
+    if value is None:
+        return "missing"
+    text = str(value)
+    return f'"{text[:60]}…"' if len(text) > 60 else f'"{text}"'
+
+
+def _explain(path: str, model: type[BaseModel], mapping: object, detail: ErrorDetails) -> Finding:
+    """Turn one error of pydantic into a finding."""
+    field: FieldPath = tuple(step for step in detail["loc"] if step != "[key]")
+    kind, where = detail["type"], dotted(field)
+    if kind == _UNKNOWN_FIELD:
+        known = _fields_at(model, field[:-1])
+        hint = did_you_mean(str(field[-1]), known) or (f"Known are: {', '.join(known)}." if known else "Remove it.")
+        return Finding(path, "unknown-field", f'there is no field "{where}"', hint, field, at_key=True)
+    if kind == "missing":
+        return Finding(path, "missing-field", f'"{where}" is missing', f"Add {field[-1]}:.", field[:-1])
+    context = detail.get("ctx", {})
+    if kind == "value_error":
+        return Finding(path, "invalid-value", f"{where}: {context.get('error', detail['msg'])}", "", field)
+    if kind == "string_pattern_mismatch":
+        sentence = PATTERN_SENTENCES.get(str(context.get("pattern")), "the value does not have the form that is needed")
+        return Finding(path, "invalid-value", f"{where}: {_show(_value_at(mapping, field))} {sentence}", "", field)
+    message = detail["msg"].replace("Input should", "the value should").replace("Value error, ", "")
+    return Finding(path, "invalid-value", f"{where}: {message}", "", field)
+
+
+def dotted(field: FieldPath) -> str:
+    """Write a field path as people do: ``spec.backends[0].port``."""
+    text = ""
+    for step in field:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+    return text or "the document"
+
+
+def _value_at(value: object, field: FieldPath) -> object:
+    for step in field:
+        try:
+            value = value[step]  # type: ignore[index]
+        except (KeyError, IndexError, TypeError):
+            return field[-1]
+    return value
+
+
+def _fields_at(model: type[BaseModel], field: FieldPath) -> list[str]:
+    """Names that the mapping at ``field`` may hold; empty where they are free."""
+    schema = model.model_json_schema(by_alias=True)
+    node: Any = schema
+    for step in field:
+        node = _resolve(schema, node)
+        node = node.get("items", {}) if isinstance(step, int) else node.get("properties", {}).get(step, {})
+    return sorted(_resolve(schema, node).get("properties", {}))
+
+
+def _resolve(schema: Mapping[str, Any], node: dict[str, Any]) -> dict[str, Any]:
+    for choice in node.get("anyOf", [node]):
+        if "$ref" in choice:
+            return dict(schema["$defs"][choice["$ref"].rpartition("/")[2]])
+    return node

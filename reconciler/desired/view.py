@@ -1,0 +1,125 @@
+"""Objects in service by key, with the questions that rules and compile steps ask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from reconciler.desired.lookup import SecretUnavailable
+from schemas.agent import Agent
+from schemas.deployment import Deployment, PortMapping
+from schemas.fleet import Fleet, Team
+from schemas.middleware import ServiceAddress
+from schemas.names import LabelKey, LabelValue
+from schemas.objects import FLEET_KEY, AnyObject, ObjectKey
+from schemas.route import Backend, Route
+from schemas.secret import Secret
+
+OpenSecret = Callable[[str], str]
+"""Armoured age file → clear value; raises :class:`SecretUnavailable`."""
+
+
+def sealed_for_somebody_else(_: str) -> str:
+    """Open nothing: for commands that have no key, such as ``validate`` in CI."""
+    raise SecretUnavailable("this command has no key to open secrets with")
+
+
+class View:
+    """Implements :class:`reconciler.desired.lookup.Lookup` over a mapping that may change under it."""
+
+    def __init__(self, objects: Mapping[ObjectKey, AnyObject], open_sealed: OpenSecret) -> None:
+        self._objects = objects
+        self._open = open_sealed
+        self._teams: dict[str, Team] | None = None
+        self._selected: dict[tuple[str, tuple[tuple[LabelKey, LabelValue], ...]], tuple[str, ...]] = {}
+
+    def get(self, key: ObjectKey) -> AnyObject | None:
+        return self._objects.get(key)
+
+    def names(self, kind: str, team: str = "") -> Iterable[str]:
+        """Names of the objects of a kind, for hints."""
+        return (key.name for key in self._objects if key.kind == kind and key.team == team)
+
+    @property
+    def fleet(self) -> Fleet:
+        found = self._objects[FLEET_KEY]
+        assert isinstance(found, Fleet)
+        return found
+
+    def team(self, name: str) -> Team | None:
+        if self._teams is None:
+            self._teams = {team.name: team for team in self.fleet.spec.teams}
+        return self._teams.get(name)
+
+    def agent(self, name: str) -> Agent | None:
+        found = self._objects.get(ObjectKey("Agent", "", name))
+        return found if isinstance(found, Agent) else None
+
+    def deployment(self, team: str, name: str) -> Deployment | None:
+        found = self._objects.get(ObjectKey("Deployment", team, name))
+        return found if isinstance(found, Deployment) else None
+
+    def secret(self, team: str, name: str) -> Secret | None:
+        found = self._objects.get(ObjectKey("Secret", team, name))
+        return found if isinstance(found, Secret) else None
+
+    def may_use(self, team: Team, agent: Agent) -> bool:
+        """Say whether the fleet grants the agent to the team, by name or by label."""
+        if agent.metadata.name in team.agents:
+            return True
+        wanted = team.agent_selector
+        return bool(wanted) and wanted.items() <= agent.metadata.labels.items()
+
+    def agents_of(self, team: str, deployment: Deployment) -> tuple[Agent, ...]:
+        names = self.agent_names_of(team, deployment)
+        return tuple(agent for name in names if (agent := self.agent(name)) is not None)
+
+    def agent_names_of(self, team: str, deployment: Deployment) -> tuple[str, ...]:
+        """Names of the agents that a deployment runs on: the listed ones, and those that its selector picks."""
+        selector = deployment.spec.agent_selector
+        if not selector:
+            return tuple(sorted(deployment.spec.agents))
+        question = (team, tuple(sorted(selector.items())))
+        if question not in self._selected:
+            self._selected[question] = self._select(team, selector)
+        return tuple(sorted({*deployment.spec.agents, *self._selected[question]}))
+
+    def _select(self, team: str, selector: Mapping[LabelKey, LabelValue]) -> tuple[str, ...]:
+        grant = self.team(team)
+        if grant is None:
+            return ()
+        agents = (found for found in self._objects.values() if isinstance(found, Agent))
+        return tuple(
+            agent.metadata.name
+            for agent in agents
+            if selector.items() <= agent.metadata.labels.items() and self.may_use(grant, agent)
+        )
+
+    def agents_behind(self, key: ObjectKey, found: AnyObject) -> tuple[str, ...]:
+        """Names of the agents on which a deployment runs, or which are behind a route's backends."""
+        if isinstance(found, Deployment):
+            return self.agent_names_of(key.team, found)
+        if not isinstance(found, Route):
+            return ()
+        names: dict[str, None] = {}
+        for backend in found.spec.backends:
+            if backend.agent is not None:
+                names[backend.agent] = None
+            elif (deployment := self.deployment(key.team, backend.deployment or "")) is not None:
+                names.update(dict.fromkeys(self.agent_names_of(key.team, deployment)))
+        return tuple(names)
+
+    def open_secret(self, team: str, name: str, key: str) -> str:
+        found = self.secret(team, name)
+        if found is None or key not in found.spec.sealed:
+            raise SecretUnavailable(f'secret "{name}" of team "{team}" has no key "{key}"')
+        return self._open(found.spec.sealed[key])
+
+
+def port_of(target: Backend | ServiceAddress, deployment: Deployment) -> PortMapping | None:
+    """Return the mapped port that a backend means, None where the deployment has no such port or several."""
+    ports = deployment.spec.ports
+    if target.port_name is not None:
+        ports = tuple(mapping for mapping in ports if mapping.name == target.port_name)
+    elif target.port is not None:
+        ports = tuple(mapping for mapping in ports if mapping.container == target.port)
+    return ports[0] if len(ports) == 1 else None

@@ -1,0 +1,64 @@
+"""Where a revision stands, as the API and ``cloudlunacy status`` show it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final, Literal
+
+from schemas.base import Model
+from schemas.problem import Problem
+
+Stage = Literal[
+    "fetched", "validated", "planned", "rendered", "preflighted", "published", "loaded", "pushed", "applied"
+]
+STAGES: Final[tuple[Stage, ...]] = (
+    "fetched",
+    "validated",
+    "planned",
+    "rendered",
+    "preflighted",
+    "published",
+    "loaded",
+    "pushed",
+    "applied",
+)
+"""In the order in which a revision reaches them."""
+
+RevisionState = Literal["Progressing", "Converged", "Held", "Failed", "Superseded"]
+AgentState = Literal["pending", "progressing", "applied", "failed", "offline"]
+FINAL_STATES: Final[frozenset[RevisionState]] = frozenset({"Converged", "Held", "Failed"})
+
+
+class AgentProgress(Model):
+    """Where one concerned agent stands. ``applied``: when it had applied its document of this revision."""
+
+    state: AgentState
+    applied: datetime | None = None
+    reason: str = ""
+    message: str = ""
+
+
+class CommitSummary(Model):
+    author: str = ""
+    subject: str = ""
+    time: datetime | None = None
+
+
+class RevisionStatus(Model):
+    """The convergence record of one revision."""
+
+    revision: str
+    generation: int | None = None
+    """None where nothing was published for it."""
+    state: RevisionState
+    reason: str = ""
+    """CamelCase word."""
+    message: str = ""
+    stages: dict[Stage, datetime | None]
+    agents: dict[str, AgentProgress] = {}
+    """The agents whose document changed with this revision."""
+    quarantined: tuple[Problem, ...] = ()
+    plan_checksum: str = ""
+    """What to approve, where the revision is held for a person."""
+    superseded_by: str = ""
+    commit: CommitSummary = CommitSummary()
