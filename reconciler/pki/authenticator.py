@@ -1,0 +1,141 @@
+"""Who sends a request: the one place where credentials become an :class:`Identity`.
+
+Agents send ``Authorization: DPoP <access token>`` and ``DPoP: <proof>``; operators ``Authorization: Bearer <token>``
+that they sign themselves (docs/adr/0007). Cookies never count, so no other site can make a browser send credentials.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
+
+from reconciler.errors import Refused
+from reconciler.pki import tokens
+from reconciler.pki.jose import refused
+from reconciler.pki.keystore import KeyStore
+from reconciler.pki.replay import ReplayCache
+from schemas.tokens import origin
+
+Scope = Literal["admin", "read", "enrol", "agent"]
+OPERATOR_SCOPES: Final[frozenset[str]] = frozenset({"admin", "read", "enrol"})
+"""What the operator of the machine itself may ask for; ``admin`` includes the others."""
+
+
+class KnownAgents(Protocol):
+    """The agents in service. :class:`reconciler.agents.directory.AgentDirectory` is one."""
+
+    def thumbprint(self, name: str) -> str | None: ...
+
+    def quarantined(self, name: str) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A caller who proved a key."""
+
+    kind: Literal["agent", "operator"]
+    name: str
+    scopes: frozenset[str]
+    thumbprint: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.name}"
+
+    def require(self, scope: Scope) -> None:
+        """Refuse who may not do it.
+
+        Raises:
+            Refused: 403 ``insufficient-scope``.
+        """
+        covered = scope in self.scopes or (scope != "agent" and "admin" in self.scopes)
+        if not covered:
+            raise Refused(f'This needs the scope "{scope}".', status=403, code="insufficient-scope")
+
+    def require_agent(self, name: str) -> None:
+        """Refuse everybody but the agent ``name``.
+
+        Raises:
+            Refused: 403 ``insufficient-scope``.
+        """
+        self.require("agent")
+        if self.kind != "agent" or self.name != name:
+            raise Refused("This belongs to another agent.", status=403, code="insufficient-scope")
+
+
+class Authenticator:
+    """Checks the credentials of requests to this control plane.
+
+    ``issuer`` is its public URL; ``origins`` are the origins at which it can be reached. A proof for any other is
+    refused, whatever the Host header claims, so that a proof made for another server is worth nothing here.
+    """
+
+    def __init__(
+        self, *, issuer: str, origins: Collection[str], keys: KeyStore, agents: KnownAgents, replays: ReplayCache
+    ) -> None:
+        self.issuer = issuer
+        self._origins = frozenset(origin(url) for url in (issuer, *origins))
+        self._keys = keys
+        self._agents = agents
+        self._replays = replays
+
+    def authenticate(self, method: str, url: str, headers: Mapping[str, str], now: float) -> Identity:
+        """Return who sends the request. ``url`` is absolute; names of headers count in any case.
+
+        Raises:
+            Refused: 401 with what is wrong; 403 ``agent-quarantined``; 429 when one key sends too much.
+        """
+        fields = {name.lower(): value for name, value in headers.items()}
+        scheme, _, token = fields.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            return self._operator(token.strip(), now)
+        if scheme.lower() == "dpop":
+            return self._agent(method, url, token.strip(), fields.get("dpop"), now)
+        raise refused("credentials-missing", "This needs credentials.")
+
+    def prove_key(self, thumbprint: str, method: str, url: str, proof: str | None, now: float) -> None:
+        """Check that a request without an access token comes from the holder of a certain key.
+
+        Raises:
+            Refused: 401, 429; a proof by another key is not remembered, so strangers cannot fill the memory.
+        """
+        proven = self._read_proof(method, url, proof, None, now)
+        _same_key(proven.thumbprint, thumbprint)
+        self._replays.use(proven.thumbprint, proven.jti, until=proven.accepted_until, now=now)
+
+    def _operator(self, token: str, now: float) -> Identity:
+        access = tokens.verify_operator_token(token, keys=self._keys.verifying("operator"), issuer=self.issuer, now=now)
+        return Identity("operator", access.name, access.scopes & OPERATOR_SCOPES, access.thumbprint)
+
+    def _agent(self, method: str, url: str, token: str, proof: str | None, now: float) -> Identity:
+        access = tokens.verify_access_token(token, keys=self._keys.verifying("access"), issuer=self.issuer, now=now)
+        enrolled = self._agents.thumbprint(access.name)
+        if enrolled is None or not hmac.compare_digest(enrolled, access.thumbprint):
+            raise refused("agent-revoked", "This agent is not in service any more.", "Enrol it again with a new token.")
+        if self._agents.quarantined(access.name):
+            raise Refused("This agent is quarantined by its file.", status=403, code="agent-quarantined")
+        proven = self._read_proof(method, url, proof, token, now)
+        _same_key(proven.thumbprint, access.thumbprint)
+        self._replays.use(proven.thumbprint, proven.jti, until=proven.accepted_until, now=now)
+        return Identity("agent", access.name, access.scopes & {"agent"}, access.thumbprint)
+
+    def _read_proof(self, method: str, url: str, proof: str | None, token: str | None, now: float) -> tokens.Proven:
+        if not proof:
+            raise refused("proof-missing", "This needs a proof of possession in the header DPoP (RFC 9449).")
+        try:
+            known = origin(url) in self._origins
+        except ValueError:
+            known = False
+        if not known:
+            raise refused(
+                "wrong-target",
+                "This control plane is not known under the address of the request.",
+                f"Use {self.issuer}, or let serve know the other address.",
+            )
+        return tokens.verify_dpop_proof(proof, method=method, url=url, access_token=token, now=now)
+
+
+def _same_key(proven: str, wanted: str) -> None:
+    if not hmac.compare_digest(proven, wanted):
+        raise refused("key-mismatch", "The proof was made with another key than the one that is needed.")
