@@ -87,7 +87,8 @@ STATE: Final[Migrations] = (
         "CREATE INDEX events_time ON events (time)",
         # Ids start at the time of creation in milliseconds: a reader that remembers an id of a lost database
         # still gets everything that happens after it. 2**53, where JSON's numbers end, is far away.
-        "INSERT INTO sqlite_sequence (name, seq) VALUES ('events', CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER))",
+        """INSERT INTO sqlite_sequence (name, seq)
+            VALUES ('events', CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER))""",
     ),
 )
 
