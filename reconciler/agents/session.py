@@ -106,7 +106,11 @@ class Dismissed(NamedTuple):
     retry_seconds: float = 0.0
 
 
-Event = Received | Wanted | Tick | WriteFinished | Dismissed
+class Lost(NamedTuple):
+    """The connection is gone; there is nobody left to say anything to."""
+
+
+Event = Received | Wanted | Tick | WriteFinished | Dismissed | Lost
 WRITE_FINISHED: Final = WriteFinished()
 
 
@@ -195,6 +199,9 @@ class AgentSession:
                 return self._close(CloseCode.TIMED_OUT, "TimedOut") if now >= self.deadline else NOTHING
             case Dismissed():
                 return self._dismiss(event)
+            case Lost():
+                self.state = State.CLOSING
+                return NOTHING
 
     # What the control plane wants.
 
