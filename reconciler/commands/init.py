@@ -1,0 +1,80 @@
+"""Write a new state repo: small, valid, with CI files, schemas for editors and a page that tells the next steps."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Final
+
+import jinja2
+from pydantic import TypeAdapter, ValidationError
+
+from reconciler.commands.schemas import write_schemas
+from reconciler.errors import Broken
+from reconciler.package_data import data_directory
+from schemas.names import Hostname, Name
+
+SCHEMAS: Final = Path(".cloudlunacy/schemas")
+"""Where the first line of every YAML file looks for its schema."""
+_TAKEN_FROM_EXAMPLE: Final = (".editorconfig", ".github/workflows/validate.yml", ".gitlab-ci.yml")
+_SUFFIX: Final = ".j2"
+_HOSTNAME: Final[TypeAdapter[str]] = TypeAdapter(Hostname)
+_NAME: Final[TypeAdapter[str]] = TypeAdapter(Name)
+
+
+def init_repo(directory: Path, *, domain: str, team: str) -> list[Path]:
+    """Fill ``directory`` with a state repo of one team and one agent; return the files that were written, sorted.
+
+    The directory is made where it is missing; one that holds nothing but ``.git`` counts as empty.
+
+    Raises:
+        Broken: when the directory holds something, cannot be written, or ``domain`` or ``team`` is no valid name.
+    """
+    _check_name("domain", _HOSTNAME, domain, "Write a host name such as example.com.")
+    _check_name("team", _NAME, team, "Write lower-case letters, digits and inner hyphens, such as shop.")
+    try:
+        _check_empty(directory)
+        return sorted([*_render(directory, domain, team), *_copy(directory), *write_schemas(directory / SCHEMAS)])
+    except OSError as error:
+        raise Broken(
+            f"{directory} cannot be written: {error.strerror or error}.", hint="Choose another directory."
+        ) from None
+
+
+def _check_name(what: str, grammar: TypeAdapter[str], value: str, hint: str) -> None:
+    try:
+        grammar.validate_python(value)
+    except ValidationError as error:
+        reason = error.errors(include_url=False, include_input=False)[0]["msg"]
+        raise Broken(f'"{value}" cannot be the {what}: {reason}.', hint=hint) from None
+
+
+def _check_empty(directory: Path) -> None:
+    if directory.exists() and not directory.is_dir():
+        raise Broken(f"{directory} is a file.", hint="Name a directory that is empty or does not exist.")
+    if directory.is_dir() and any(entry.name != ".git" for entry in directory.iterdir()):
+        raise Broken(f"{directory} is not empty.", hint="Name a directory that is empty or does not exist.")
+
+
+def _render(directory: Path, domain: str, team: str) -> list[Path]:
+    source = data_directory("templates") / "state-repo"
+    environment = jinja2.Environment(  # noqa: S701 - YAML and Markdown; both values are checked names
+        loader=jinja2.FileSystemLoader(source), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+    )
+    values = {"domain": domain, "team": team, "fleet": domain.partition(".")[0]}
+    written = []
+    for template in sorted(source.rglob(f"*{_SUFFIX}")):
+        name = template.relative_to(source).as_posix()
+        target = directory / name.removesuffix(_SUFFIX).replace("/team/", f"/{team}/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(environment.get_template(name).render(values), encoding="utf-8")
+        written.append(target)
+    return written
+
+
+def _copy(directory: Path) -> list[Path]:
+    for name in _TAKEN_FROM_EXAMPLE:
+        target = directory / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(data_directory("state-repo-example") / name, target)
+    return [directory / name for name in _TAKEN_FROM_EXAMPLE]

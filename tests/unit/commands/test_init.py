@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from reconciler.commands.init import init_repo
+from reconciler.errors import Broken
+from schemas.objects import ADAPTERS, key_of_path
+
+
+def test_a_new_state_repo_holds_what_a_team_needs_to_begin(tmp_path: Path) -> None:
+    """Objects, schemas for editors, CI for two forges, owners and a page of next steps."""
+    written = init_repo(tmp_path / "fleet", domain="example.com", team="shop")
+    assert [path.relative_to(tmp_path / "fleet").as_posix() for path in written] == sorted(
+        [
+            *(f".cloudlunacy/schemas/{kind.lower()}.json" for kind in ADAPTERS),
+            ".editorconfig",
+            ".github/workflows/validate.yml",
+            ".gitlab-ci.yml",
+            "CODEOWNERS",
+            "README.md",
+            "agents/vps-1.yaml",
+            "certificates/apps.yaml",
+            "fleet.yaml",
+            "routes/shop/hello.yaml",
+        ]
+    )
+    assert all(path.is_file() and path.stat().st_size for path in written)
+
+
+@pytest.mark.parametrize("domain", ["example.com", "a.b", "1-2.example.co.uk", "yes.no", "007.1e3"])
+def test_every_object_of_it_is_valid(tmp_path: Path, domain: str) -> None:
+    """Also with names that YAML could take for something else than a string."""
+    for path in init_repo(tmp_path, domain=domain, team="null"):
+        key = key_of_path(path.relative_to(tmp_path).as_posix())
+        if key is not None:
+            parsed = ADAPTERS[key.kind].validate_python(YAML(typ="safe").load(path))
+            assert key.name in ("", parsed.metadata.name)
+
+
+def test_the_header_of_each_file_leads_to_its_schema(tmp_path: Path) -> None:
+    """Relative to the file, as an editor resolves it."""
+    for path in init_repo(tmp_path, domain="example.com", team="shop"):
+        if key_of_path(path.relative_to(tmp_path).as_posix()) is not None:
+            header = path.read_text().partition("\n")[0]
+            assert path.parent.joinpath(header.partition("$schema=")[2]).is_file()
+
+
+def test_an_empty_clone_can_be_filled(tmp_path: Path) -> None:
+    """A directory that holds nothing but .git is what a forge gives to somebody who begins."""
+    Path(tmp_path, ".git").mkdir()
+    assert init_repo(tmp_path, domain="example.com", team="shop")
+
+
+def test_nothing_that_is_there_is_overwritten(tmp_path: Path) -> None:
+    """A directory with anything in it is refused with a sentence and stays as it was."""
+    Path(tmp_path, "notes.txt").write_text("mine")
+    with pytest.raises(Broken, match=r"is not empty\. Name a directory that is empty or does not exist\."):
+        init_repo(tmp_path, domain="example.com", team="shop")
+    assert os.listdir(tmp_path) == ["notes.txt"]  # noqa: PTH208
+
+
+def test_a_file_in_place_of_the_directory_is_named(tmp_path: Path) -> None:
+    """The sentence says that it is a file, not that it cannot be listed."""
+    target = Path(tmp_path, "file")
+    target.write_text("")
+    with pytest.raises(Broken, match="is a file"):
+        init_repo(target, domain="example.com", team="shop")
+
+
+def test_a_directory_that_cannot_be_made_gets_a_sentence(tmp_path: Path) -> None:
+    """An error of the system is no traceback."""
+    Path(tmp_path, "file").write_text("")
+    with pytest.raises(Broken, match="cannot be written: Not a directory"):
+        init_repo(tmp_path / "file" / "below", domain="example.com", team="shop")
+
+
+@pytest.mark.parametrize(
+    ("domain", "team", "sentence"),
+    [
+        ("localhost", "shop", '"localhost" cannot be the domain'),
+        ("Example.com", "shop", '"Example.com" cannot be the domain'),
+        ("example.com", "../shop", '"../shop" cannot be the team'),
+        ("example.com", "a: {{ b }}", "cannot be the team"),
+    ],
+)
+def test_names_are_checked_before_anything_is_written(tmp_path: Path, domain: str, team: str, sentence: str) -> None:
+    """A name with a path, a template or an upper-case letter ends with a sentence and no file."""
+    with pytest.raises(Broken, match=sentence):
+        init_repo(tmp_path / "new", domain=domain, team=team)
+    assert not Path(tmp_path, "new").exists()
