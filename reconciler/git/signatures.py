@@ -24,6 +24,7 @@ from reconciler.git.cleaning import cleaned, one_line
 from reconciler.git.failures import shortened
 from reconciler.git.runner import Command, GitRunner
 
+SIGNATURE_FORMAT: Final = "--format=%G?%n%GS%n%GF"
 GPG_SECONDS: Final = 30.0
 MAX_KEY_BYTES: Final = 16 * 1024 * 1024
 _GPG_CONF: Final = "batch\nno-tty\nno-autostart\nno-auto-key-retrieve\ntrust-model always\n"
@@ -59,9 +60,7 @@ class Signature:
 
 
 class Verifier:
-    """Prepares git for a check and reads its answer."""
-
-    FORMAT: Final = "--format=%G?%n%GS%n%GF"
+    """Prepares git for a check."""
 
     def __init__(self, runner: GitRunner, home: Path) -> None:
         self._runner = runner
@@ -80,19 +79,6 @@ class Verifier:
             config["gpg.ssh.allowedSignersFile"] = str(keys.allowed_signers.absolute())
         home = await self._gpg_home(keys.gpg_keyring)
         return {"GNUPGHOME": str(home)}, config
-
-    def judge(self, output: bytes, words: str, keys: SigningKeys) -> Signature:
-        """Read what git printed for :attr:`FORMAT`."""
-        fields = output.decode("utf-8", "replace").rstrip("\n").split("\n")
-        letter, signer, fingerprint = (*fields, "", "", "")[:3]
-        signer = one_line(cleaned(signer, limit=200))
-        if keys == SigningKeys():
-            return Signature(good=False, signer="", reason="no keys are configured, so nobody's signature counts")
-        if letter == "G" and signer and fingerprint:
-            return Signature(good=True, signer=signer, reason="")
-        reason = _REASONS.get(letter, "git gives no verdict")
-        detail = shortened(words)
-        return Signature(good=False, signer="", reason=f"{reason} ({detail})" if detail else reason)
 
     async def _gpg_home(self, keyring: Path | None) -> Path:
         """Return a home of GnuPG with exactly the given keys."""
@@ -114,6 +100,20 @@ class Verifier:
         finished = await self._runner.run(Command(options, seconds=GPG_SECONDS, program="gpg"))
         if finished.status != 0:
             raise Broken(f"The GPG keys {', '.join(map(str, files))} cannot be imported: {shortened(finished.words)}")
+
+
+def verdict(output: bytes, words: str, keys: SigningKeys) -> Signature:
+    """Read what git printed for ``SIGNATURE_FORMAT``."""
+    fields = output.decode("utf-8", "replace").rstrip("\n").split("\n")
+    letter, signer, fingerprint = (*fields, "", "", "")[:3]
+    signer = one_line(cleaned(signer, limit=200))
+    if keys == SigningKeys():
+        return Signature(good=False, signer="", reason="no keys are configured, so nobody's signature counts")
+    if letter == "G" and signer and fingerprint:
+        return Signature(good=True, signer=signer, reason="")
+    reason = _REASONS.get(letter, "git gives no verdict")
+    detail = shortened(words)
+    return Signature(good=False, signer="", reason=f"{reason} ({detail})" if detail else reason)
 
 
 def _key_files(keyring: Path | None) -> Mapping[Path, bytes]:
