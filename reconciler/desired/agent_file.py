@@ -1,0 +1,148 @@
+"""The edit that an enrolment makes: ``agents/<name>.yaml`` gets the identity of the agent. Pure.
+
+Where the file exists, a person wrote it: the identity is added and nothing else changes, comments and order stay.
+Where there is none, a new one says what the agent said of itself. An identity that stands there already is never
+replaced; to enrol another key, somebody deletes it first, and that is a commit too.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import Any, Final
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.events import AliasEvent
+
+from reconciler.desired.edits import Edit, EditConflict
+
+MAX_FILE: Final = 64 * 1024
+"""Bytes; an agent's file has about 500."""
+_PLAIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*(?:[./][A-Za-z0-9_-]+)*|[0-9]+(?:\.[0-9]+){3}")
+_WORDS: Final = frozenset(["true", "false", "yes", "no", "on", "off", "null", "y", "n"])
+_SEQUENCE: Final = re.compile(r"^( *)[A-Za-z][\w-]*:[ \t]*(?:#.*)?\r?\n( *)- ", re.MULTILINE)
+
+
+def enrolment_edit(
+    name: str,
+    thumbprint: str,
+    *,
+    address: str,
+    capabilities: Sequence[str] = (),
+    labels: Mapping[str, str] | None = None,
+) -> Edit:
+    """Return the edit. All values have passed the grammar of ``schemas.names``.
+
+    The edit raises EditConflict where the file has another identity, or cannot be edited safely.
+    """
+
+    def edit(content: bytes | None) -> bytes:
+        if content is None:
+            return _new_file(name, thumbprint, address, capabilities, labels or {}).encode()
+        return _with_identity(name, content, thumbprint, address)
+
+    return edit
+
+
+def _new_file(name: str, thumbprint: str, address: str, capabilities: Sequence[str], labels: Mapping[str, str]) -> str:
+    lines = [
+        "# Written by enrolment. Everything but spec.identity may be edited; deleting the file revokes the agent.",
+        "apiVersion: cloudlunacy/v1",
+        "kind: Agent",
+        "metadata:",
+        f"  name: {_scalar(name)}",
+        *(["  labels:"] if labels else []),
+        *(f"    {_scalar(key)}: {_scalar(value)}" for key, value in sorted(labels.items())),
+        "spec:",
+        f"  address: {_scalar(address)}",
+        *([f"  capabilities: [{', '.join(map(_scalar, capabilities))}]"] if capabilities else []),
+        "  identity:",
+        f"    thumbprint: {_scalar(thumbprint)}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _scalar(value: str) -> str:
+    """Write a text so that it reads back as this text in YAML 1.1 and 1.2."""
+    return value if _PLAIN.fullmatch(value) and value.lower() not in _WORDS else json.dumps(value)
+
+
+def _with_identity(name: str, content: bytes, thumbprint: str, address: str) -> bytes:
+    if len(content) > MAX_FILE:
+        raise EditConflict(f"agents/{name}.yaml is larger than {MAX_FILE} bytes.")
+    text, document = _load(name, content)
+    spec = document.get("spec")
+    if not isinstance(spec, CommentedMap):
+        raise EditConflict(f"agents/{name}.yaml has no spec; mend the file first.")
+    found = _identity_of(name, spec)
+    if found == thumbprint:
+        return content
+    if found is not None:
+        raise EditConflict(
+            f'Agent "{name}" has another identity ({found}) in agents/{name}.yaml. '
+            "Remove spec.identity there, or delete the file, before another key may enrol."
+        )
+    spec.setdefault("address", address)
+    spec["identity"] = CommentedMap({"thumbprint": thumbprint})
+    wanted = deepcopy(_plain(document))
+    edited = _dump(text, document)
+    if _plain(_load(name, edited)[1]) != wanted:
+        raise EditConflict(
+            f"agents/{name}.yaml cannot be edited without changing its form. "
+            f"Add spec.identity.thumbprint: {thumbprint} by hand."
+        )
+    return edited
+
+
+def _identity_of(name: str, spec: CommentedMap) -> str | None:
+    identity = spec.get("identity")
+    if identity is None:
+        return None
+    thumbprint = identity.get("thumbprint") if isinstance(identity, CommentedMap) else None
+    if not isinstance(thumbprint, str):
+        raise EditConflict(f"spec.identity in agents/{name}.yaml is not readable; mend or remove it first.")
+    return str(thumbprint)
+
+
+def _load(name: str, content: bytes) -> tuple[str, CommentedMap]:
+    try:
+        text = content.decode("utf-8-sig")
+        if "*" in text and any(isinstance(event, AliasEvent) for event in YAML(pure=True).parse(text)):
+            raise EditConflict(f"agents/{name}.yaml uses YAML aliases and cannot be edited safely; add it by hand.")
+        document: Any = _yaml(text).load(text)
+    except (YAMLError, ValueError, RecursionError, KeyError, AttributeError, TypeError) as error:
+        raise EditConflict(f"agents/{name}.yaml cannot be read as YAML; mend it first.") from error
+    if not isinstance(document, CommentedMap):
+        raise EditConflict(f"agents/{name}.yaml holds no object; mend or delete it first.")
+    return text, document
+
+
+def _dump(text: str, document: CommentedMap) -> bytes:
+    out = io.StringIO()
+    _yaml(text).dump(document, out)
+    edited = out.getvalue()
+    return (edited.replace("\n", "\r\n") if "\r\n" in text else edited).encode()
+
+
+def _yaml(text: str) -> YAML:
+    yaml = YAML(typ="rt", pure=True)
+    yaml.preserve_quotes = True
+    yaml.width = MAX_FILE
+    sequence = _SEQUENCE.search(text)
+    offset = len(sequence[2]) - len(sequence[1]) if sequence else 0
+    yaml.indent(mapping=2, sequence=offset + 2, offset=max(offset, 0))
+    return yaml
+
+
+def _plain(value: object) -> object:
+    """Return the data without comments and styles, in an order that does not matter to ``==``."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, str) else value
