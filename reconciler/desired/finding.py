@@ -39,13 +39,14 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def to_problem(finding: Finding, position: tuple[int, int], subject: str) -> Problem:
     """Turn a finding into what a person reads."""
+    ended = finding.message.endswith((".", "!", "?"))
     return Problem(
         file=finding.path,
         line=position[0],
         column=position[1],
         code=finding.code,
         severity=finding.severity,
-        message=finding.message,
+        message=finding.message if ended else f"{finding.message}.",
         hint=finding.hint,
         object=subject,
     )

@@ -111,7 +111,8 @@ def _validate(path: str, blob: str, key: ObjectKey, mapping: dict[str, Any]) -> 
         document = json.dumps(mapping, ensure_ascii=False, allow_nan=False).encode()
         found = ADAPTERS[key.kind].validate_json(document)
     except ValidationError as error:
-        findings = tuple(_explain(path, KINDS[key.kind], mapping, detail) for detail in error.errors(include_url=False))
+        details = _without_echoes(error.errors(include_url=False))
+        findings = tuple(_explain(path, KINDS[key.kind], mapping, detail) for detail in details)
         return Parsed(path, blob, key, None, b"", findings)
     except (ValueError, TypeError, RecursionError):
         text = "the document holds a value that JSON cannot hold (.inf, .nan, or a key that is not a string)"
@@ -144,6 +145,17 @@ def _show(value: object) -> str:
     return f'"{text[:60]}…"' if len(text) > 60 else f'"{text}"'
 
 
+def _without_echoes(details: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Drop the complaint that a list is too short where its entries are what is wrong."""
+    fields = [detail["loc"] for detail in details]
+    return [
+        detail
+        for detail in details
+        if detail["type"] != "too_short"
+        or not any(len(field) > len(detail["loc"]) and field[: len(detail["loc"])] == detail["loc"] for field in fields)
+    ]
+
+
 def _explain(path: str, model: type[BaseModel], mapping: object, detail: ErrorDetails) -> Finding:
     """Turn one error of pydantic into a finding."""
     field: FieldPath = tuple(step for step in detail["loc"] if step != "[key]")
@@ -160,7 +172,9 @@ def _explain(path: str, model: type[BaseModel], mapping: object, detail: ErrorDe
     if kind == "string_pattern_mismatch":
         sentence = PATTERN_SENTENCES.get(str(context.get("pattern")), "the value does not have the form that is needed")
         return Finding(path, "invalid-value", f"{where}: {_show(_value_at(mapping, field))} {sentence}", "", field)
-    message = detail["msg"].replace("Input should", "the value should").replace("Value error, ", "")
+    if kind == "too_short":
+        return Finding(path, "invalid-value", f"{where} needs at least {context.get('min_length', 1)} entry", "", field)
+    message = detail["msg"].replace("Input should", "the value should")
     return Finding(path, "invalid-value", f"{where}: {message}", "", field)
 
 

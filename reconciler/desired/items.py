@@ -1,0 +1,64 @@
+"""What an agent's document holds: the agent itself, and every certificate and deployment that is meant for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from reconciler.desired.state import State
+from reconciler.desired.view import View, sealed_for_somebody_else
+from schemas.agent import Agent
+from schemas.certificate import Certificate
+from schemas.deployment import Deployment
+from schemas.objects import AnyObject, ObjectKey
+from schemas.session import Item, digest_of
+
+
+class AgentItems:
+    """Items by agent, for one state. Selectors are resolved once."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._view = View(state.objects, sealed_for_somebody_else)
+
+    def of(self, agent: str) -> tuple[Item, ...]:
+        """Return the items of an agent by id; empty where the agent is not in service."""
+        key = ObjectKey("Agent", "", agent)
+        if key not in self._state.served:
+            return ()
+        return tuple(_item(one, self._state.served[one].object) for one in sorted(self._keys(key)))
+
+    def _keys(self, agent: ObjectKey) -> Iterable[ObjectKey]:
+        yield agent
+        for key in self._state.referrers.get(agent, ()):
+            if key.kind in ("Certificate", "Deployment") and key not in self._state.selecting:
+                yield key
+        for key in self._state.selecting:
+            found = self._state.served[key].object
+            if isinstance(found, Deployment) and agent.name in self._view.agent_names_of(key.team, found):
+                yield key
+
+    def concerned_by(self, key: ObjectKey) -> tuple[str, ...]:
+        """Name the agents whose document ``key`` is part of in this state."""
+        served = self._state.served.get(key)
+        if served is None:
+            return ()
+        if key.kind == "Agent":
+            return (key.name,)
+        if isinstance(served.object, Certificate):
+            return served.object.spec.used_by.agents
+        if isinstance(served.object, Deployment):
+            return self._view.agent_names_of(key.team, served.object)
+        return ()
+
+
+def _item(key: ObjectKey, found: AnyObject) -> Item:
+    if isinstance(found, Agent):
+        spec = {
+            "labels": dict(found.metadata.labels),
+            "capabilities": list(found.spec.capabilities),
+            "state": found.spec.state,
+        }
+    else:
+        spec = found.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    assert key.kind in ("Agent", "Certificate", "Deployment")
+    return Item(id=str(key), kind=key.kind, digest=digest_of(spec), spec=spec)

@@ -1,0 +1,65 @@
+"""The state of a revision: what shall be in service, and what is kept out of it and why.
+
+A state is a value. :mod:`reconciler.desired.settle` derives the next one from it at a cost that grows with the change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from reconciler.desired.claims import Claim, ClaimIndex
+from reconciler.desired.finding import Finding
+from reconciler.desired.parse import Parsed
+from reconciler.desired.traefik_model import TraefikObjects
+from schemas.fleet import Fleet
+from schemas.objects import FLEET_KEY, AnyObject, ObjectKey
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """An object in service. ``retained``: its newest version is quarantined, this is the last good one."""
+
+    key: ObjectKey
+    blob: str
+    object: AnyObject
+    claims: tuple[Claim, ...]
+    references: tuple[ObjectKey, ...]
+    retained: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a revision means.
+
+    ``findings`` and ``blobs`` cover only files with findings; ``pending`` holds quarantined objects whose file can be
+    parsed, so that they are looked at again when something else changes; ``referrers`` leads from an object to those
+    in service that name it; ``compiled`` holds what routes became for Traefik and is filled when first needed.
+    """
+
+    revision: str = ""
+    served: Mapping[ObjectKey, Served] = field(default_factory=dict)
+    objects: Mapping[ObjectKey, AnyObject] = field(default_factory=dict)
+    """The objects of ``served``, by the same keys, for views."""
+    pending: Mapping[ObjectKey, Parsed] = field(default_factory=dict)
+    findings: Mapping[str, tuple[Finding, ...]] = field(default_factory=dict)
+    blobs: Mapping[str, str] = field(default_factory=dict)
+    claims: ClaimIndex = field(default_factory=ClaimIndex)
+    referrers: Mapping[ObjectKey, Mapping[ObjectKey, None]] = field(default_factory=dict)
+    selecting: frozenset[ObjectKey] = frozenset()
+    """Deployments that choose their agents by label, and so depend on every agent."""
+    compiled: Mapping[ObjectKey, TraefikObjects] = field(default_factory=dict)
+
+    @property
+    def fleet(self) -> Fleet | None:
+        served = self.served.get(FLEET_KEY)
+        return served.object if served is not None and isinstance(served.object, Fleet) else None
+
+    @property
+    def quarantined(self) -> Iterator[str]:
+        """Paths of files whose newest version is kept out of service."""
+        return (path for path, found in self.findings.items() if any(one.severity == "error" for one in found))
+
+    def with_revision(self, revision: str) -> State:
+        """Return the same state under another revision, for commits that touch no object."""
+        return replace(self, revision=revision)

@@ -1,0 +1,110 @@
+"""Settings of ``serve``, and the only place that reads the environment.
+
+Command-line flags say what is not secret; the environment names files that hold what is. A secret never stands in an
+argument, where every user of the machine could read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from reconciler.errors import Broken
+
+ENVIRONMENT = {
+    "CLOUDLUNACY_WEBHOOK_SECRET_FILE": "file with the secret that webhooks are signed with",
+    "CLOUDLUNACY_GIT_TOKEN_FILE": "file with the token for an https remote",
+    "CLOUDLUNACY_GIT_USERNAME": "user name that goes with the token (default: x-access-token)",
+    "CLOUDLUNACY_GIT_SSH_KEY": "private key for an ssh remote",
+    "CLOUDLUNACY_GIT_KNOWN_HOSTS": "known_hosts file for an ssh remote",
+    "CLOUDLUNACY_ALLOWED_SIGNERS": "allowed signers (ssh-keygen -Y) for commit signatures",
+    "CLOUDLUNACY_GPG_KEYRING": "exported public keys (gpg --export) for commit signatures",
+    "CLOUDLUNACY_TOKEN_FILE": "file with the token that commands present to --server",
+    "TRAEFIK_BIN": "Traefik program for the preflight (default: looked up on PATH)",
+}
+"""Every variable that is read, for ``--help`` and the documentation."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrontSettings:
+    """One machine that runs Traefik: the file that it watches, and its API."""
+
+    file: Path
+    api: str
+
+
+@dataclass(frozen=True, slots=True)
+class GitSettings:
+    """How the remote is reached. Times in seconds."""
+
+    repo: str
+    branch: str = "main"
+    username: str = "x-access-token"
+    token_file: Path | None = None
+    ssh_key: Path | None = None
+    known_hosts: Path | None = None
+    allowed_signers: Path | None = None
+    gpg_keyring: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that ``serve`` is told."""
+
+    git: GitSettings
+    data: Path
+    host: str = "127.0.0.1"
+    port: int = 7300
+    fronts: tuple[FrontSettings, ...] = ()
+    poll_seconds: float = 30.0
+    public_url: str = ""
+    """Address under which agents and people reach the control plane; default: http://HOST:PORT."""
+    traefik_binary: str = ""
+    webhook_secret_file: Path | None = None
+    heartbeat_seconds: float = 15.0
+    read_back_seconds: float = 20.0
+    """How long a front may take to load a generation."""
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def url(self) -> str:
+        return self.public_url or f"http://{bracketed(self.host)}:{self.port}"
+
+
+def bracketed(host: str) -> str:
+    """Write a host as it stands in a URL."""
+    return f"[{host}]" if ":" in host else host
+
+
+def git_settings(repo: str, branch: str, environment: Mapping[str, str]) -> GitSettings:
+    """Combine the flags with what the environment says about credentials."""
+    return GitSettings(
+        repo=repo,
+        branch=branch,
+        username=environment.get("CLOUDLUNACY_GIT_USERNAME", "x-access-token"),
+        token_file=_file(environment, "CLOUDLUNACY_GIT_TOKEN_FILE"),
+        ssh_key=_file(environment, "CLOUDLUNACY_GIT_SSH_KEY"),
+        known_hosts=_file(environment, "CLOUDLUNACY_GIT_KNOWN_HOSTS"),
+        allowed_signers=_file(environment, "CLOUDLUNACY_ALLOWED_SIGNERS"),
+        gpg_keyring=_file(environment, "CLOUDLUNACY_GPG_KEYRING"),
+    )
+
+
+def _file(environment: Mapping[str, str], name: str) -> Path | None:
+    value = environment.get(name)
+    if not value:
+        return None
+    path = Path(value)
+    if not path.is_file():
+        raise Broken(f"{name} names {value}, which is no file.", hint=f"It should be a {ENVIRONMENT[name]}.")
+    return path
+
+
+def secret_file(environment: Mapping[str, str], name: str) -> Path | None:
+    """Return the file that a variable names.
+
+    Raises:
+        Broken: when the variable names no file.
+    """
+    return _file(environment, name)

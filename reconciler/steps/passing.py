@@ -1,0 +1,60 @@
+"""What one pass of the loop knows, step by step, and what is published when it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from reconciler.desired.finding import Finding
+from reconciler.desired.parse import Parsed
+from reconciler.desired.render import Fragments
+from reconciler.desired.settle import Settled
+from reconciler.desired.snapshot import Change
+from reconciler.desired.state import State
+from schemas.objects import ObjectKey
+from schemas.plan import Plan
+from schemas.problem import Problem
+from schemas.session import Item
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What fronts and agents have, or are being given. ``revision`` is empty before the first publication."""
+
+    generation: int = 0
+    revision: str = ""
+    state: State = field(default_factory=State)
+    rendered: Mapping[ObjectKey, Fragments] = field(default_factory=dict)
+    agents: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    """Agent → generation in which its document last changed, digest of its items."""
+    confirmed: bool = True
+    """Every front was seen to have loaded it."""
+
+
+@dataclass(slots=True)
+class Pass:
+    """One attempt to bring one revision into service. Filled from the top to the bottom."""
+
+    revision: str
+    base: Published
+    # source
+    changes: tuple[Change, ...] = ()
+    # desire
+    news: tuple[Parsed | object, ...] = ()
+    settled: Settled | None = None
+    problems: tuple[Problem, ...] = ()
+    plan: Plan | None = None
+    refused: dict[ObjectKey, Finding] = field(default_factory=dict)
+    """Objects that the throwaway Traefik refused."""
+    # fronts
+    rendered: Mapping[ObjectKey, Fragments] = field(default_factory=dict)
+    generation: int = 0
+    # delivery
+    agents: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    items: Mapping[str, tuple[Item, ...]] = field(default_factory=dict)
+    """Items of the agents whose document changes."""
+
+    @property
+    def state(self) -> State:
+        assert self.settled is not None
+        return self.settled.state

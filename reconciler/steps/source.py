@@ -1,0 +1,98 @@
+"""Fetch a revision and decide whether it may be looked at: history only grows, and commits are signed where asked."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Literal, Protocol
+
+from reconciler.desired.snapshot import Change, Snapshot, changes_between
+from reconciler.errors import Rejected
+from reconciler.git.commits import CommitInfo
+from reconciler.git.signatures import Signature, SigningKeys
+from reconciler.steps.passing import Pass
+from schemas.status import CommitSummary
+
+SignatureMode = Literal["none", "head", "strict"]
+MAX_COMMITS = 1000
+
+
+class Repository(Protocol):
+    """What the source step needs of :class:`reconciler.git.mirror.Mirror`."""
+
+    async def fetch(self, revision: str) -> None: ...
+    async def descends(self, revision: str, ancestor: str) -> bool: ...
+    async def snapshot(self, revision: str) -> Snapshot: ...
+    async def changes(self, old: str, new: str) -> tuple[Change, ...]: ...
+    async def commit(self, revision: str) -> CommitInfo: ...
+    async def commits_between(self, old: str | None, new: str, *, limit: int = 1000) -> tuple[CommitInfo, ...]: ...
+    async def signature(self, revision: str, keys: SigningKeys) -> Signature: ...
+
+
+class Source:
+    """``approved(checksum)`` says whether a person agreed to what a checksum stands for."""
+
+    def __init__(self, repository: Repository, keys: SigningKeys, approved: Callable[[str], Awaitable[bool]]) -> None:
+        self._repository = repository
+        self._keys = keys
+        self._approved = approved
+
+    async def describe(self, revision: str) -> CommitSummary:
+        """Return who made the commit, what it says and when."""
+        commit = await self._repository.commit(revision)
+        return CommitSummary(author=commit.author_name, subject=commit.subject, time=commit.time)
+
+    async def fetch(self, this: Pass) -> None:
+        await self._repository.fetch(this.revision)
+
+    async def accept(self, this: Pass, mode: SignatureMode) -> None:
+        """Raise Rejected when history was rewritten or a signature is missing, else list the changed files."""
+        base = this.base.revision
+        if base and base != this.revision and not await self._repository.descends(this.revision, base):
+            await self._accept_rewritten(this)
+        await self._check_signatures(this, mode)
+        if base:
+            this.changes = await self._repository.changes(base, this.revision)
+        else:
+            this.changes = changes_between({}, (await self._repository.snapshot(this.revision)).files)
+
+    async def _accept_rewritten(self, this: Pass) -> None:
+        checksum = rewrite_checksum(this.base.revision, this.revision)
+        if await self._approved(checksum):
+            return
+        raise Rejected(
+            f"the branch was rewritten: {this.revision[:12]} does not descend from {this.base.revision[:12]}, which "
+            "is published. What is published stays in service.",
+            reason="HistoryRewritten",
+            hint=f"Push a commit on top of {this.base.revision[:12]}, or approve: cloudlunacy approve {checksum}",
+        )
+
+    async def _check_signatures(self, this: Pass, mode: SignatureMode) -> None:
+        """Check the newest commit, and in mode strict each one since the published revision.
+
+        The first revision ever has nothing to start from: whoever signs it vouches for the history below it.
+        """
+        if mode == "none":
+            return
+        revisions: Sequence[str] = [this.revision]
+        if mode == "strict" and this.base.revision:
+            commits = await self._repository.commits_between(this.base.revision, this.revision, limit=MAX_COMMITS + 1)
+            if len(commits) > MAX_COMMITS:
+                raise Rejected(
+                    f"more than {MAX_COMMITS} commits would have to be verified.",
+                    reason="SignatureMissing",
+                    hint="Push in smaller steps.",
+                )
+            revisions = [commit.revision for commit in commits] or revisions
+        for revision in revisions:
+            signature = await self._repository.signature(revision, self._keys)
+            if not signature.good:
+                raise Rejected(
+                    f"commit {revision[:12]} has no good signature: {signature.reason}.",
+                    reason="SignatureMissing",
+                    hint="Sign it with a key that the control plane was given (CLOUDLUNACY_ALLOWED_SIGNERS).",
+                )
+
+
+def rewrite_checksum(base: str, revision: str) -> str:
+    """Return what a person approves to let a rewritten history in: this step from base to revision, no other."""
+    return f"rewrite:{base}..{revision}"
