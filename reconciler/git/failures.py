@@ -74,6 +74,17 @@ def remote_failure(remote: Remote, doing: str, words: str, *, max_pack_bytes: in
     return Transient(f"{remote} failed while {doing}: {shown or 'no reason given'}", reason="RemoteUnavailable")
 
 
+def is_no_answer(reason: str) -> bool:
+    """Say whether a push ended without the remote's verdict: it may have taken the commits or not."""
+    return bool(re.search(r"(?i)expecting report|remote failed to report|unpacker? error|hung up", reason))
+
+
+def remote_words(words: str) -> str:
+    """Return what the remote itself said, in one line."""
+    lines = (line.removeprefix("remote:") for line in words.splitlines() if line.startswith("remote:"))
+    return shortened("\n".join(lines))
+
+
 def shortened(words: str) -> str:
     """Return git's words in one line for a message."""
     line = one_line(words)
