@@ -1,0 +1,1 @@
+"""What the control plane says about itself: structured logs and Prometheus metrics."""
