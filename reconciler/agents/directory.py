@@ -1,0 +1,57 @@
+"""The agents in service, as of the published state: who has which key, and who is kept out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from schemas.agent import Agent
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the state says of an agent. ``thumbprint`` is None until it has enrolled."""
+
+    thumbprint: str | None
+    quarantined: bool
+
+
+class AgentDirectory:
+    """Read by whoever checks credentials; updated by whoever publishes, in the event loop's thread."""
+
+    def __init__(self) -> None:
+        self._entries: Mapping[str, Entry] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._entries
+
+    def thumbprint(self, name: str) -> str | None:
+        """Return the thumbprint of the agent's key; None where there is no such agent, or it has not enrolled."""
+        entry = self._entries.get(name)
+        return None if entry is None else entry.thumbprint
+
+    def quarantined(self, name: str) -> bool:
+        """Say whether the agent's file keeps it out."""
+        entry = self._entries.get(name)
+        return entry is not None and entry.quarantined
+
+    def update(self, agents: Mapping[str, Agent]) -> frozenset[str]:
+        """Take over the agents of the state that is published now.
+
+        Returns:
+            The names whose former credentials are worth nothing any more: the file is gone, the identity is another,
+            or the agent is quarantined. Their connections have to be closed.
+        """
+        former, self._entries = self._entries, {name: _entry(agent) for name, agent in agents.items()}
+        return frozenset(name for name, entry in former.items() if _revoked(entry, self._entries.get(name)))
+
+
+def _entry(agent: Agent) -> Entry:
+    identity = agent.spec.identity
+    return Entry(None if identity is None else identity.thumbprint, agent.spec.state == "quarantined")
+
+
+def _revoked(former: Entry, present: Entry | None) -> bool:
+    if former.thumbprint is None or former.quarantined:
+        return False
+    return present is None or present.quarantined or present.thumbprint != former.thumbprint

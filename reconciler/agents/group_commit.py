@@ -1,0 +1,258 @@
+"""From the outbox to the remote branch: many accepted entries, few pushes.
+
+One task (``GroupCommitter.run``) does all of it, over and over:
+
+1. wait until something is pending, then a few milliseconds more, so that those who come together go together;
+2. wait until the pace allows a push (a git host wants no more than 6 a minute from one client);
+3. push up to 100 entries, one commit each;
+4. settle what was decided, durably, and wake who waits for it;
+5. on failure keep everything and try again, later each time.
+
+An entry leaves the outbox when the remote has it and in no other way. A crash between 3 and 4 costs nothing: pushed
+again, the same edit finds its content there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import structlog
+
+from reconciler.agents.rates import Bucket
+from reconciler.desired.edits import CommitRequest, Committed, Conflicted, Outcome
+from reconciler.errors import CloudLunacyError, Transient
+from reconciler.store.protocols import Outbox, OutboxEntry
+
+log = structlog.get_logger(__name__)
+
+COMMITTED: Final = "committed"
+PROPOSED: Final = "proposed"
+ALREADY_THERE: Final = "already-there"
+CONFLICTED: Final = "conflicted: "
+MAX_GROUP: Final = 100
+MAX_BACKLOG: Final = 100_000
+
+
+class Pushed(Protocol):
+    @property
+    def outcomes(self) -> Mapping[str, Outcome]: ...
+
+
+class Pusher(Protocol):
+    """:class:`reconciler.git.write_back.WriteBack` is one."""
+
+    async def push(self, commits: Sequence[CommitRequest], *, branch: str, base: str | None = None) -> Pushed: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """An entry as a commit, and the branch that it goes to. ``proposal``: the branch waits to be merged."""
+
+    request: CommitRequest
+    branch: str
+    base: str | None = None
+    proposal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of an entry. ``outcome`` as in the outbox."""
+
+    outcome: str
+    revision: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds. ``linger``: quiet time that ends a group; ``linger_most``: the longest that a group is kept open."""
+
+    linger: float = 0.008
+    linger_most: float = 0.1
+    first_pause: float = 0.5
+    longest_pause: float = 60.0
+
+
+async def nothing(_: OutboxEntry, __: Settled) -> None:
+    """Listen to nothing."""
+
+
+class GroupCommitter:
+    """Owns what is pending. The application runs ``run()`` as a task; ``submit`` and ``wait`` may come before."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        pusher: Pusher,
+        compose: Callable[[OutboxEntry], Job],
+        *,
+        pace: Bucket | None = None,
+        timing: Timing = Timing(),
+        on_settled: Callable[[OutboxEntry, Settled], Awaitable[None]] = nothing,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+        jitter: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._outbox = outbox
+        self._pusher = pusher
+        self._compose = compose
+        self._pace = pace or Bucket(6, 0.1)
+        self._timing = timing
+        self._on_settled = on_settled
+        self._clock = clock
+        self._monotonic = monotonic
+        self._jitter = jitter
+        self._pending: dict[str, OutboxEntry] = {}
+        self._waiting: dict[str, asyncio.Event] = {}
+        self._more = asyncio.Event()
+        self._group_limit = MAX_GROUP
+        self.pushes = 0
+        self.failures = 0
+        """In a row."""
+
+    @property
+    def backlog(self) -> int:
+        """How many entries are accepted and not yet on the remote."""
+        return len(self._pending)
+
+    def is_pending(self, entry_id: str) -> bool:
+        return entry_id in self._pending
+
+    async def submit(self, entry: OutboxEntry) -> None:
+        """Accept an entry: when this returns it is on disk, and will be on the remote."""
+        await self._outbox.put(entry)
+        self._add(entry)
+
+    async def wait(self, entry_id: str, seconds: float) -> Settled | None:
+        """Wait until an entry is settled; None when it is not within ``seconds``, or unknown."""
+        if entry_id in self._pending:
+            event = self._waiting.setdefault(entry_id, asyncio.Event())
+            try:
+                await asyncio.wait_for(event.wait(), seconds)
+            except TimeoutError:
+                return None
+        found = await self._outbox.outcome(entry_id)
+        return None if found is None else Settled(*found)
+
+    async def run(self) -> None:
+        """Drain the outbox until cancelled."""
+        await self._resume()
+        while True:
+            await self._more.wait()
+            await self._gather()
+            await self._sleep_for_pace()
+            try:
+                await self._push_group()
+            except Exception as error:  # noqa: BLE001  nothing may end the task that keeps a promise
+                await self._after_failure(error)
+            else:
+                self.failures = 0
+            if not self._pending:
+                self._more.clear()
+
+    def _add(self, entry: OutboxEntry) -> None:
+        self._pending.setdefault(entry.id, entry)
+        self._more.set()
+
+    async def _resume(self) -> None:
+        while True:
+            try:
+                entries = await self._outbox.pending(MAX_BACKLOG)
+                break
+            except CloudLunacyError as error:
+                await self._after_failure(error)
+        self.failures = 0
+        for entry in entries:
+            self._add(entry)
+        if entries:
+            log.info("outbox.resumed", entries=len(entries))
+
+    async def _gather(self) -> None:
+        """Wait while entries keep coming, up to ``linger_most``."""
+        end = self._monotonic() + self._timing.linger_most
+        seen = -1
+        while seen != len(self._pending) < self._group_limit and self._monotonic() < end:
+            seen = len(self._pending)
+            await asyncio.sleep(self._timing.linger)
+
+    async def _sleep_for_pace(self) -> None:
+        while seconds := self._pace.take(self._monotonic()):  # noqa: ASYNC110  nobody announces that time has passed
+            await asyncio.sleep(seconds)
+
+    async def _push_group(self) -> None:
+        jobs = await self._next_jobs()
+        if not jobs:
+            return
+        self.pushes += 1
+        branch, base = next((job.branch, job.base) for job in jobs.values())
+        pushed = await self._pusher.push([job.request for job in jobs.values()], branch=branch, base=base)
+        self._group_limit = MAX_GROUP
+        await asyncio.gather(*(self._settle(id_, job, pushed.outcomes[id_]) for id_, job in jobs.items()))
+
+    async def _next_jobs(self) -> dict[str, Job]:
+        """Return the oldest entries that go to one branch; what cannot become a commit at all is settled."""
+        jobs: dict[str, Job] = {}
+        for entry in list(self._pending.values()):
+            try:
+                job = self._compose(entry)
+            except (ValueError, KeyError, TypeError) as error:
+                log.error("outbox.unreadable", entry=entry.id, error=type(error).__name__)  # noqa: TRY400
+                await self._finish(entry, Settled(f"{CONFLICTED}the queued entry cannot be read", None))
+                continue
+            if jobs and job.branch != next(iter(jobs.values())).branch:
+                continue
+            jobs[entry.id] = job
+            if len(jobs) >= self._group_limit:
+                break
+        return jobs
+
+    async def _settle(self, entry_id: str, job: Job, outcome: Outcome) -> None:
+        match outcome:
+            case Conflicted(message):
+                settled = Settled(f"{CONFLICTED}{message}", None)
+            case _ if job.proposal:
+                settled = Settled(PROPOSED, outcome.revision)
+            case Committed(revision):
+                settled = Settled(COMMITTED, revision)
+            case _:
+                settled = Settled(ALREADY_THERE, outcome.revision)
+        await self._finish(self._pending[entry_id], settled)
+
+    async def _finish(self, entry: OutboxEntry, settled: Settled) -> None:
+        await self._outbox.settle(entry.id, settled.outcome, settled.revision, self._clock())
+        self._pending.pop(entry.id, None)
+        if event := self._waiting.pop(entry.id, None):
+            event.set()
+        try:
+            await self._on_settled(entry, settled)
+        except Exception as error:  # noqa: BLE001  a listener's failure is not the entry's
+            log.warning("outbox.listener-failed", entry=entry.id, error=type(error).__name__)
+
+    async def _after_failure(self, error: Exception) -> None:
+        """Keep everything; wait with full jitter, no less than the remote asked for."""
+        self.failures += 1
+        reason = error.reason if isinstance(error, Transient) else type(error).__name__
+        log.warning("outbox.push-failed", reason=reason, failures=self.failures, pending=len(self._pending))
+        if not isinstance(error, Transient):
+            self._isolate()
+        await self._note(f"{reason}: {error}"[:500])
+        most = min(self._timing.longest_pause, self._timing.first_pause * 2.0 ** min(self.failures, 20))
+        asked = getattr(error, "retry_after", None) or 0.0
+        await asyncio.sleep(max(asked, self._jitter(0.0, most)))
+
+    def _isolate(self) -> None:
+        """One entry may be what the remote refuses: go on one by one, and put the first last."""
+        self._group_limit = 1
+        if self._pending:
+            first = next(iter(self._pending))
+            self._pending[first] = self._pending.pop(first)
+
+    async def _note(self, error: str) -> None:
+        try:
+            await self._outbox.failed(list(self._pending)[:MAX_GROUP], error)
+        except Exception as failure:  # noqa: BLE001  the count is for people; the entries are safe without it
+            log.warning("outbox.not-noted", error=type(failure).__name__)

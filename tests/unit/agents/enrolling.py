@@ -1,0 +1,110 @@
+"""A control plane that takes enrolments, on a disk and a remote that outlive it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from pydantic import SecretStr
+
+from reconciler.agents.directory import AgentDirectory
+from reconciler.agents.enrolment import Enrolments, compose, recorder
+from reconciler.agents.enrolment_tokens import EnrolmentTokens
+from reconciler.agents.group_commit import GroupCommitter, Timing
+from reconciler.agents.rates import Bucket
+from reconciler.pki.tokens import verify_enrolment_proof
+from schemas.enrolment import EnrolmentRequest
+from schemas.fleet import Fleet
+from schemas.jwk import JwkSet
+from tests.support.memory_remote import MemoryRemote
+from tests.support.memory_store import Disk, MemoryStore
+from tests.support.tokens import ISSUER, NOW, jwk, jws
+
+FAST = Timing(linger=0.001, linger_most=0.02, first_pause=0.001, longest_pause=0.01)
+
+
+def fleet(**spec: Any) -> Fleet:
+    document = {"apiVersion": "cloudlunacy/v1", "kind": "Fleet", "metadata": {"name": "example"}}
+    return Fleet.model_validate({**document, "spec": {"domain": "cloudlunacy.test", **spec}})
+
+
+def request(
+    key: ec.EllipticCurvePrivateKey, token: str, name: str = "vps-9", now: float = NOW, **changed: Any
+) -> EnrolmentRequest:
+    claims = {"token": token.split(".", maxsplit=1)[0], "name": name, "iat": now, "jti": "j"}
+    proof = jws(key, {"alg": "ES256", "typ": "cloudlunacy-enrolment+jwt"}, claims)
+    said = {"token": token, "name": name, "publicKey": jwk(key), "proof": proof, "address": "10.0.0.9", **changed}
+    return EnrolmentRequest.model_validate(said)
+
+
+@dataclass
+class World:
+    """What survives a crash: the disk, and the remote. ``now`` is the clock."""
+
+    disk: Disk = field(default_factory=Disk)
+    remote: MemoryRemote = field(default_factory=MemoryRemote)
+    fleet: Fleet = field(default_factory=fleet)
+    directory: AgentDirectory = field(default_factory=AgentDirectory)
+    now: float = NOW
+    woken: int = 0
+    answer_seconds: float = 5.0
+
+    def wake(self) -> None:
+        self.woken += 1
+
+
+@dataclass
+class Plane:
+    """One process on that world."""
+
+    store: MemoryStore
+    tokens: EnrolmentTokens
+    committer: GroupCommitter
+    enrolments: Enrolments
+    world: World
+
+    async def token(self, name: str = "vps-9", ttl: float = 900.0) -> str:
+        return (await self.tokens.create(name, ttl=ttl, created_by="operator:test", now=self.world.now)).token
+
+    async def check(self, token: str, name: str = "vps-9") -> object:
+        return await self.tokens.check(SecretStr(token), name)
+
+
+@asynccontextmanager
+async def plane(world: World, *, pace: Bucket | None = None, running: bool = True) -> AsyncIterator[Plane]:
+    store = MemoryStore(world.disk)
+    tokens = EnrolmentTokens(store)
+    committer = GroupCommitter(
+        store,
+        world.remote,
+        partial(compose, branch="main"),
+        pace=pace or Bucket(1000, 1000),
+        timing=FAST,
+        on_settled=recorder(store, world.wake, lambda: world.now),
+        clock=lambda: world.now,
+    )
+    enrolments = Enrolments(
+        issuer=ISSUER,
+        tokens=tokens,
+        store=store,
+        committer=committer,
+        directory=world.directory,
+        fleet=lambda: world.fleet,
+        verify_proof=verify_enrolment_proof,
+        jwks=lambda: JwkSet(keys=()),
+        answer_seconds=world.answer_seconds,
+        clock=lambda: world.now,
+    )
+    task = asyncio.create_task(committer.run()) if running else None
+    try:
+        yield Plane(store, tokens, committer, enrolments, world)
+    finally:
+        if task is not None:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task

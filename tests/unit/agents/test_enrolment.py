@@ -1,0 +1,466 @@
+"""Enrolment: one token, one key, and nothing acknowledged is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+
+from reconciler.agents.enrolment import check_policy
+from reconciler.agents.rates import Bucket
+from reconciler.errors import Refused, Rejected, Transient
+from schemas.agent import Agent
+from schemas.enrolment import Enrolment
+from tests.support.memory_store import Died
+from tests.support.tokens import NOW, jwk, new_key, thumbprint
+from tests.support.waiting import eventually
+from tests.unit.agents.enrolling import Plane, World, fleet, plane, request
+
+KEY, OTHER = new_key(), new_key()
+PEER = "192.0.2.7"
+
+
+def agent(thumbprint_of: str | None, state: str = "active") -> Agent:
+    identity = {} if thumbprint_of is None else {"identity": {"thumbprint": thumbprint_of}}
+    document = {"apiVersion": "cloudlunacy/v1", "kind": "Agent", "metadata": {"name": "vps-9"}}
+    return Agent.model_validate({**document, "spec": {"address": "10.0.0.9", "state": state, **identity}})
+
+
+def run(scenario: Callable[[Plane], Awaitable[object]], world: World | None = None, **options: Any) -> World:
+    world = world or World()
+
+    async def main() -> None:
+        async with plane(world, **options) as one:
+            await scenario(one)
+
+    asyncio.run(main())
+    return world
+
+
+async def refusal(call: Awaitable[object]) -> tuple[int, str]:
+    with pytest.raises(Refused) as caught:
+        await call
+    return caught.value.status, caught.value.code
+
+
+def test_an_enrolment_is_a_commit() -> None:
+    """The file is on the branch, written by the agent as author, with the token's id and the key as trailers."""
+    answers: list[Enrolment] = []
+
+    async def scenario(one: Plane) -> None:
+        answers.append(await one.enrolments.enrol(request(KEY, await one.token()), peer=PEER))
+
+    world = run(scenario)
+    commit = world.remote.log[0]
+    answer = answers[0]
+    assert (answer.state, answer.thumbprint, answer.revision is None) == ("committed", thumbprint(KEY), False)
+    assert list(world.remote.main) == ["agents/vps-9.yaml"]
+    assert (commit.author_name, commit.author_email) == ("vps-9", "vps-9@agents.cloudlunacy.test")
+    assert set(commit.trailers) == {"CloudLunacy-Token", "CloudLunacy-Thumbprint"}
+    assert commit.trailers["CloudLunacy-Thumbprint"] == thumbprint(KEY)
+    assert [event.type for event in world.disk.events] == ["AgentEnrolled"]
+    assert world.woken == 1
+
+
+def test_of_two_keys_with_one_token_exactly_one_wins() -> None:
+    """A hundred times over, two keys use one token at once: one is enrolled, the other is told that it is spent."""
+    codes: list[list[str]] = []
+
+    async def attempt(one: Plane, token: str, name: str, key: Any) -> str:
+        try:
+            return (await one.enrolments.enrol(request(key, token, name), peer=PEER)).state
+        except Refused as refused:
+            return refused.code
+
+    async def scenario(one: Plane) -> None:
+        for number in range(100):
+            token = await one.token(f"a{number}")
+            both = (attempt(one, token, f"a{number}", key) for key in (KEY, OTHER))
+            codes.append(sorted(await asyncio.gather(*both)))
+
+    world = World(fleet=fleet(registration={"agentsPerHour": 1000}))
+
+    async def roomy(one: Plane) -> None:
+        one.enrolments._callers._capacity = 1000
+        await scenario(one)
+
+    run(roomy, world)
+    assert codes == [["committed", "token-spent"]] * 100
+    assert len(world.remote.main) == 100
+
+
+def test_the_same_key_may_ask_again() -> None:
+    """A lost answer costs nothing: the same request gets the same answer and makes no second commit, even late."""
+    answers = []
+
+    async def scenario(one: Plane) -> None:
+        token = await one.token()
+        for later in (0, 1, 3600):
+            one.world.now = NOW + later
+            said = request(KEY, token, now=NOW + later)
+            answers.append(await one.enrolments.enrol(said, peer=PEER))
+
+    world = run(scenario)
+    assert answers[0] == answers[1] == answers[2]
+    assert len(world.remote.log) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda t: t[:-1] + ("A" if t[-1] != "A" else "B"), (401, "bad-token")),
+        (lambda t: "0" * 20 + t[20:], (401, "bad-token")),
+        (lambda t: t.replace(".", ""), (401, "bad-token")),
+        (lambda t: "", (401, "bad-token")),
+        (lambda t: "ä" * 50, (401, "bad-token")),
+    ],
+    ids=["wrong secret", "unknown id", "no dot", "empty", "not ASCII"],
+)
+def test_a_wrong_token_is_refused_alike(change: Callable[[str], str], expected: tuple[int, str]) -> None:
+    """Unknown id and wrong secret are the same answer, and the true token is still good."""
+
+    async def scenario(one: Plane) -> None:
+        token = await one.token()
+        assert await refusal(one.enrolments.enrol(request(KEY, change(token)), peer=PEER)) == expected
+        assert (await one.enrolments.enrol(request(KEY, token), peer=PEER)).state == "committed"
+
+    run(scenario)
+
+
+def test_a_token_is_for_one_name() -> None:
+    """A token made for one agent enrols no other."""
+
+    async def scenario(one: Plane) -> None:
+        call = one.enrolments.enrol(request(KEY, await one.token("vps-1"), "vps-2"), peer=PEER)
+        assert await refusal(call) == (403, "token-for-another-agent")
+
+    assert run(scenario).remote.main == {}
+
+
+def test_a_late_token_is_refused() -> None:
+    """After its time a token enrols nobody."""
+
+    async def scenario(one: Plane) -> None:
+        token = await one.token(ttl=60)
+        one.world.now = NOW + 61
+        assert await refusal(one.enrolments.enrol(request(KEY, token), peer=PEER)) == (403, "token-spent")
+
+    run(scenario)
+
+
+def test_a_token_lives_fifteen_minutes_at_most() -> None:
+    """A longer life is refused when the token is made."""
+
+    async def scenario(one: Plane) -> None:
+        assert await refusal(one.token(ttl=901)) == (422, "ttl-too-long")
+        assert await refusal(one.token(ttl=0)) == (422, "ttl-too-long")
+
+    run(scenario)
+
+
+def test_a_stolen_proof_enrols_nobody_else() -> None:
+    """The proof is by the key in the request; another key with the same proof is refused and the token stays good."""
+
+    async def scenario(one: Plane) -> None:
+        token = await one.token()
+        good = request(KEY, token)
+        stolen = good.model_copy(update={"public_key": request(OTHER, token).public_key})
+        assert await refusal(one.enrolments.enrol(stolen, peer=PEER)) == (401, "bad-signature")
+        assert (await one.enrolments.enrol(good, peer=PEER)).state == "committed"
+
+    run(scenario)
+
+
+def test_guessing_is_slowed_down_for_each_caller() -> None:
+    """Who keeps guessing gets 429 with a time to wait, and others are not held up."""
+
+    async def scenario(one: Plane) -> None:
+        token = await one.token()
+        wrong = request(KEY, "0" * 20 + "." + "x" * 32)
+        codes = {(await refusal(one.enrolments.enrol(wrong, peer=PEER)))[0] for _ in range(60)}
+        with pytest.raises(Refused) as caught:
+            await one.enrolments.enrol(request(KEY, token), peer=PEER)
+        assert codes == {401}
+        assert caught.value.status == 429
+        assert caught.value.retry_after is not None
+        assert (await one.enrolments.enrol(request(KEY, token), peer="192.0.2.8")).state == "committed"
+
+    run(scenario)
+
+
+def test_the_fleet_caps_enrolments_an_hour() -> None:
+    """Beyond the cap an enrolment is answered 429, and its token is not used up."""
+
+    async def scenario(one: Plane) -> None:
+        tokens = [await one.token(f"a{number}") for number in range(3)]
+        for number in range(2):
+            await one.enrolments.enrol(request(KEY, tokens[number], f"a{number}"), peer=PEER)
+        third = one.enrolments.enrol(request(KEY, tokens[2], "a2"), peer=PEER)
+        assert await refusal(third) == (429, "too-many-enrolments")
+        assert one.store.disk.tokens[tokens[2].split(".")[0]].used_by is None
+
+    run(scenario, World(fleet=fleet(registration={"agentsPerHour": 2})))
+
+
+def test_another_identity_in_service_is_a_conflict_that_costs_no_token() -> None:
+    """While the agent is enrolled with another key the answer is 409, before anything is written."""
+    world = World()
+    world.directory.update({"vps-9": agent(thumbprint(OTHER))})
+
+    async def scenario(one: Plane) -> None:
+        token = await one.token()
+        assert await refusal(one.enrolments.enrol(request(KEY, token), peer=PEER)) == (409, "identity-exists")
+        assert one.store.disk.tokens[token.split(".")[0]].used_by is None
+
+    assert run(scenario, world).disk.entries == {}
+
+
+def test_a_conflict_at_the_tip_is_told() -> None:
+    """Somebody enrolled the name between the published revision and the tip: 409 with the sentence of the edit."""
+    world = World()
+    world.remote.main["agents/vps-9.yaml"] = f"spec:\n  identity:\n    thumbprint: {thumbprint(OTHER)}\n".encode()
+
+    async def scenario(one: Plane) -> None:
+        call = one.enrolments.enrol(request(KEY, await one.token()), peer=PEER)
+        assert await refusal(call) == (409, "enrolment-conflict")
+
+    assert [event.type for event in run(scenario, world).disk.events] == ["EnrolmentConflicted"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "peer", "expected"),
+    [
+        ({"labels": {"tier": "gold"}}, PEER, (403, "label-reserved")),
+        ({"address": "127.0.0.1"}, PEER, (422, "address-refused")),
+        ({"address": "::ffff:127.0.0.1"}, PEER, (422, "address-refused")),
+        ({"address": "localhost"}, PEER, (422, "address-refused")),
+        ({"address": "169.254.169.254"}, PEER, (422, "address-refused")),
+        ({"address": "0.0.0.0"}, PEER, (422, "address-refused")),
+        ({"address": "224.0.0.1"}, PEER, (422, "address-refused")),
+        ({"address": "127.0.0.1"}, "127.0.0.1", None),
+        ({"address": "10.1.2.3", "labels": {"region": "ams"}}, PEER, None),
+        ({"address": "vps-9.example.net"}, PEER, None),
+    ],
+)
+def test_an_agent_may_not_say_everything_of_itself(
+    changed: dict[str, Any], peer: str, expected: tuple[int, str] | None
+) -> None:
+    """Labels by which teams select, and addresses that are not its own, are refused before anything is written."""
+    world = World(fleet=fleet(teams=[{"name": "shop", "agentSelector": {"tier": "gold"}}]))
+    said = request(KEY, "0" * 20 + "." + "x" * 32, **changed)
+
+    if expected is None:
+        check_policy(said, world.fleet, world.directory, peer)
+        return
+    with pytest.raises(Refused) as caught:
+        check_policy(said, world.fleet, world.directory, peer)
+    assert (caught.value.status, caught.value.code) == expected
+
+
+def test_a_remote_that_is_away_means_accepted_and_later_committed() -> None:
+    """While pushing fails the answer is pending; once the remote is back the enrolment is there by itself."""
+    world = World(answer_seconds=0.02)
+    world.remote.failures = [Transient("away") for _ in range(30)]
+
+    async def scenario(one: Plane) -> None:
+        token = await one.token()
+        answer = await one.enrolments.enrol(request(KEY, token), peer=PEER)
+        assert (answer.state, answer.revision) == ("pending", None)
+        assert answer.status_url.endswith(f"/api/v1/agents/enrolments/{token.split('.')[0]}")
+        await eventually(lambda: world.remote.main)
+        proven: list[str] = []
+        await eventually(lambda: not one.committer.backlog)
+        status = await one.enrolments.status(token.split(".")[0], proven.append)
+        assert (status.state, proven) == ("committed", [thumbprint(KEY)])
+
+    run(scenario, world)
+
+
+def test_a_refusing_remote_keeps_everything() -> None:
+    """A push that the remote's rules refuse loses nothing, and one refused entry does not hold up the others."""
+    world = World(answer_seconds=0.01)
+    world.remote.refuse = lambda commit: (
+        Rejected("no", reason="PushRefused") if commit.path.endswith("/bad.yaml") else None
+    )
+
+    async def scenario(one: Plane) -> None:
+        names = ["bad", "one", "two"]
+        tokens = {name: await one.token(name) for name in names}
+        calls = (one.enrolments.enrol(request(KEY, tokens[name], name), peer=PEER) for name in names)
+        await asyncio.gather(*calls)
+        await eventually(lambda: len(world.remote.main) == 2)
+        assert one.committer.backlog == 1
+        world.remote.refuse = lambda _: None
+        await eventually(lambda: len(world.remote.main) == 3)
+
+    run(scenario, world)
+
+
+def test_in_mode_pull_request_the_branch_waits_for_a_person() -> None:
+    """A branch of its own is pushed, the answer says proposed, and committed once the file is in service."""
+    world = World(fleet=fleet(registration={"mode": "pull-request"}))
+
+    async def scenario(one: Plane) -> None:
+        token = await one.token()
+        answer = await one.enrolments.enrol(request(KEY, token), peer=PEER)
+        world.directory.update({"vps-9": agent(thumbprint(KEY))})
+        merged = await one.enrolments.status(token.split(".")[0], lambda _: None)
+        assert (answer.state, merged.state) == ("proposed", "committed")
+
+    run(scenario, world)
+    assert list(world.remote.branches["enrol/vps-9"]) == ["agents/vps-9.yaml"]
+    assert world.remote.main == {}
+
+
+def test_those_who_come_together_go_together() -> None:
+    """Fifty at once take a few pushes, each with its own commit."""
+
+    async def scenario(one: Plane) -> None:
+        tokens = [await one.token(f"a{number}") for number in range(50)]
+        calls = (one.enrolments.enrol(request(KEY, token, f"a{n}"), peer=PEER) for n, token in enumerate(tokens))
+        answers = await asyncio.gather(*calls)
+        assert {answer.state for answer in answers} == {"committed"}
+
+    world = run(scenario)
+    assert len(world.remote.log) == 50
+    assert len(world.remote.pushes) <= 5
+
+
+def test_pushes_keep_their_pace() -> None:
+    """With one push allowed at once, the second waits until the pace allows it, and takes everybody along."""
+    bucket = Bucket(1, 5)
+
+    async def scenario(one: Plane) -> None:
+        tokens = [await one.token(f"a{number}") for number in range(10)]
+        first = one.enrolments.enrol(request(KEY, tokens[0], "a0"), peer=PEER)
+        await first
+        calls = (one.enrolments.enrol(request(KEY, tokens[n], f"a{n}"), peer=PEER) for n in range(1, 10))
+        await asyncio.gather(*calls)
+
+    assert run(scenario, pace=bucket).remote.pushes == [1, 9]
+
+
+STEPS = ["token", "use_token", "put", "settle"]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", STEPS)
+def test_a_crash_at_any_step_loses_nothing_and_burns_no_token(step: str, when: str) -> None:
+    """The process dies at a step; after the restart the agent's next try with its key is committed, exactly once."""
+    world = World(answer_seconds=1.0)
+    token: list[str] = []
+
+    async def dying(one: Plane) -> None:
+        token.append(await one.token())
+        getattr(one.store, f"die_{when}")(step)
+        call = asyncio.create_task(one.enrolments.enrol(request(KEY, token[0]), peer=PEER))
+        if step == "settle":
+            await eventually(lambda: world.remote.main)
+            call.cancel()
+        with pytest.raises((Died, asyncio.CancelledError)):
+            await call
+
+    with pytest.raises(Died) if step == "settle" else nullcontext():
+        run(dying, world)
+
+    async def again(one: Plane) -> None:
+        answer = await one.enrolments.enrol(request(KEY, token[0]), peer=PEER)
+        assert answer.state == "committed"
+        assert await refusal(one.enrolments.enrol(request(OTHER, token[0]), peer=PEER)) == (403, "token-spent")
+
+    run(again, world)
+    assert len(world.remote.log) == 1
+
+
+def test_an_accepted_entry_is_committed_after_a_restart_without_anybody_asking() -> None:
+    """Accepted, then the process ends before any push: the next process drains the outbox."""
+    world = World(answer_seconds=0.01)
+
+    async def accepted(one: Plane) -> None:
+        answer = await one.enrolments.enrol(request(KEY, await one.token()), peer=PEER)
+        assert answer.state == "pending"
+
+    async def drained(one: Plane) -> None:
+        await eventually(lambda: world.remote.main and not one.committer.backlog)
+
+    run(accepted, world, running=False)
+    run(drained, world)
+    assert len(world.remote.log) == 1
+
+
+def test_a_push_whose_answer_is_lost_is_not_made_twice() -> None:
+    """The remote has it, the answer is lost: pushed again it is found there."""
+    world = World()
+    world.remote.lose_answers = [Transient("cut")]
+
+    async def scenario(one: Plane) -> None:
+        answer = await one.enrolments.enrol(request(KEY, await one.token()), peer=PEER)
+        assert answer.state == "committed"
+
+    run(scenario, world)
+    assert len(world.remote.log) == 1
+    assert world.disk.outcomes.popitem()[1][0] == "already-there"
+
+
+def test_the_secret_is_nowhere_but_in_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither disk, commits, representations, refusals nor logs hold the token's secret or a private key."""
+    seen: list[str] = []
+    secret: list[str] = []
+
+    async def scenario(one: Plane) -> None:
+        token = await one.token()
+        secret.append(token.split(".")[1])
+        said = request(KEY, token)
+        with pytest.raises(Refused) as caught:
+            await one.enrolments.enrol(said.model_copy(update={"name": "vps-1"}), peer=PEER)
+        answer = await one.enrolments.enrol(said, peer=PEER)
+        new = await one.tokens.create("x", ttl=60, created_by="o", now=NOW)
+        secret.append(new.token.split(".")[1])
+        seen.extend([repr(said), str(said), said.model_dump_json(), repr(caught.value), repr(answer), repr(new)])
+
+    world = run(scenario)
+    printed = capsys.readouterr()
+    everything = "".join([*seen, world.disk.text(), repr(world.remote.log), repr(world.remote.main), *printed])
+    assert jwk(KEY)["x"] in everything
+    assert not [value for value in secret if value in everything]
+
+
+def test_status_is_for_the_key_that_enrolled() -> None:
+    """Whoever asks has to prove the key; an unknown enrolment is 404."""
+
+    def stranger(_: str) -> None:
+        raise Refused("no", status=401, code="key-mismatch")
+
+    async def scenario(one: Plane) -> None:
+        token = await one.token()
+        unknown = one.enrolments.status(token.split(".")[0], lambda _: None)
+        assert await refusal(unknown) == (404, "unknown-enrolment")
+        await one.enrolments.enrol(request(KEY, token), peer=PEER)
+        assert await refusal(one.enrolments.status(token.split(".")[0], stranger)) == (401, "key-mismatch")
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("former", "present", "revoked"),
+    [
+        (agent("a" * 43), None, True),
+        (agent("a" * 43), agent("b" * 43), True),
+        (agent("a" * 43), agent(None), True),
+        (agent("a" * 43), agent("a" * 43, "quarantined"), True),
+        (agent("a" * 43), agent("a" * 43, "cordoned"), False),
+        (agent("a" * 43), agent("a" * 43), False),
+        (agent(None), agent("a" * 43), False),
+        (agent(None), None, False),
+    ],
+)
+def test_the_directory_tells_who_was_revoked(former: Agent, present: Agent | None, revoked: bool) -> None:
+    """A file that goes, another key and quarantine revoke; enrolment, cordoning and no change do not."""
+    world = World()
+    world.directory.update({"vps-9": former})
+
+    found = world.directory.update({} if present is None else {"vps-9": present})
+    assert found == ({"vps-9"} if revoked else set())
