@@ -1,0 +1,377 @@
+"""Keeps one connection to the control plane, and the machine as its document says with or without that connection.
+
+What happens, in order: what is on disk is verified and applied → connect, hello, welcome → documents are taken,
+outcomes reported, heartbeats sent → when the connection breaks, wait (full jitter, or as long as the control plane
+asked for) and connect again, for ever. Two named tasks do it, ``agent-apply`` and ``agent-connection``; an error in
+either that nobody foresaw ends :func:`run`, so that the machine's supervisor starts the agent anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random as randomness
+import signal
+import ssl
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.typing import Subprotocol
+
+from agent.applier import Applier
+from agent.backoff import Backoff
+from agent.documents import DocumentStore, keys_of
+from agent.services import Service
+from agent.session import (
+    AgentSession,
+    Close,
+    Command,
+    Event,
+    Opened,
+    Outcome,
+    Received,
+    Retreat,
+    Send,
+    SessionLimits,
+    State,
+    Take,
+    Tick,
+)
+from schemas.jwk import JwkSet
+from schemas.session import MAX_DOCUMENT, SUBPROTOCOL, CloseCode
+
+log = logging.getLogger(__name__)
+
+SLOWLY: Final = 60.0
+"""Seconds between attempts when the control plane does not want this agent; a person has to change something."""
+REPLACED_PAUSE: Final = 30.0
+"""Seconds to stay away after another machine with the same key connected, so that the two do not chase each other."""
+GOODBYE_SECONDS: Final = 5.0
+"""How long the other side may take to close after it said that it would."""
+
+
+class CredentialsUnavailable(Exception):
+    """No headers can be made just now. ``refused``: the control plane said that this agent may not have any."""
+
+    def __init__(self, message: str, *, refused: bool = False, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.refused = refused
+        self.retry_after = retry_after
+
+
+class Credentials(Protocol):
+    """What enrolment left on this machine."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def stream_url(self) -> str:
+        """``wss://…/api/v1/agents/stream``."""
+        ...
+
+    @property
+    def jwks(self) -> JwkSet:
+        """The pinned keys that sign documents."""
+        ...
+
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        """Trusts the pinned authority only; None for ``ws://``."""
+        ...
+
+    async def headers(self, method: str, url: str) -> Mapping[str, str]:
+        """Return headers that prove who sends this one request.
+
+        Raises:
+            CredentialsUnavailable, OSError
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """Times are in seconds."""
+
+    backoff_base: float = 0.5
+    backoff_cap: float = 60.0
+    stable: float = 60.0
+    """A connection that lasted so long starts the back-off anew."""
+    start: float = 30.0
+    """How long connecting waits for the first attempt to apply what is on disk."""
+    open_timeout: float = 15.0
+    ping: float = 20.0
+    """A connection whose other end answers no ping for so long is dead."""
+    slowly: float = SLOWLY
+    session: SessionLimits = field(default_factory=SessionLimits)
+
+
+class _End(NamedTuple):
+    """How an attempt to stay connected ended, and the least pause before the next."""
+
+    why: str
+    at_least: float = 0.0
+    unwanted: bool = False
+    """The control plane knows this agent and does not want it."""
+
+
+async def run(
+    data_dir: Path,
+    services: Sequence[Service],
+    credentials: Credentials,
+    stop: asyncio.Event,
+    *,
+    settings: ClientSettings | None = None,
+    metrics: Callable[[], Mapping[str, float]] = dict,
+    random: Callable[[], float] = randomness.random,
+) -> None:
+    """Be the agent until ``stop`` is set.
+
+    Raises:
+        OSError: when ``data_dir`` cannot be read.
+        ExceptionGroup: for an error that is a bug of this program.
+    """
+    client = _Client(
+        data_dir, services, credentials, settings=settings or ClientSettings(), metrics=metrics, random=random
+    )
+    client.applier.load()
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(client.applier.run(), name="agent-apply"),
+            group.create_task(client.stay_connected(), name="agent-connection"),
+        ]
+        await stop.wait()
+        for task in tasks:
+            task.cancel()
+
+
+def run_until_signalled(
+    data_dir: Path, services: Sequence[Service], credentials: Credentials, settings: ClientSettings | None = None
+) -> None:
+    """Be the agent until SIGTERM or SIGINT."""
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await run(data_dir, services, credentials, stop, settings=settings)
+
+    asyncio.run(main())
+
+
+class _Connect(connect):
+    """Follows no redirects: the proof in the headers is for one address only."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
+
+
+class _Client:
+    def __init__(
+        self,
+        data_dir: Path,
+        services: Sequence[Service],
+        credentials: Credentials,
+        *,
+        settings: ClientSettings,
+        metrics: Callable[[], Mapping[str, float]],
+        random: Callable[[], float],
+    ) -> None:
+        self._credentials = credentials
+        self._settings = settings
+        self._metrics = metrics
+        self._random = random
+        self._backoff = Backoff(settings.backoff_base, settings.backoff_cap, settings.stable)
+        self._unwanted = 0
+        """How often in a row the control plane did not want this agent."""
+        self._conversation: _Conversation | None = None
+        self.applier = Applier(
+            DocumentStore(data_dir),
+            services,
+            agent=credentials.name,
+            keys=keys_of(credentials.jwks),
+            report=self._report,
+            clock=lambda: datetime.now(UTC),
+            random=random,
+        )
+
+    async def stay_connected(self) -> None:
+        """Connect again and again; never returns."""
+        try:
+            async with asyncio.timeout(self._settings.start):
+                await self.applier.settled.wait()
+        except TimeoutError:
+            log.warning("what is on disk is still being applied; connecting meanwhile")
+        while True:
+            began = time.monotonic()
+            end = await self._attempt()
+            self._backoff.succeeded(time.monotonic() - began)
+            pause = self._backoff.next(self._random(), at_least=self._least_pause(end))
+            log.log(logging.ERROR if end.unwanted else logging.WARNING, "%s; next attempt in %.1f s", end.why, pause)
+            await asyncio.sleep(pause)
+
+    def _least_pause(self, end: _End) -> float:
+        """The first time that the agent is not wanted may be a token that grew old on the way; then it is meant."""
+        self._unwanted = self._unwanted + 1 if end.unwanted else 0
+        return max(end.at_least, self._settings.slowly) if self._unwanted > 1 else end.at_least
+
+    async def _attempt(self) -> _End:
+        url = self._credentials.stream_url
+        try:
+            headers = await self._credentials.headers("GET", url)
+            async with _Connect(
+                url,
+                additional_headers=headers,
+                subprotocols=[Subprotocol(SUBPROTOCOL)],
+                compression=None,
+                max_size=MAX_DOCUMENT,
+                max_queue=2,
+                ssl=self._credentials.tls,
+                proxy=None,
+                open_timeout=self._settings.open_timeout,
+                ping_interval=self._settings.ping,
+                ping_timeout=self._settings.ping,
+                close_timeout=2,
+            ) as socket:
+                return await self._converse(socket)
+        except CredentialsUnavailable as error:
+            return _End(str(error), error.retry_after, unwanted=error.refused)
+        except InvalidStatus as error:
+            return _refused(error)
+        except (OSError, WebSocketException) as error:
+            return _End(f"the control plane cannot be reached: {type(error).__name__}: {error}")
+
+    async def _converse(self, socket: ClientConnection) -> _End:
+        session = AgentSession(self._credentials.name, _version(), self.applier.applied, self._settings.session)
+        self._conversation = _Conversation(session, socket, self.applier.take, self._metrics)
+        self._conversation.start()
+        if (damage := self.applier.damage) is not None:
+            self.applier.damage = None
+            self._report(Outcome(0, None, "refused", "DamagedOnDisk", f"{damage.reason}: {damage.message}"))
+        if self.applier.outcome is not None:  # reached while nobody was there to hear it
+            self._conversation.feed(self.applier.outcome)
+        try:
+            return await self._conversation.hold()
+        finally:
+            self._conversation = None
+
+    def _report(self, outcome: Outcome) -> None:
+        log.info("generation %d: %s %s", outcome.generation, outcome.outcome, outcome.reason)
+        if self._conversation is not None:
+            self._conversation.feed(outcome)
+
+
+class _Conversation:
+    """One connection: a task reads, one writes, one keeps the time. The session decides."""
+
+    def __init__(
+        self,
+        session: AgentSession,
+        socket: ClientConnection,
+        take: Callable[[str], None],
+        metrics: Callable[[], Mapping[str, float]],
+    ) -> None:
+        self._session = session
+        self._socket = socket
+        self._take = take
+        self._metrics = metrics
+        # Grows by one report an attempt and one heartbeat an interval; unanswered pings end it before that is much.
+        self._outgoing: asyncio.Queue[Send | Close] = asyncio.Queue()
+        self._retreat: Retreat | None = None
+        self._rescheduled = asyncio.Event()
+
+    def start(self) -> None:
+        """Say hello."""
+        self.feed(Opened(time.monotonic()))
+
+    async def hold(self) -> _End:
+        """Hold the conversation until the connection is over."""
+        async with asyncio.TaskGroup() as group:
+            others = [
+                group.create_task(self._write(), name="agent-write"),
+                group.create_task(self._keep_time(), name="agent-time"),
+            ]
+            try:
+                async for message in self._socket:
+                    self.feed(Received(message, time.monotonic()))
+            except ConnectionClosed:
+                pass
+            finally:
+                for task in others:
+                    task.cancel()
+        return self._end()
+
+    def feed(self, event: Event) -> None:
+        deadline = self._session.deadline
+        for command in self._session.handle(event):
+            self._carry_out(command)
+        if self._session.deadline != deadline or self._session.state is State.CLOSING:
+            self._rescheduled.set()
+
+    def _carry_out(self, command: Command) -> None:
+        match command:
+            case Send() | Close():
+                self._outgoing.put_nowait(command)
+            case Take(jws):
+                self._take(jws)
+            case Retreat():
+                self._retreat = command
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                match await self._outgoing.get():
+                    case Send(text):
+                        await self._socket.send(text)
+                    case Close(code, reason):
+                        await self._socket.close(code, reason)
+        except ConnectionClosed:
+            return
+
+    async def _keep_time(self) -> None:
+        while self._session.state is not State.CLOSING:
+            self._rescheduled.clear()
+            try:
+                async with asyncio.timeout(self._session.deadline - time.monotonic()):
+                    await self._rescheduled.wait()
+            except TimeoutError:
+                self.feed(Tick(time.monotonic(), self._metrics()))
+        await asyncio.sleep(GOODBYE_SECONDS)
+        await self._socket.close()
+
+    def _end(self) -> _End:
+        code, reason = self._socket.close_code, self._socket.close_reason or ""
+        pause = self._retreat.seconds if self._retreat is not None else 0.0
+        match code:
+            case CloseCode.REVOKED:
+                return _End("this agent was revoked; enrol it again with a new token", pause, unwanted=True)
+            case CloseCode.UNSUPPORTED:
+                return _End("the control plane speaks another version of the protocol", pause, unwanted=True)
+            case CloseCode.REPLACED:
+                why = "another connection with this agent's key took over; do two machines share it?"
+                return _End(why, max(pause, REPLACED_PAUSE))
+            case _:
+                return _End(f"the connection was closed ({code} {reason})".replace(" )", ")"), pause)
+
+
+def _refused(error: InvalidStatus) -> _End:
+    status = error.response.status_code
+    retry_after = error.response.headers.get("Retry-After", "")
+    pause = min(float(retry_after), 3600.0) if retry_after.isascii() and retry_after.isdigit() else 0.0
+    if status in (401, 403):
+        return _End(f"the control plane does not let this agent in (HTTP {status})", pause, unwanted=True)
+    return _End(f"the control plane answered HTTP {status}", pause)
+
+
+def _version() -> str:
+    try:
+        return version("cloudlunacy")[:64]
+    except PackageNotFoundError:
+        return "unknown"
