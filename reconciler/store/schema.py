@@ -64,8 +64,11 @@ STATE: Final[Migrations] = (
             reason TEXT NOT NULL,
             message TEXT NOT NULL,
             updated_at REAL NOT NULL,
+            plan TEXT,
             document TEXT NOT NULL
         )""",
+        # Apart from the record: a plan may be large, and is written once while its record is written at every stage.
+        "CREATE TABLE plans (revision TEXT NOT NULL PRIMARY KEY, checksum TEXT NOT NULL, document TEXT NOT NULL)",
         "CREATE INDEX records_newest ON records (updated_at)",
         """CREATE TABLE observations (
             name TEXT NOT NULL PRIMARY KEY,

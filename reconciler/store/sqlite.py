@@ -31,6 +31,7 @@ from reconciler.store.protocols import (
 )
 from reconciler.store.schema import OUTBOX_SCHEMA, STATE_SCHEMA
 from reconciler.store.tables import events, observations, outbox, publications, records, tokens
+from reconciler.store.tables.text import dump
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -59,6 +60,8 @@ class SQLiteStore:
         """Observations that are not yet written, the newest of each agent."""
         self._writer: asyncio.Task[None] | None = None
         self._generation_mark = 0
+        self._plan_written = ("", "", 0)
+        """Revision and checksum of the plan written last, and in which file: it need not be written again."""
 
     @classmethod
     async def open(
@@ -170,7 +173,12 @@ class SQLiteStore:
 
     async def save_record(self, record: RevisionRecord) -> None:
         # Encoded here and not in the thread: the caller may go on to change the mappings in the record.
-        await self._state.run(partial(records.save, row=records.encode(record)), Mode.WRITE)
+        row = records.encode(record)
+        mark = (record.revision, records.plan_checksum(record.plan or {}), len(self._state.notices))
+        plan = None if record.plan is None or mark == self._plan_written else dump(dict(record.plan))
+        await self._state.run(partial(records.save, row=row, plan=plan), Mode.WRITE)
+        if plan is not None and mark[1]:
+            self._plan_written = mark
 
     async def record(self, revision: str) -> RevisionRecord | None:
         return await self._state.run(partial(records.get, revision=revision.lower()))

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from reconciler.store.protocols import RevisionRecord
 from reconciler.store.tables.text import dump, load, storable, unreadable
 from schemas.problem import Problem
 
-COLUMNS: Final = "revision, generation, state, reason, message, updated_at, document"
+COLUMNS: Final = "revision, generation, state, reason, message, updated_at, plan, document"
+SELECT: Final = (
+    "SELECT revision, generation, state, reason, message, updated_at, plan, records.document, plans.document"
+    " FROM records LEFT JOIN plans USING (revision)"
+)
 ABBREVIATED: Final = re.compile(r"[0-9a-f]{7,64}")
 AFTER_HEX: Final = "g"
 """Sorts after every hex digit: ``prefix + AFTER_HEX`` ends the range of what starts with ``prefix``."""
@@ -23,7 +27,6 @@ def encode(record: RevisionRecord) -> tuple[Any, ...]:
         "stages": dict(record.stages),
         "agents": {name: list(state) for name, state in record.agents.items()},
         "quarantined": [problem.model_dump(mode="json") for problem in record.quarantined],
-        "plan": None if record.plan is None else dict(record.plan),
         "commit": dict(record.commit),
     }
     return (
@@ -33,19 +36,30 @@ def encode(record: RevisionRecord) -> tuple[Any, ...]:
         record.reason,
         storable(record.message),
         record.updated_at,
+        None if record.plan is None else plan_checksum(record.plan),
         dump(document),
     )
 
 
-def save(connection: sqlite3.Connection, row: tuple[Any, ...]) -> None:
-    connection.execute(f"INSERT OR REPLACE INTO records ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)  # noqa: S608
+def plan_checksum(plan: Mapping[str, Any]) -> str:
+    """Return what tells plans of one revision apart, empty where the plan does not say."""
+    return str(plan.get("checksum", ""))
+
+
+def save(connection: sqlite3.Connection, row: tuple[Any, ...], plan: str | None) -> None:
+    """Write a row and, unless it is None because it stands there already, the JSON of its plan."""
+    connection.execute(f"INSERT OR REPLACE INTO records ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)  # noqa: S608
+    if plan is not None:
+        connection.execute(
+            "INSERT OR REPLACE INTO plans (revision, checksum, document) VALUES (?, ?, ?)", (row[0], row[6], plan)
+        )
 
 
 def get(connection: sqlite3.Connection, revision: str) -> RevisionRecord | None:
     if not ABBREVIATED.fullmatch(revision):
         return None
     rows = connection.execute(
-        f"SELECT {COLUMNS} FROM records WHERE revision >= ? AND revision < ? ORDER BY revision LIMIT 2",  # noqa: S608
+        f"{SELECT} WHERE revision >= ? AND revision < ? ORDER BY revision LIMIT 2",
         (revision, revision + AFTER_HEX),
     ).fetchall()
     if len(rows) == 2 and rows[0][0] != revision:
@@ -55,23 +69,25 @@ def get(connection: sqlite3.Connection, revision: str) -> RevisionRecord | None:
 
 def newest(connection: sqlite3.Connection, limit: int, before: float | None) -> Sequence[RevisionRecord]:
     rows = connection.execute(
-        f"SELECT {COLUMNS} FROM records WHERE updated_at < ? ORDER BY updated_at DESC, rowid DESC LIMIT ?",  # noqa: S608
+        f"{SELECT} WHERE updated_at < ? ORDER BY updated_at DESC, records.rowid DESC LIMIT ?",
         (float("inf") if before is None else before, max(limit, 0)),
     ).fetchall()
     return tuple(record for record in map(_decode, rows) if record is not None)
 
 
 def prune(connection: sqlite3.Connection, keep: int) -> int:
-    return connection.execute(
+    deleted = connection.execute(
         "DELETE FROM records WHERE rowid NOT IN"
         " (SELECT rowid FROM records ORDER BY updated_at DESC, rowid DESC LIMIT ?)",
         (max(keep, 0),),
     ).rowcount
+    connection.execute("DELETE FROM plans WHERE revision NOT IN (SELECT revision FROM records)")
+    return deleted
 
 
 def _decode(row: tuple[Any, ...]) -> RevisionRecord | None:
     what = f"The record of revision {row[0]}"
-    document = load(row[6], what)
+    document = load(row[7], what)
     if document is None:
         return None
     try:
@@ -84,7 +100,7 @@ def _decode(row: tuple[Any, ...]) -> RevisionRecord | None:
             stages=document["stages"],
             agents={name: (state, at) for name, (state, at) in document["agents"].items()},
             quarantined=tuple(Problem.model_validate(problem) for problem in document["quarantined"]),
-            plan=document["plan"],
+            plan=None if row[6] is None or row[8] is None else load(row[8], what),
             commit=document["commit"],
             updated_at=row[5],
         )

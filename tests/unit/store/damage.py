@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from typing import Final
 
@@ -19,3 +20,10 @@ def overwrite_from(path: Path, first: int) -> None:
     """Write nonsense from a page (1-based) to the end."""
     for number in range(first, path.stat().st_size // PAGE + 1):
         overwrite_page(path, number)
+
+
+def report_damage(_connection: sqlite3.Connection) -> None:
+    """Be a job that meets a damaged page."""
+    error = sqlite3.DatabaseError("database disk image is malformed")
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    raise error

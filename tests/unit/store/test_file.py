@@ -14,7 +14,7 @@ from reconciler.store import file
 from reconciler.store.schema import OUTBOX_SCHEMA, STATE_SCHEMA, Schema, migrate
 from reconciler.store.sqlite import SQLiteStore
 from tests.unit.store.contract import ENTRY, EVENT, RECORD, TOKEN
-from tests.unit.store.damage import PAGE, overwrite_from, overwrite_page
+from tests.unit.store.damage import PAGE, overwrite_from, overwrite_page, report_damage
 from tests.unit.store.test_sqlite import opened, within
 
 
@@ -151,17 +151,11 @@ def test_damage_found_while_running_rebuilds_the_state(tmp_path: Path) -> None:
 
     async def scenario(store: SQLiteStore) -> None:
         await store.save_record(RECORD)
-
-        def damaged(connection: sqlite3.Connection) -> None:
-            error = sqlite3.DatabaseError("database disk image is malformed")
-            error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-            raise error
-
         with pytest.raises(Transient, match="rebuilt"):
-            await store._state.run(damaged)
+            await store._state.run(report_damage)
         assert list(await store.records()) == []
         with pytest.raises(Broken, match=r"outbox\.db is damaged"):
-            await store._outbox.run(damaged)
+            await store._outbox.run(report_damage)
 
     within(tmp_path, scenario)
 

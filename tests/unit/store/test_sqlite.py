@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.errors import Transient
+from reconciler.store.engine import Mode
 from reconciler.store.protocols import Publication
 from reconciler.store.sqlite import GENERATIONS_AHEAD, SQLiteStore
 from tests.support.waiting import eventually
 from tests.unit.store.contract import ENTRY, EVENT, RECORD, SEEN, TOKEN, Opener, StoreContract
+from tests.unit.store.damage import report_damage
 
 
 @asynccontextmanager
@@ -257,5 +260,45 @@ def test_the_latest_events_come_newest_first_in_pages(tmp_path: Path) -> None:
         assert list(await store.latest_events(limit=2)) == [events[5], events[4]]
         assert list(await store.latest_events(before=events[4].id, limit=2)) == [events[3], events[2]]
         assert list(await store.latest_events(subject="agent/0")) == [events[4], events[2], events[0]]
+
+    within(tmp_path, scenario)
+
+
+@pytest.mark.parametrize(("mode", "synchronous"), [(Mode.DURABLE, 2), (Mode.WRITE, 1)])
+def test_only_durable_writes_wait_for_the_disk(tmp_path: Path, mode: Mode, synchronous: int) -> None:
+    """A durable transaction runs with synchronous=FULL (2), an fsync at its commit; any other with NORMAL (1)."""
+
+    async def scenario(store: SQLiteStore) -> None:
+        for other in (Mode.WRITE, Mode.DURABLE, mode):
+            row = await store._outbox.run(lambda connection: connection.execute("PRAGMA synchronous").fetchone(), other)
+        assert row == (synchronous,)
+
+    within(tmp_path, scenario)
+
+
+def test_a_plan_is_written_once_and_follows_its_record(tmp_path: Path) -> None:
+    """A record saved stage by stage keeps its plan; another plan, no plan and a plan without checksum replace it."""
+
+    async def scenario(store: SQLiteStore) -> None:
+        for plan in ({"checksum": "1", "a": 1}, {"checksum": "1", "a": 1}, {"checksum": "2"}, None, {"a": 1}, {"a": 2}):
+            record = replace(RECORD, plan=plan)
+            await store.save_record(record)
+            assert await store.record(RECORD.revision) == record
+            assert list(await store.records()) == [record]
+        await store.prune_records(0)
+        assert await store._state.run(lambda c: c.execute("SELECT count(*) FROM plans").fetchone()) == (0,)
+
+    within(tmp_path, scenario)
+
+
+def test_a_plan_is_written_again_into_a_new_file(tmp_path: Path) -> None:
+    """When state.db is replaced, the next save of a record brings its plan back too."""
+
+    async def scenario(store: SQLiteStore) -> None:
+        await store.save_record(RECORD)
+        with pytest.raises(Transient):
+            await store._state.run(report_damage)
+        await store.save_record(RECORD)
+        assert await store.record(RECORD.revision) == RECORD
 
     within(tmp_path, scenario)
