@@ -134,6 +134,8 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in schema.items() if key != "title"}
     if kept.get("default", ...) is None:
         del kept["default"]
+    if isinstance(kept.get("default"), dict):
+        kept["default"] = {field: value for field, value in kept["default"].items() if value is not None}
     alternatives = [option for option in kept.get("anyOf", []) if option != {"type": "null"}]
     if len(alternatives) == 1:
         del kept["anyOf"]

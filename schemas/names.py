@@ -28,11 +28,18 @@ HOST_PATTERN: Final = rf"^{_HOST}$"
 WILDCARD_PATTERN: Final = rf"^(?:\*\.)?{_HOST}$"
 PATH_PATTERN: Final = rf"^(?:/|(?:/{_SEGMENT})+/?)$"
 
-_HOST_RE: Final = re.compile(rf"^{_LABEL}(?:\.{_LABEL})*$")
-_IPV4_LIKE: Final = re.compile(r"^[0-9.]+$")
+_HOST_RE: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+_IPV4_LIKE: Final = re.compile(r"[0-9.]+")
+
+
+def _refuse_zone(value: str) -> None:
+    # ipaddress takes any text after the per cent sign, quotes and back-ticks too.
+    if "%" in value:
+        raise ValueError("an address with a zone (%…) means nothing to another machine; leave the zone out")
 
 
 def _network(value: str) -> str:
+    _refuse_zone(value)
     try:
         return str(ipaddress.ip_network(value, strict=False))
     except ValueError as error:
@@ -40,10 +47,11 @@ def _network(value: str) -> str:
 
 
 def _address(value: str) -> str:
+    _refuse_zone(value)
     try:
         return str(ipaddress.ip_address(value))
     except ValueError:
-        if _IPV4_LIKE.match(value) or not _HOST_RE.match(value):
+        if _IPV4_LIKE.fullmatch(value) or not _HOST_RE.fullmatch(value):
             raise ValueError("neither an IP address nor a host name") from None
         return value
 

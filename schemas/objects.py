@@ -46,8 +46,8 @@ DEVICE_NAMES: Final = frozenset(
     ["con", "prn", "aux", "nul", *(f"com{i}" for i in range(10)), *(f"lpt{i}" for i in range(10))]
 )
 _PATH: Final = re.compile(
-    rf"^(?:(?P<folder>agents|certificates)|(?P<team_folder>secrets|deployments|routes)/(?P<team>{_NAME}))"
-    rf"/(?P<name>{_NAME})\.yaml$"
+    rf"(?:(?P<folder>agents|certificates)|(?P<team_folder>secrets|deployments|routes)/(?P<team>{_NAME}))"
+    rf"/(?P<name>{_NAME})\.yaml"
 )
 
 
@@ -80,7 +80,7 @@ def key_of_path(path: str) -> ObjectKey | None:
     """
     if path == FLEET_PATH:
         return FLEET_KEY
-    match = _PATH.match(path)
+    match = _PATH.fullmatch(path)
     if match is None or match["name"] in DEVICE_NAMES or match["team"] in DEVICE_NAMES:
         return None
     folder = match["folder"] or match["team_folder"]
