@@ -27,7 +27,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -35,7 +35,7 @@ from pydantic import ValidationError
 
 from schemas.base import Model
 from schemas.jwk import JwkSet, SigningJwk
-from schemas.session import DESIRED_TYPE, MAX_DOCUMENT, Digest, Document, Generation, digest_of, digest_of_items
+from schemas.session import MAX_DOCUMENT, Digest, Document, Generation, digest_of, digest_of_items
 
 LEEWAY: Final = timedelta(seconds=60)
 _SHAPE: Final = re.compile(r"[A-Za-z0-9_-]{2,1024}\.[A-Za-z0-9_-]{2,}\.[A-Za-z0-9_-]{86}")
@@ -43,6 +43,12 @@ _JWS: Final = jwt.PyJWS(algorithms=["ES256"])
 
 Keys = Mapping[str, ec.EllipticCurvePublicKey]
 """Key id → public key."""
+
+
+class _Header(Model):
+    alg: Literal["ES256"]
+    typ: Literal["cloudlunacy-desired+jws"]
+    kid: str
 
 
 class Refusal(Exception):
@@ -103,12 +109,10 @@ def _signed_payload(jws: str, keys: Keys) -> bytes:
     if _SHAPE.fullmatch(jws) is None:
         raise Refusal("NotSigned", "The document is not a compact JWS.")
     try:
-        header: Mapping[str, Any] = jwt.get_unverified_header(jws)
-    except jwt.InvalidTokenError:
-        raise Refusal("NotSigned", "The header of the document cannot be read.") from None
-    if header.keys() != {"alg", "typ", "kid"} or header["alg"] != "ES256" or header["typ"] != DESIRED_TYPE:
-        raise Refusal("WrongHeader", "The document is not signed the way documents are.")
-    key = keys.get(header["kid"])
+        header = _Header.model_validate_json(_decode(jws.partition(".")[0]), strict=True)
+    except ValueError:
+        raise Refusal("WrongHeader", "The document is not signed the way documents are.") from None
+    key = keys.get(header.kid)
     if key is None:
         raise Refusal("UnknownKey", "The document is signed by a key that is not pinned here.")
     try:
@@ -119,8 +123,12 @@ def _signed_payload(jws: str, keys: Keys) -> bytes:
 
 
 def _public_key(jwk: SigningJwk) -> ec.EllipticCurvePublicKey:
-    x, y = (int.from_bytes(base64.urlsafe_b64decode(f"{part}="), "big") for part in (jwk.x, jwk.y))
+    x, y = (int.from_bytes(_decode(part), "big") for part in (jwk.x, jwk.y))
     return ec.EllipticCurvePublicNumbers(x, y, ec.SECP256R1()).public_key()
+
+
+def _decode(part: str) -> bytes:
+    return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
 
 
 def _aware(time: datetime) -> datetime:
