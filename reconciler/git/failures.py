@@ -27,7 +27,6 @@ _DAMAGE: Final = re.compile(
 )
 _LOCKED: Final = re.compile(r"(?i)\.lock': File exists|unable to (?:create|lock) .*\.lock|cannot lock ref")
 _NO_SPACE: Final = re.compile(r"(?i)no space left|disk quota exceeded|read-only file system")
-_TOO_LARGE: Final = re.compile(r"(?i)died of signal (?:25|31)|File too large|file size limit")
 _FSCK: Final = re.compile(r"(?i)fsck error|error: object [0-9a-f]{40,64}: \w+:|object fails fsck|fsck failed")
 _DENIED: Final = re.compile(
     r"(?i)could not read (?:username|password)|authentication failed|permission denied \(|returned error: 40[13]"
@@ -48,17 +47,22 @@ def is_stale_lock(words: str) -> bool:
 
 
 def is_refused_content(words: str) -> bool:
-    """Say whether what the remote sends is not accepted: too large, or failing git's own checks."""
-    return bool(_TOO_LARGE.search(words) or _FSCK.search(words))
+    """Say whether what the remote sends fails git's own checks."""
+    return bool(_FSCK.search(words))
 
 
-def remote_failure(remote: Remote, doing: str, words: str, *, max_pack_bytes: int = 0) -> CloudLunacyError:
+def too_large(remote: Remote, max_pack_bytes: int) -> Rejected:
+    """Return the error for a download that was cut at the quota."""
+    return Rejected(
+        f"{remote} sent more than the {max_pack_bytes / 2**20:.0f} MiB that a fetch may bring.",
+        reason="FetchRefused",
+        hint="Remove large files from the repository's history.",
+    )
+
+
+def remote_failure(remote: Remote, doing: str, words: str) -> CloudLunacyError:
     """Return the error for a process that talked to ``remote`` and failed."""
     shown = shortened(words)
-    if _TOO_LARGE.search(words):
-        limit = f"{max_pack_bytes / 2**20:.0f} MiB"
-        message = f"{remote} sent more than the {limit} that a fetch may bring."
-        return Rejected(message, reason="FetchRefused", hint="Remove large files from the repository's history.")
     if _FSCK.search(words):
         return Rejected(f"{remote} sent objects that fail git's checks: {shown}", reason="FetchRefused")
     if _NO_SPACE.search(words):

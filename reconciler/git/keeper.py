@@ -14,11 +14,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from reconciler.errors import CloudLunacyError, Rejected, Transient
-from reconciler.git.failures import is_damage, is_refused_content, is_stale_lock, remote_failure, shortened
+from reconciler.errors import Rejected, Transient
+from reconciler.git.failures import (
+    is_damage,
+    is_refused_content,
+    is_stale_lock,
+    remote_failure,
+    shortened,
+    too_large,
+)
 from reconciler.git.parsing import is_id, parse_heads
 from reconciler.git.remote import Remote
-from reconciler.git.repository import Repository
+from reconciler.git.repository import Repository, remove_partial_packs
 from reconciler.git.runner import Command, Finished, GitLimits, GitRunner
 
 MAX_HEADS_BYTES: Final = 1 << 20
@@ -191,7 +198,7 @@ class Keeper:
         if finished.status == 0:
             return
         if is_refused_content(finished.words) or not is_damage(finished.words):
-            raise self._fetch_failure(finished)
+            raise remote_failure(self.remote, "fetching", finished.words)
         await self._rebuild(revision, branch)
 
     async def _fetch_into(self, path: Path, revision: str, branch: str) -> Finished:
@@ -204,13 +211,16 @@ class Keeper:
             remote=self.remote,
             max_file_bytes=self.limits.max_pack_bytes,
         )
-        is_whole = False
+        is_whole, left_bytes = False, 0
         try:
             finished = await self.runner.run(command)
             is_whole = finished.status == 0
         finally:
             if not is_whole:
-                await asyncio.to_thread(self.repository.remove_partial_packs)
+                left_bytes = await asyncio.to_thread(remove_partial_packs, path)
+        # git does not say that its helper died at the limit; the size of what it left does.
+        if left_bytes >= self.limits.max_pack_bytes:
+            raise too_large(self.remote, self.limits.max_pack_bytes)
         return finished
 
     async def _rebuild(self, revision: str, branch: str) -> None:
@@ -225,7 +235,7 @@ class Keeper:
                 raise damaged(f"a new one cannot be made: {shortened(made.words)}")
             finished = await self._fetch_into(fresh, revision, branch)
             if finished.status != 0:
-                raise self._fetch_failure(finished)
+                raise remote_failure(self.remote, "fetching", finished.words)
             await asyncio.to_thread(self.repository.put_in_place, fresh)
         finally:
             await asyncio.to_thread(shutil.rmtree, fresh, ignore_errors=True)
@@ -245,10 +255,6 @@ class Keeper:
         for revision in revisions[:-1]:
             if not await self.is_complete(revision):
                 await self._download(revision, self.branch)
-
-    def _fetch_failure(self, finished: Finished) -> CloudLunacyError:
-        limit = self.limits.max_pack_bytes
-        return remote_failure(self.remote, "fetching", finished.words, max_pack_bytes=limit)
 
 
 def require_id(text: str) -> str:

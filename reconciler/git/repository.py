@@ -71,7 +71,7 @@ class Repository:
         try:
             former = Path(tempfile.mkdtemp(prefix=BROKEN_PREFIX, dir=self.directory))
             with suppress(FileNotFoundError):
-                self.path.replace(former)
+                self.path.replace(former / self.path.name)
             fresh.replace(self.path)
         except OSError as error:
             raise _unwritable(self.directory, error) from error
@@ -85,20 +85,21 @@ class Repository:
                 with suppress(OSError):
                     lock.unlink()
 
-    def remove_partial_packs(self) -> None:
-        """Delete what an ended download left: git itself keeps it until a garbage collection."""
-        for pattern in ("pack/tmp_*", "pack/.tmp-*", "*/tmp_obj_*", "tmp_objdir-*"):
-            for partial in (self.path / "objects").glob(pattern):
-                if partial.is_dir():
-                    shutil.rmtree(partial, ignore_errors=True)
-                else:
-                    with suppress(OSError):
-                        partial.unlink()
-
     def loose_and_packs(self) -> tuple[int, int]:
         """Return about how many loose objects and how many packs there are, by git's own way of sampling."""
         objects = self.path / "objects"
         return 256 * sum(1 for _ in objects.glob("17/*")), sum(1 for _ in objects.glob("pack/*.pack"))
+
+
+def remove_partial_packs(repository: Path) -> int:
+    """Delete what an ended download left, which git itself keeps; return the bytes of the largest file."""
+    largest = 0
+    for pattern in ("pack/tmp_*", "pack/.tmp-*", "*/tmp_obj_*"):
+        for partial in (repository / "objects").glob(pattern):
+            with suppress(OSError):
+                largest = max(largest, partial.stat().st_size)
+                partial.unlink()
+    return largest
 
 
 def _unwritable(directory: Path, error: OSError) -> Broken:

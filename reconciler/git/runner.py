@@ -186,11 +186,12 @@ class _Job:
             raise Broken("The program git is not installed.", hint="Install git.") from None
         self._home.mkdir(parents=True, exist_ok=True)
         try:
+            environment = _environment(self._command, self._home)
             started = Git(str(self._home)).execute(
-                _argv(self._command),
+                _argv(self._command, environment),
                 istream=stdin,  # type: ignore[arg-type]
                 as_process=True,
-                env=_environment(self._command, self._home),
+                env=environment,
                 start_new_session=True,
             )
         except GitCommandNotFound:
@@ -233,9 +234,9 @@ class _Job:
         return not self._too_much
 
 
-def _argv(command: Command) -> list[str]:
+def _argv(command: Command, environment: Mapping[str, str]) -> list[str]:
     # GitPython hands the whole environment on; only ``env`` can take names away, and its argv shows no value.
-    unset = [part for name in sorted(os.environ.keys() - KEPT) for part in ("-u", name)]
+    unset = [part for name in sorted(os.environ.keys() - KEPT - environment.keys()) for part in ("-u", name)]
     argv = ["env", *unset, command.program, *command.arguments]
     if command.max_file_bytes is None:
         return argv
