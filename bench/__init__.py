@@ -1,0 +1,1 @@
+"""Measurements against references, both sides in the same run; ``make bench`` prints the table."""
