@@ -19,7 +19,7 @@ from schemas.names import seconds, size_in_bytes
 Field = tuple[str | int, ...]
 _Build = Callable[[Any, "Place"], dict[str, dict[str, Any]]]
 NOWHERE: Final = "127.0.0.1:1"
-"""Refuses every connection: nothing answers port 1 (tcpmux). A middleware that must have an address fails closed there."""
+"""Refuses every connection (port 1, tcpmux). A middleware that must have an address fails closed there."""
 _FORWARD_AUTH_LIMIT: Final = 1_048_576
 _MOST_USERS: Final = 1000
 _USER: Final = re.compile(

@@ -1,0 +1,165 @@
+"""Ask a Traefik's API. It is on loopback or where the operator's settings say, and nowhere that a document names.
+
+Answers are untrusted: they are capped in size, and what does not have the expected shape is :class:`Transient`.
+"""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from reconciler.desired.traefik_model import MARKER
+from reconciler.errors import Broken, Transient
+from reconciler.traefik.binary import require_supported
+
+_LARGEST_ANSWER: Final = 16 * 2**20
+_PAGE: Final = 100
+_MOST_FAILURES: Final = 1000
+_KINDS: Final = ("routers", "services", "middlewares")
+_PROVIDER: Final = "@file"
+
+
+class ObjectFailure(NamedTuple):
+    """An object that Traefik refuses to serve. ``section`` is such as ``http.routers``; both empty: the whole file."""
+
+    section: str
+    name: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """How many objects of each section Traefik has disabled (errors) and how many it doubts (warnings)."""
+
+    errors: dict[str, int]
+    warnings: dict[str, int]
+
+
+class TraefikAPI:
+    """A client for one Traefik. ``url`` is where its API answers, such as ``http://127.0.0.1:8080``.
+
+    Every method raises Transient when Traefik is away, slow, or answers nonsense.
+    """
+
+    def __init__(self, url: str, *, timeout: float = 5.0) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise Broken(f'"{url}" is no address of a Traefik API', hint="Write it like http://127.0.0.1:8080.")
+        self.url = url.rstrip("/")
+        self._client = httpx.AsyncClient(
+            base_url=self.url,
+            timeout=timeout,
+            follow_redirects=False,
+            trust_env=False,
+            # making a TLS context takes 20 ms, and the usual address needs none
+            verify=ssl.create_default_context() if parts.scheme == "https" else False,
+            limits=httpx.Limits(max_connections=4),
+        )
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def version(self) -> tuple[int, int, int]:
+        """Return Traefik's version. Raises Broken when it is too old."""
+        return require_supported(str(_field(await self._get("/api/version"), "Version")))
+
+    async def has_loaded(self, generation: int) -> bool:
+        """Say whether this generation's marker is loaded; costs the same however large the fleet is."""
+        return await self.exists("http", "services", f"{MARKER}{generation}")
+
+    async def exists(self, protocol: str, kind: str, name: str) -> bool:
+        """Say whether the file provider has given Traefik an object of that name."""
+        return await self._get(f"/api/{protocol}/{kind}/{quote(name, safe='')}{_PROVIDER}", missing=True) is not None
+
+    async def generation(self) -> int | None:
+        """Return the generation that is loaded; None when none of ours is."""
+        found = []
+        for item in _items(await self._get("/api/http/services", {"search": MARKER})):
+            name = str(item.get("name", "")).removesuffix(_PROVIDER)
+            number = name.removeprefix(MARKER)
+            if name.startswith(MARKER) and number.isdecimal():
+                found.append(int(number))
+        return max(found, default=None)
+
+    async def overview(self) -> Overview:
+        answer = await self._get("/api/overview")
+        errors: dict[str, int] = {}
+        warnings: dict[str, int] = {}
+        for protocol in ("http", "tcp"):
+            for kind in _KINDS:
+                counts = _field(_field(answer, protocol), kind)
+                errors[f"{protocol}.{kind}"] = int(_field(counts, "errors"))
+                warnings[f"{protocol}.{kind}"] = int(_field(counts, "warnings"))
+        return Overview(errors, warnings)
+
+    async def failures(self) -> tuple[ObjectFailure, ...]:
+        """List the file provider's disabled objects, the first thousand; asks only where the overview counts some."""
+        overview = await self.overview()
+        found: list[ObjectFailure] = []
+        for section, count in overview.errors.items():
+            if count and len(found) < _MOST_FAILURES:
+                found += await self._disabled(section)
+        return tuple(found)
+
+    async def _disabled(self, section: str) -> list[ObjectFailure]:
+        protocol, _, kind = section.partition(".")
+        found: list[ObjectFailure] = []
+        page = 1
+        while len(found) < _MOST_FAILURES:
+            query = {"status": "disabled", "per_page": str(_PAGE), "page": str(page)}
+            items = _items(await self._get(f"/api/{protocol}/{kind}", query, missing=True) or [])
+            for item in items:
+                name = str(item.get("name", ""))
+                if name.endswith(_PROVIDER):
+                    found.append(ObjectFailure(section, name.removesuffix(_PROVIDER), _errors(item)))
+            if len(items) < _PAGE:
+                break
+            page += 1
+        return found
+
+    async def _get(self, path: str, query: dict[str, str] | None = None, *, missing: bool = False) -> Any:  # noqa: ANN401 - JSON
+        """Get JSON; with ``missing`` None for 404 and for a page that is not there."""
+        try:
+            async with self._client.stream("GET", path, params=query) as response:
+                if missing and response.status_code in (400, 404):
+                    return None
+                if response.status_code != 200:
+                    raise _answer(f"status {response.status_code} for {path}")
+                content = b""
+                async for part in response.aiter_bytes():
+                    content += part
+                    if len(content) > _LARGEST_ANSWER:
+                        raise _answer(f"more than {_LARGEST_ANSWER} bytes for {path}")
+                response_json = httpx.Response(200, content=content).json()
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            reason = str(error) or type(error).__name__
+            raise Transient(f"Traefik's API at {self.url} is away: {reason}", reason="TraefikUnavailable") from None
+        except ValueError:
+            raise _answer(f"no JSON for {path}") from None
+        return response_json
+
+
+def _items(answer: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - JSON
+    if not isinstance(answer, list) or not all(isinstance(item, dict) for item in answer):
+        raise _answer("no list of objects")
+    return answer
+
+
+def _field(answer: Any, name: str) -> Any:  # noqa: ANN401 - JSON
+    if not isinstance(answer, dict) or name not in answer:
+        raise _answer(f'no field "{name}"')
+    return answer[name]
+
+
+def _errors(item: dict[str, Any]) -> str:
+    errors = item.get("error") or item.get("err") or "disabled"
+    text = "; ".join(map(str, errors)) if isinstance(errors, list) else str(errors)
+    return text[:1000]
+
+
+def _answer(what: str) -> Transient:
+    return Transient(f"Traefik's API gave {what}", reason="TraefikAnswer")
