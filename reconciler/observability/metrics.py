@@ -47,27 +47,24 @@ FAILURES: Final = (
         "DiskFull",
     ),
     *("BranchMissing", "FetchRefused", "TooManyFiles", "MirrorDamaged", "UnknownRevision", "HistoryRewritten"),
+    *("PreflightUnavailable", "TraefikUnavailable", "TraefikAnswer", "StoreBusy", "StoreUnavailable", "StoreReplaced"),
+    *("Broken", "InternalError"),
 )
 WEBHOOK_REASONS: Final = (
-    *(
-        "accepted",
-        "bad-signature",
-        "missing-signature",
-        "too-large",
-        "rate-limited",
-        "other-branch",
-        "other-repository",
-    ),
-    *("ping", "replayed", "malformed", "disabled"),
+    *("accepted", "repeated", "other-branch", "other-event", "bad-signature", "body-too-large", "webhooks-off"),
+    *("too-many-requests", "malformed"),
 )
+"""``accepted``, why one was ignored, or the code of the refusal."""
 ENROLMENT_OUTCOMES: Final = (
-    *("committed", "already-there", "conflicted", "queued", "pull-request", "refused-token", "refused-name"),
-    *("refused-key", "refused-proof", "rate-limited", "malformed"),
+    *("committed", "already-there", "proposed", "conflicted", "queued", "bad-token", "token-for-another-agent"),
+    *("token-spent", "too-many-requests", "too-many-enrolments", "not-ready", "enrolment-conflict", "identity-exists"),
+    *("label-reserved", "address-refused", "bad-proof", "malformed"),
 )
+"""Outcome of an outbox entry, or the code of the refusal."""
 MESSAGE_TYPES: Final = ("hello", "report", "heartbeat", "welcome", "desired", "goodbye")
 DIRECTIONS: Final = ("in", "out")
-PREFLIGHT_REASONS: Final = ("object", "document", "timeout", "crash", "missing")
-READ_BACK_REASONS: Final = ("generation", "object", "timeout", "unreachable", "tampered")
+PREFLIGHT_REASONS: Final = ("ObjectsRefused", "PreflightFailed", "PreflightUnavailable")
+READ_BACK_REASONS: Final = ("Late", "ObjectsDisabled", "Unreachable", "Tampered")
 SEVERITIES: Final = ("info", "warning", "error")
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 SIZES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)

@@ -77,12 +77,17 @@ class Outbox(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Retained:
-    """An object that is quarantined and goes on in its last good version."""
+    """An object that is quarantined and goes on in its last good version, if it has one."""
 
     path: str
     blob: str
-    compiled: Mapping[str, Any]
-    """JSON of what was compiled from it, with what it referred to then."""
+    """Of the newest version, which is kept out; empty where there is none."""
+    last_good: str = ""
+    """Blob that is in service in its place; empty where nothing is."""
+    findings: Sequence[Mapping[str, Any]] = ()
+    """JSON of what is wrong with the newest version."""
+    compiled: Sequence[Any] | None = None
+    """JSON of what was compiled from the last good version, with what it referred to then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,10 @@ class Publication:
     retained: Sequence[Retained] = ()
     agents: Mapping[str, tuple[int, str]] | None = None
     """Agent → (generation in which its document last changed, digest of its items)."""
+    front_digest: str = ""
+    """Digest of what the fronts' files hold."""
+    confirmed: bool = False
+    """Every front was seen to have loaded it."""
 
 
 class PublicationStore(Protocol):
@@ -102,6 +111,18 @@ class PublicationStore(Protocol):
 
     async def save_publication(self, publication: Publication) -> None:
         """Durable; replaces the former one. Refuses (ValueError) a generation that is not newer, unless equal."""
+        ...
+
+    async def confirm_publication(self, generation: int) -> None:
+        """Durable. Marks the newest publication as confirmed; nothing happens when its generation is another one."""
+        ...
+
+    async def confirmed_publication(self) -> Publication | None:
+        """Return the newest publication that was confirmed: what a failure goes back to."""
+        ...
+
+    async def last_generation(self) -> int:
+        """Return the number that the next generation must exceed, also after the rest was lost."""
         ...
 
 

@@ -46,10 +46,11 @@ OUTBOX: Final[Migrations] = (
 STATE: Final[Migrations] = (
     (
         """CREATE TABLE publication (
-            one INTEGER PRIMARY KEY CHECK (one = 1),
+            slot TEXT NOT NULL PRIMARY KEY CHECK (slot IN ('newest', 'confirmed')),
             generation INTEGER NOT NULL,
             revision TEXT NOT NULL,
             published_at REAL NOT NULL,
+            confirmed INTEGER NOT NULL,
             document TEXT NOT NULL
         )""",
         """CREATE TABLE approvals (

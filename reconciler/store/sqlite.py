@@ -156,6 +156,12 @@ class SQLiteStore:
         document = publications.encode(publication)
         await self._state.run(partial(publications.save, publication=publication, document=document), Mode.DURABLE)
 
+    async def confirm_publication(self, generation: int) -> None:
+        await self._state.run(partial(publications.confirm, confirmed=generation), Mode.DURABLE)
+
+    async def confirmed_publication(self) -> Publication | None:
+        return await self._state.run(partial(publications.get, slot=publications.CONFIRMED))
+
     async def last_generation(self) -> int:
         """Return the number that the next generation must exceed, also after ``state.db`` was lost or set back."""
         generation = await self._state.run(publications.generation)

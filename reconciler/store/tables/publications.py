@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from reconciler.store.protocols import Approval, Publication, Retained
 from reconciler.store.tables.text import dump, load, storable, unreadable
 
+NEWEST: Final = "newest"
+CONFIRMED: Final = "confirmed"
+COLUMNS: Final = "generation, revision, published_at, confirmed, document"
 
-def get(connection: sqlite3.Connection) -> Publication | None:
-    row = connection.execute("SELECT generation, revision, published_at, document FROM publication").fetchone()
+
+def get(connection: sqlite3.Connection, slot: str = NEWEST) -> Publication | None:
+    row = connection.execute(f"SELECT {COLUMNS} FROM publication WHERE slot = ?", (slot,)).fetchone()  # noqa: S608
     if row is None:
         return None
-    document = load(row[3], f"The publication of generation {row[0]}")
+    what = f"The publication of generation {row[0]}"
+    document = load(row[4], what)
     if document is None:
         return None
     try:
-        return Publication(*row[:3], **_fields(document))
+        return _decode(row, document)
     except (KeyError, TypeError, ValueError) as error:
-        unreadable(f"The publication of generation {row[0]}", error)
+        unreadable(what, error)
         return None
 
 
@@ -29,8 +34,18 @@ def encode(publication: Publication) -> str:
     agents = publication.agents
     return dump(
         {
-            "retained": [[kept.path, kept.blob, dict(kept.compiled)] for kept in publication.retained],
+            "retained": [
+                {
+                    "path": kept.path,
+                    "blob": kept.blob,
+                    "last_good": kept.last_good,
+                    "findings": [dict(finding) for finding in kept.findings],
+                    "compiled": None if kept.compiled is None else list(kept.compiled),
+                }
+                for kept in publication.retained
+            ],
             "agents": None if agents is None else {name: list(at) for name, at in agents.items()},
+            "front_digest": publication.front_digest,
         }
     )
 
@@ -41,13 +56,24 @@ def save(connection: sqlite3.Connection, publication: Publication, document: str
     if newest > publication.generation:
         raise ValueError(f"generation {publication.generation} is older than generation {newest}, which is published")
     connection.execute(
-        "INSERT OR REPLACE INTO publication (one, generation, revision, published_at, document) VALUES (1, ?, ?, ?, ?)",
-        (publication.generation, publication.revision, publication.published_at, document),
+        f"INSERT OR REPLACE INTO publication (slot, {COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)",  # noqa: S608
+        (NEWEST, publication.generation, publication.revision, publication.published_at, False, document),
+    )
+    if publication.confirmed:
+        confirm(connection, publication.generation)
+
+
+def confirm(connection: sqlite3.Connection, confirmed: int) -> None:
+    connection.execute("UPDATE publication SET confirmed = 1 WHERE slot = ? AND generation = ?", (NEWEST, confirmed))
+    connection.execute(
+        f"INSERT OR REPLACE INTO publication (slot, {COLUMNS})"  # noqa: S608
+        f" SELECT ?, {COLUMNS} FROM publication WHERE slot = ? AND generation = ?",
+        (CONFIRMED, NEWEST, confirmed),
     )
 
 
 def generation(connection: sqlite3.Connection) -> int:
-    row = connection.execute("SELECT generation FROM publication").fetchone()
+    row = connection.execute("SELECT generation FROM publication WHERE slot = ?", (NEWEST,)).fetchone()
     return 0 if row is None else int(row[0])
 
 
@@ -66,9 +92,14 @@ def approval(connection: sqlite3.Connection, checksum: str) -> Approval | None:
     return None if row is None else Approval(*row)
 
 
-def _fields(document: Mapping[str, Any]) -> dict[str, Any]:
+def _decode(row: tuple[Any, ...], document: Mapping[str, Any]) -> Publication:
     agents = document["agents"]
-    return {
-        "retained": tuple(Retained(path, blob, compiled) for path, blob, compiled in document["retained"]),
-        "agents": None if agents is None else {name: (at, digest) for name, (at, digest) in agents.items()},
-    }
+    return Publication(
+        generation=row[0],
+        revision=row[1],
+        published_at=row[2],
+        retained=tuple(Retained(**{**kept, "findings": tuple(kept["findings"])}) for kept in document["retained"]),
+        agents=None if agents is None else {name: (at, digest) for name, (at, digest) in agents.items()},
+        front_digest=document["front_digest"],
+        confirmed=bool(row[3]),
+    )

@@ -52,9 +52,9 @@ def test_each_call_moves_its_own_metric() -> None:
     metrics.problem("unknown-agent")
     metrics.poll()
     metrics.poll("RemoteUnavailable")
-    metrics.preflight_failed("object")
+    metrics.preflight_failed("ObjectsRefused")
     metrics.restored()
-    metrics.read_back_failed("timeout")
+    metrics.read_back_failed("Late")
     metrics.objects({"Route": 3}, quarantined=2)
     metrics.webhook("bad-signature")
     metrics.enrolment("conflicted: vps-1 is taken")
@@ -71,9 +71,9 @@ def test_each_call_moves_its_own_metric() -> None:
         ("problems_total", "unknown-agent"): 1,
         ("polls_total",): 2,
         ("poll_failures_total", "RemoteUnavailable"): 1,
-        ("preflight_failures_total", "object"): 1,
+        ("preflight_failures_total", "ObjectsRefused"): 1,
         ("restores_total",): 1,
-        ("read_back_failures_total", "timeout"): 1,
+        ("read_back_failures_total", "Late"): 1,
         ("objects", "Route"): 3,
         ("objects", "Agent"): 0,
         ("objects_quarantined",): 2,

@@ -1,10 +1,10 @@
-"""What every store must do, whichever engine is behind it: the tests that the embedded engine and the fake share."""
+"""What every store must do: tests that the embedded engine and the fakes share."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Protocol
 
@@ -65,15 +65,8 @@ def run(open_store: Opener, scenario: Callable[[Store], object]) -> None:
     asyncio.run(main())
 
 
-class StoreContract:
-    """Subclass and override ``open_store``."""
-
-    def opener(self) -> Opener:
-        raise NotImplementedError
-
-    @pytest.fixture
-    def open_store(self) -> Opener:
-        return self.opener()
+class PromisesContract:
+    """Tokens and outbox. Subclass with a fixture ``open_store``."""
 
     def test_a_token_comes_back_as_it_was_added(self, open_store: Opener) -> None:
         """A token that was added is found by its id, an unknown one is None."""
@@ -185,13 +178,21 @@ class StoreContract:
 
         run(open_store, scenario)
 
+
+class RebuildableContract:
+    """Publications, approvals, records and observations. Subclass with a fixture ``open_store``."""
+
     def test_the_newest_publication_comes_back(self, open_store: Opener) -> None:
         """There is no publication at first, then the one saved last."""
 
         async def scenario(store: Store) -> None:
             assert await store.publication() is None
-            retained = (Retained("routes/shop/web.yaml", "b" * 40, {"routers": {"a": 1}}),)
-            newest = Publication(2, "b2" * 20, 6.5, retained, {"vps-1": (2, "sha256:1")})
+            findings = ({"code": "unknown-agent", "field": ["spec", 0]},)
+            retained = (
+                Retained("routes/shop/web.yaml", "b" * 40, "c" * 40, findings, [["routers", {"a": 1}]]),
+                Retained("routes/\udcff.yaml", "d" * 40),
+            )
+            newest = Publication(2, "b2" * 20, 6.5, retained, {"vps-1": (2, "sha256:1")}, "sha256:2")
             await store.save_publication(Publication(1, "a1" * 20, 5.5))
             await store.save_publication(newest)
             assert await store.publication() == newest
@@ -209,6 +210,39 @@ class StoreContract:
             assert stored is not None
             assert stored.generation == 5
             await store.save_publication(Publication(5, "a1" * 20, 5.5))
+
+        run(open_store, scenario)
+
+    def test_the_confirmed_publication_outlives_newer_ones(self, open_store: Opener) -> None:
+        """What was confirmed last stays there to go back to, until a newer one is confirmed."""
+
+        async def scenario(store: Store) -> None:
+            assert await store.confirmed_publication() is None
+            first, second = Publication(1, "a1" * 20, 5.5), Publication(2, "b2" * 20, 6.5)
+            await store.save_publication(first)
+            assert await store.confirmed_publication() is None
+            await store.confirm_publication(1)
+            await store.save_publication(second)
+            assert await store.publication() == second
+            assert await store.confirmed_publication() == replace(first, confirmed=True)
+            await store.confirm_publication(1)
+            await store.confirm_publication(2)
+            assert await store.publication() == await store.confirmed_publication() == replace(second, confirmed=True)
+            third = Publication(3, "a1" * 20, 7.5, confirmed=True)
+            await store.save_publication(third)
+            assert await store.confirmed_publication() == third
+            await store.save_publication(replace(third, confirmed=False))
+            assert await store.publication() == replace(third, confirmed=False)
+
+        run(open_store, scenario)
+
+    def test_the_last_generation_is_that_of_the_newest_publication(self, open_store: Opener) -> None:
+        """It is 0 before the first publication."""
+
+        async def scenario(store: Store) -> None:
+            assert await store.last_generation() == 0
+            await store.save_publication(Publication(5, "a1" * 20, 5.5))
+            assert await store.last_generation() == 5
 
         run(open_store, scenario)
 
@@ -288,6 +322,10 @@ class StoreContract:
 
         run(open_store, scenario)
 
+
+class EventContract:
+    """The timeline. Subclass with a fixture ``open_store``."""
+
     def test_events_get_growing_ids_and_come_oldest_first(self, open_store: Opener) -> None:
         """Each event gets an id above the former; ``after`` continues where a reader stopped."""
 
@@ -310,12 +348,3 @@ class StoreContract:
             assert list(await store.events(subject="agent/vps-2")) == [other]
 
         run(open_store, scenario)
-
-
-@asynccontextmanager
-async def closing(store: Store, close: Callable[[], object]) -> AsyncIterator[Store]:
-    """Turn a store and its ``close`` into what ``Opener`` returns."""
-    try:
-        yield store
-    finally:
-        await close()  # type: ignore[misc]

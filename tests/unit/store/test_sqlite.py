@@ -14,7 +14,17 @@ from reconciler.store.engine import Mode
 from reconciler.store.protocols import Publication
 from reconciler.store.sqlite import GENERATIONS_AHEAD, SQLiteStore
 from tests.support.waiting import eventually
-from tests.unit.store.contract import ENTRY, EVENT, RECORD, SEEN, TOKEN, Opener, StoreContract
+from tests.unit.store.contract import (
+    ENTRY,
+    EVENT,
+    RECORD,
+    SEEN,
+    TOKEN,
+    EventContract,
+    Opener,
+    PromisesContract,
+    RebuildableContract,
+)
 from tests.unit.store.damage import report_damage
 
 
@@ -35,7 +45,7 @@ def within(directory: Path, scenario: Callable[[SQLiteStore], Awaitable[None]], 
     asyncio.run(main())
 
 
-class TestContract(StoreContract):
+class TestContract(PromisesContract, RebuildableContract, EventContract):
     @pytest.fixture
     def open_store(self, tmp_path: Path) -> Opener:
         return lambda: opened(tmp_path)
