@@ -63,12 +63,18 @@ class Applier:
         self._held: Document | None = None
         self._marker = Applied(0, None)
         self._wake = asyncio.Event()
+        self._busy = False
         self._retry: asyncio.TimerHandle | None = None
 
     @property
     def applied(self) -> Applied:
         """What the control plane may take for applied: nothing, while the document itself is missing."""
         return self._marker if self._held is not None else Applied(self._marker.generation, None)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is being applied, nothing waits and nothing has to be tried again now."""
+        return not self._busy and not self._wake.is_set()
 
     def load(self) -> None:
         """Take what is on disk, before anything else.
@@ -104,8 +110,10 @@ class Applier:
     async def run(self) -> None:
         """Apply what there is, for ever."""
         while True:
+            self._busy = False
             await self._wake.wait()
             self._wake.clear()
+            self._busy = True
             if self._retry is not None:
                 self._retry.cancel()
             if self._waiting is not None and not await self._save(self._waiting):
