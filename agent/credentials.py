@@ -1,0 +1,247 @@
+"""What enrolment left on this machine, and the headers that it lets the agent send.
+
+``<data>/agent.json`` (mode 0600) says who this is and whom it trusts; the private key is beside it. An access token
+lives for ten minutes, is kept in memory only, and is renewed at four fifths of its life by the monotonic clock, so that
+a clock that jumps neither ends nor prolongs it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import stat
+import time
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+from pydantic import ValidationError
+
+from agent.client import CredentialsUnavailable
+from agent.keys import AgentKey, Unusable, write_private
+from agent.pinning import context_for
+from schemas.base import Model
+from schemas.enrolment import TOKEN_ENDPOINT_PATH, TokenAnswer
+from schemas.jwk import JwkSet
+from schemas.names import Name
+from schemas.tokens import ASSERTION_GRANT, ASSERTION_TYPE
+
+FILE: Final = "agent.json"
+STREAM_PATH: Final = "/api/v1/agents/stream"
+MAX_ANSWER: Final = 256 * 1024
+TIMEOUT: Final = 15.0
+_CLOCK_CODES: Final = ("expired", "not-yet-valid")
+
+
+class AgentFile(Model):
+    """Who this agent is, and its control plane: address, issuer, authority, and the keys that sign documents."""
+
+    name: Name
+    server: str
+    issuer: str
+    ca: str | None = None
+    """PEM of the pinned authority; None: the system's authorities."""
+    jwks: JwkSet
+
+    @classmethod
+    def load(cls, data: Path) -> AgentFile:
+        """Read the file.
+
+        Raises:
+            Unusable
+        """
+        path = data / FILE
+        try:
+            mode = stat.S_IMODE(path.stat().st_mode)
+            content = path.read_bytes()
+        except OSError as error:
+            raise Unusable(f"{path} cannot be read: {error.strerror}. Enrol this machine first.") from None
+        if mode & 0o077:
+            raise Unusable(f"{path} is open to other users (mode {mode:04o}). Run chmod 600 {path}.")
+        try:
+            return cls.model_validate_json(content)
+        except ValidationError:
+            raise Unusable(f"{path} is damaged. Enrol this machine again with a new token.") from None
+
+    def save(self, data: Path) -> None:
+        write_private(data / FILE, self.model_dump_json(by_alias=True, indent=2).encode())
+
+    def tls(self) -> ssl.SSLContext | None:
+        """Return the context for connections; None for plain http."""
+        if not self.server.startswith("https:"):
+            return None
+        return ssl.create_default_context() if self.ca is None else context_for(self.ca)
+
+
+class Api:
+    """Calls of the control plane's HTTP API. Learns the control plane's clock where this machine's is wrong."""
+
+    def __init__(
+        self,
+        server: str,
+        tls: ssl.SSLContext | None,
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.server = server.rstrip("/")
+        self._clock = clock
+        self._skew = 0.0
+        self._http = httpx.AsyncClient(
+            verify=tls if tls is not None else True, transport=transport, timeout=TIMEOUT, trust_env=False
+        )
+
+    def now(self) -> float:
+        return self._clock() + self._skew
+
+    async def call(self, method: str, path: str, make: Callable[[str], dict[str, Any]]) -> httpx.Response:
+        """Send what ``make`` returns for the URL; a second time when the first was refused for the clock.
+
+        Raises:
+            OSError: when the control plane cannot be reached or answers too much.
+        """
+        url = f"{self.server}{path}"
+        response = await self._send(method, url, make(url))
+        if response.status_code == httpx.codes.UNAUTHORIZED and code_of(response) in _CLOCK_CODES:
+            try:
+                self._skew = parsedate_to_datetime(response.headers["date"]).timestamp() - self._clock()
+            except (KeyError, ValueError):
+                return response
+            return await self._send(method, url, make(url))
+        return response
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def _send(self, method: str, url: str, content: dict[str, Any]) -> httpx.Response:
+        try:
+            async with self._http.stream(method, url, **content) as response:
+                body = b""
+                async for part in response.aiter_bytes():
+                    body += part
+                    if len(body) > MAX_ANSWER:
+                        raise OSError(f"{url} answers more than {MAX_ANSWER} bytes.")
+                headers = {
+                    "date": response.headers.get("date", ""),
+                    "retry-after": response.headers.get("retry-after", ""),
+                }
+                return httpx.Response(response.status_code, headers=headers, content=body)
+        except httpx.HTTPError as error:
+            raise OSError(f"{url} cannot be reached: {type(error).__name__} {error}") from None
+
+
+class Credentials:
+    """Implements :class:`agent.client.Credentials`."""
+
+    def __init__(
+        self,
+        file: AgentFile,
+        key: AgentKey,
+        *,
+        api: Api | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._file = file
+        self._key = key
+        self.tls = file.tls()
+        self._api = api or Api(file.server, self.tls)
+        self._monotonic = monotonic
+        self._token = ""
+        self._renew_at = 0.0
+        self._renewing = asyncio.Lock()
+
+    @classmethod
+    def load(cls, data: Path) -> Credentials:
+        """Read what enrolment wrote.
+
+        Raises:
+            Unusable: when this machine is not enrolled, or its files are damaged or open to others.
+        """
+        return cls(AgentFile.load(data), AgentKey.load(data))
+
+    @property
+    def name(self) -> str:
+        return self._file.name
+
+    @property
+    def jwks(self) -> JwkSet:
+        return self._file.jwks
+
+    @property
+    def stream_url(self) -> str:
+        return f"ws{self._file.server.rstrip('/').removeprefix('http')}{STREAM_PATH}"
+
+    async def headers(self, method: str, url: str) -> dict[str, str]:
+        """Return headers for one request.
+
+        Raises:
+            CredentialsUnavailable: the control plane gives no token just now, or (``refused``) not to this agent.
+            OSError: when it cannot be reached.
+        """
+        async with self._renewing:
+            if not self._token or self._monotonic() >= self._renew_at:
+                await self._renew()
+            token = self._token
+        proof = self._key.dpop_proof(method, url, now=self._api.now(), access_token=token)
+        return {"Authorization": f"DPoP {token}", "DPoP": proof}
+
+    def forget(self) -> None:
+        """Get a new token next time: the present one was refused."""
+        self._token = ""
+
+    async def close(self) -> None:
+        await self._api.close()
+
+    async def _renew(self) -> None:
+        asked_at = self._monotonic()
+        response = await self._api.call("POST", TOKEN_ENDPOINT_PATH, self._token_request)
+        if response.status_code != httpx.codes.OK:
+            self._token = ""
+            raise CredentialsUnavailable(
+                detail_of(response),
+                refused=response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN),
+                retry_after=retry_after_of(response),
+            )
+        try:
+            answer = TokenAnswer.model_validate_json(response.content)
+        except ValidationError:
+            raise CredentialsUnavailable("The control plane's answer is no access token.") from None
+        self._token = answer.access_token
+        self._renew_at = asked_at + answer.expires_in * 0.8
+
+    def _token_request(self, url: str) -> dict[str, Any]:
+        now = self._api.now()
+        form = {
+            "grant_type": ASSERTION_GRANT,
+            "client_assertion_type": ASSERTION_TYPE,
+            "client_assertion": self._key.client_assertion(name=self.name, issuer=self._file.issuer, now=now),
+        }
+        return {"data": form, "headers": {"DPoP": self._key.dpop_proof("POST", url, now=now)}}
+
+
+def code_of(response: httpx.Response) -> str:
+    """Return the code of a problem (RFC 9457), "" where there is none."""
+    return str(_problem(response).get("type", "")).rpartition(":")[2]
+
+
+def detail_of(response: httpx.Response) -> str:
+    """Return what the control plane says, fit to be printed."""
+    problem = _problem(response)
+    said = f"{problem.get('detail', '')} {problem.get('hint', '')}".strip() or f"HTTP status {response.status_code}"
+    return "".join(character if character.isprintable() else " " for character in said)[:500]
+
+
+def retry_after_of(response: httpx.Response) -> float:
+    """Return the seconds that the control plane asks to wait, at most a minute."""
+    value = response.headers.get("retry-after", "")
+    return min(float(value), 60.0) if value.isdigit() and len(value) < 9 else 0.0
+
+
+def _problem(response: httpx.Response) -> dict[str, Any]:
+    try:
+        value = response.json()
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,157 @@
+"""Routes for enrolment and tokens; shapes in ``schemas.enrolment``.
+
+``POST /api/v1/enrolment-tokens``        operator, scope ``enrol``           201 :class:`NewToken`
+``POST /api/v1/agents/enrol``            one-time token in the body          201 or 202 :class:`Enrolment`
+``GET  /api/v1/agents/enrolments/{id}``  DPoP proof by the enrolling key     200 :class:`Enrolment`
+``POST /api/v1/agents/token``            assertion in the form, DPoP proof   200 :class:`TokenAnswer`
+``GET  /.well-known/jwks.json``          no credentials                      200 :class:`JwkSet`
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final, TypeVar
+from urllib.parse import parse_qsl
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from reconciler.agents.enrolment import Enrolments
+from reconciler.agents.enrolment_tokens import EnrolmentTokens
+from reconciler.errors import Refused
+from reconciler.pki.authenticator import Authenticator
+from reconciler.pki.keystore import KeyStore
+from reconciler.pki.token_endpoint import TokenEndpoint
+from reconciler.web.problem import invalid, problem
+from schemas.enrolment import (
+    ENROL_PATH,
+    ENROLMENTS_PATH,
+    TOKEN_ENDPOINT_PATH,
+    TOKENS_PATH,
+    EnrolmentRequest,
+    NewTokenRequest,
+)
+from schemas.jwk import JwkSet
+from schemas.names import seconds
+
+JWKS_PATH: Final = "/.well-known/jwks.json"
+STATUS_SECONDS: Final = 1
+"""Retry-After of an enrolment that is queued."""
+_OAUTH_ERRORS: Final = {"invalid-request": "invalid_request", "unsupported-grant-type": "unsupported_grant_type"}
+_PROOF_ERRORS: Final = frozenset({"proof-missing", "wrong-target", "key-mismatch"})
+M = TypeVar("M", bound=BaseModel)
+
+
+class AgentApi:
+    """The endpoints; ``routes()`` goes into the application."""
+
+    def __init__(
+        self,
+        *,
+        authenticator: Authenticator,
+        enrolments: Enrolments,
+        tokens: EnrolmentTokens,
+        endpoint: TokenEndpoint,
+        keys: KeyStore,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._authenticator = authenticator
+        self._enrolments = enrolments
+        self._tokens = tokens
+        self._endpoint = endpoint
+        self._keys = keys
+        self._clock = clock
+
+    def routes(self) -> list[Route]:
+        return [
+            Route(TOKENS_PATH, self.create_token, methods=["POST"]),
+            Route(ENROL_PATH, self.enrol, methods=["POST"]),
+            Route(f"{ENROLMENTS_PATH}/{{id}}", self.enrolment, methods=["GET"]),
+            Route(TOKEN_ENDPOINT_PATH, self.token, methods=["POST"]),
+            Route(JWKS_PATH, self.jwks, methods=["GET"]),
+        ]
+
+    async def create_token(self, request: Request) -> Response:
+        now = self._clock()
+        identity = self._authenticator.authenticate(request.method, str(request.url), request.headers, now)
+        identity.require("enrol")
+        try:
+            wanted = await _read(request, NewTokenRequest)
+        except ValidationError as error:
+            return invalid(error)
+        new = await self._tokens.create(wanted.agent, ttl=seconds(wanted.ttl), created_by=str(identity), now=now)
+        return _json(new, 201)
+
+    async def enrol(self, request: Request) -> Response:
+        try:
+            wanted = await _read(request, EnrolmentRequest)
+        except ValidationError as error:
+            return invalid(error)
+        peer = request.client.host if request.client else ""
+        enrolment = await self._enrolments.enrol(wanted, peer=peer)
+        if enrolment.state == "committed":
+            return _json(enrolment, 201)
+        headers = {"Location": enrolment.status_url, "Retry-After": str(STATUS_SECONDS)}
+        return _json(enrolment, 202, headers)
+
+    async def enrolment(self, request: Request) -> Response:
+        def prove(thumbprint: str) -> None:
+            proof = request.headers.get("dpop")
+            self._authenticator.prove_key(thumbprint, request.method, str(request.url), proof, self._clock())
+
+        return _json(await self._enrolments.status(request.path_params["id"], prove))
+
+    async def token(self, request: Request) -> Response:
+        try:
+            answer = self._endpoint.exchange(
+                await _form(request),
+                method=request.method,
+                url=str(request.url),
+                proof=request.headers.get("dpop"),
+                now=self._clock(),
+            )
+        except Refused as refused:
+            return problem(refused, {"error": _oauth_error(refused), "error_description": refused.message})
+        return _json(answer)
+
+    async def jwks(self, _: Request) -> Response:
+        keys = (*self._keys.jwks("access").keys, *self._keys.jwks("desired").keys)
+        return _json(JwkSet(keys=keys), headers={"Cache-Control": "public, max-age=300"})
+
+
+async def _read(request: Request, model: type[M]) -> M:
+    _require_type(request, "application/json")
+    return model.model_validate_json(await request.body())
+
+
+async def _form(request: Request) -> dict[str, str]:
+    _require_type(request, "application/x-www-form-urlencoded")
+    try:
+        pairs = parse_qsl((await request.body()).decode("ascii"), strict_parsing=True, max_num_fields=10)
+    except ValueError:
+        pairs = []
+    form = dict(pairs)
+    if not form or len(form) != len(pairs):
+        raise Refused("The form is empty, broken or repeats a field.", status=400, code="invalid-request")
+    return form
+
+
+def _require_type(request: Request, wanted: str) -> None:
+    """A browser's plain form cannot send JSON to us, and nothing is guessed from the content."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != wanted:
+        raise Refused(f"The body must be {wanted}.", status=415, code="unsupported-media-type")
+
+
+def _oauth_error(refused: Refused) -> str:
+    """RFC 6749, 5.2 and RFC 9449, 5."""
+    if refused.code in _PROOF_ERRORS:
+        return "invalid_dpop_proof"
+    return _OAUTH_ERRORS.get(refused.code, "invalid_client")
+
+
+def _json(model: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    content = model.model_dump_json(by_alias=True, exclude_none=True)
+    return Response(content, status, {"Cache-Control": "no-store", **(headers or {})}, "application/json")

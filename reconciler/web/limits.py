@@ -1,0 +1,124 @@
+"""Bounds on what a client may send, before anything reads it: headers, and the body by size and by time.
+
+A plain ASGI middleware around the application. Headers that must stand alone may not be sent twice: two parties that
+each believe another one of two values is how requests are smuggled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from reconciler.errors import Refused
+from reconciler.web.problem import problem
+
+MAX_BODY: Final = 64 * 1024
+MAX_HEADERS: Final = 16 * 1024
+MAX_HEADER_COUNT: Final = 64
+BODY_SECONDS: Final = 10.0
+_ONCE: Final = frozenset({b"authorization", b"dpop", b"host", b"content-length", b"content-type", b"origin"})
+
+
+class Limits:
+    """``bodies`` names other limits by path, for endpoints that need one (such as webhooks)."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        max_body: int = MAX_BODY,
+        bodies: Mapping[str, int] | None = None,
+        body_seconds: float = BODY_SECONDS,
+    ) -> None:
+        self._app = app
+        self._max_body = max_body
+        self._bodies = dict(bodies or {})
+        self._seconds = body_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        limit = self._bodies.get(scope["path"], self._max_body)
+        refused = _bad_headers(scope, limit)
+        if refused is None and scope["type"] == "http":
+            await self._with_body(scope, receive, send, limit)
+        elif refused is None:
+            await self._app(scope, receive, send)
+        else:
+            await _refuse(refused, scope, receive, send)
+
+    async def _with_body(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
+        body = _Body(receive, limit, self._seconds)
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, body.receive, watched)
+        except Refused as refused:  # an application without a handler of its own
+            if started:
+                raise
+            await _refuse(refused, scope, receive, send)
+
+
+class _Body:
+    """Counts the bytes of one request's body and the time that they take."""
+
+    def __init__(self, receive: Receive, limit: int, seconds: float) -> None:
+        self._receive = receive
+        self._left = limit
+        self._seconds = seconds
+        self._end: float | None = None
+        self._done = False
+
+    async def receive(self) -> Message:
+        if self._done:
+            return await self._receive()
+        loop = asyncio.get_running_loop()
+        self._end = self._end or loop.time() + self._seconds
+        try:
+            message = await asyncio.wait_for(self._receive(), max(0.0, self._end - loop.time()))
+        except TimeoutError:
+            raise Refused("The body came too slowly.", status=408, code="too-slow") from None
+        self._left -= len(message.get("body", b""))
+        if self._left < 0:
+            raise _too_large()
+        self._done = not message.get("more_body", False)
+        return message
+
+
+def _bad_headers(scope: Scope, limit: int) -> Refused | None:
+    headers: list[tuple[bytes, bytes]] = scope["headers"]
+    if len(headers) > MAX_HEADER_COUNT or sum(len(name) + len(value) for name, value in headers) > MAX_HEADERS:
+        return Refused("The headers are too large.", status=431, code="headers-too-large")
+    seen: set[bytes] = set()
+    for name, value in headers:
+        if name in _ONCE and name in seen:
+            return Refused(f"The header {name.decode()} is sent twice.", status=400, code="repeated-header")
+        seen.add(name)
+        if name == b"content-length" and (not value.isdigit() or len(value) > 12 or int(value) > limit):
+            return _too_large()
+    return None
+
+
+def _too_large() -> Refused:
+    return Refused("The body is too large.", status=413, code="body-too-large")
+
+
+async def _refuse(refused: Refused, scope: Scope, receive: Receive, send: Send) -> None:
+    response = problem(refused)
+    response.headers["Connection"] = "close"
+    if scope["type"] == "http":
+        await response(scope, receive, send)
+    elif "websocket.http.response" in scope.get("extensions", {}):
+        await send({"type": "websocket.http.response.start", "status": refused.status, "headers": response.raw_headers})
+        await send({"type": "websocket.http.response.body", "body": response.body})
+    else:
+        await send({"type": "websocket.close", "code": 1008})
