@@ -17,7 +17,7 @@ from typing import Final, Literal, Self
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from reconciler.errors import Broken
-from reconciler.git.cleaning import cleaned
+from reconciler.git.cleaning import cleaned, one_line
 
 Scheme = Literal["file", "http", "https", "ssh"]
 CONNECT_SECONDS: Final = 15
@@ -216,4 +216,4 @@ def _readable(path: Path) -> Path:
 
 
 def _refused(url: str, why: str) -> Broken:
-    return Broken(f'The repository URL "{cleaned(url, limit=200)}" is refused: {why}.', hint=_FORMS)
+    return Broken(f'The repository URL "{one_line(cleaned(url, limit=200))}" is refused: {why}.', hint=_FORMS)

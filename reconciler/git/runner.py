@@ -173,7 +173,7 @@ class _Job:
         if process.returncode == _NOT_FOUND and not self._stdout and "No such file" in words:
             raise Broken(f"The program {command.program} is not installed: {words}", hint="Install git.")
         if not in_time:
-            what = f"{command.program} {command.arguments[0]}"
+            what = " ".join([command.program, *command.arguments[:1]])
             raise Transient(f"{what} did not end within {command.seconds:g} s. {words}".rstrip(), reason="GitTimeout")
         return Finished(process.returncode, bytes(self._stdout), words, self._stopped, self._too_much)
 
