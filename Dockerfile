@@ -11,7 +11,7 @@ COPY requirements-image.lock requirements.lock ./
 RUN pip install --require-hashes --requirement requirements-image.lock
 # hatchling, as the lock file has it, builds the wheel in a place of its own and stays behind with this stage.
 RUN python -m venv /opt/builder \
-    && sed -nE '/^(hatchling|packaging|pathspec|pluggy|trove-classifiers)==/,/[^\\]$/p' requirements.lock > build.lock \
+    && sed -nE '/^(hatchling|packaging|pathspec|pluggy|tomlkit|trove-classifiers)==/,/[^\\]$/p' requirements.lock > build.lock \
     && /opt/builder/bin/pip install --require-hashes --requirement build.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY agent agent
