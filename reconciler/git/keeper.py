@@ -45,7 +45,7 @@ class Keeper:
         self.runner = GitRunner(self.repository.home)
         self._writing = asyncio.Lock()
         self._complete: set[str] = set()  # commits known to be here with all they reach
-        self._latest = ""  # the newest of them, to rebuild from
+        self._latest = ""  # the newest of them on the branch, to rebuild from
         self._swept = False
 
     def command(self, *arguments: str) -> Command:
@@ -95,6 +95,8 @@ class Keeper:
                 if skip_look or not await self.is_complete(revision):
                     await self._download(revision, branch)
             self.remember(revision)
+            if branch == self.branch:
+                self._latest = revision
 
     async def local(self, command: Command, revisions: Sequence[str], *, accepted: Sequence[int] = (0,)) -> Finished:
         """Run a process that reads the repository; on damage repair and repeat once.
@@ -160,7 +162,6 @@ class Keeper:
         if len(self._complete) >= MAX_REMEMBERED:
             self._complete.clear()
         self._complete.add(revision)
-        self._latest = revision
 
     async def tidy(self) -> bool:
         """Pack loose objects and small packs into one when there are many; say whether that was done.
@@ -203,7 +204,8 @@ class Keeper:
 
     async def _fetch_into(self, path: Path, revision: str, branch: str) -> Finished:
         options = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules")
-        refspec = f"+{revision}:refs/remotes/origin/{branch}"
+        # Two fixed names: a ref for each branch that ever was would pile up, and names can exclude each other.
+        refspec = f"+{revision}:refs/fetched/{'followed' if branch == self.branch else 'another'}"
         command = Command(
             ("fetch", *options, "--no-show-forced-updates", "--end-of-options", self.remote.url, refspec),
             seconds=self.limits.fetch_seconds,

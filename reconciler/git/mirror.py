@@ -126,7 +126,8 @@ class Mirror:
     async def read(self, blobs: Sequence[str], *, max_bytes: int = 65536) -> dict[str, bytes | TooLarge]:
         """Read the contents of ``blobs``, by id.
 
-        One process when all are small; once a blob is over ``max_bytes`` two more, and it is never read.
+        One process when all are small; once a blob is over ``max_bytes`` two more, and it is never read. The id of a
+        submodule (mode 160000) is no blob: it would be taken for a missing one.
 
         Raises:
             Transient: a blob is missing and a new mirror did not bring it (``MirrorDamaged``).

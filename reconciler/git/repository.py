@@ -26,9 +26,10 @@ class Repository:
     """Paths and repairs that need no git. Blocking; short but for deletions."""
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.path = directory / "repository.git"
-        self.home = directory / "home"
+        # git runs in ``home``, where a relative path would mean something else.
+        self.directory = directory.absolute()
+        self.path = self.directory / "repository.git"
+        self.home = self.directory / "home"
         self.epoch = 0
         """Grows when another repository takes the place: a process that failed meanwhile may just be repeated."""
 

@@ -34,7 +34,7 @@ from reconciler.git.remote import Remote
 CHUNK_BYTES: Final = 1 << 20
 MAX_ERROR_BYTES: Final = 64 * 1024
 GRACE_SECONDS: Final = 1.0
-WORKERS: Final = 4
+WORKERS: Final = 8
 _NOT_FOUND: Final = 127
 
 KEPT: Final = frozenset(
@@ -123,7 +123,7 @@ class GitRunner:
         """Run to the end.
 
         Raises:
-            Transient: it did not end in time (``GitTimeout``).
+            Transient: it did not end in time (``GitTimeout``), or the machine has no room for it (``GitNotStarted``).
             Broken: git is missing, or a file that the remote names cannot be read.
         """
         job = _Job(command, self._home)
@@ -157,6 +157,13 @@ class _Job:
         self._cancelled.set()
 
     def run(self) -> Finished:
+        try:
+            return self._run()
+        except OSError as error:
+            what = f"{self._command.program} could not be started: {error.strerror or error}"
+            raise Transient(f"{what}.", reason="GitNotStarted") from error
+
+    def _run(self) -> Finished:
         command = self._command
         secrets = command.remote.secrets() if command.remote else ()
         deadline = time.monotonic() + command.seconds
@@ -171,7 +178,7 @@ class _Job:
                 _end_group(process)
         words = cleaned(bytes(self._stderr), secrets=secrets)
         if process.returncode == _NOT_FOUND and not self._stdout and "No such file" in words:
-            raise Broken(f"The program {command.program} is not installed: {words}", hint="Install git.")
+            raise Broken(f"The program {command.program} is not installed: {words}", hint="Install it.")
         if not in_time:
             what = " ".join([command.program, *command.arguments[:1]])
             raise Transient(f"{what} did not end within {command.seconds:g} s. {words}".rstrip(), reason="GitTimeout")

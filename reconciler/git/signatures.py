@@ -134,9 +134,12 @@ def _digest(files: Mapping[Path, bytes]) -> str:
 
 
 def _fresh_home(parent: Path) -> Path:
-    parent.mkdir(parents=True, exist_ok=True)
-    home = Path(tempfile.mkdtemp(prefix="gnupg-fresh-", dir=parent))
-    (home / "gpg.conf").write_text(_GPG_CONF, encoding="ascii")
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        home = Path(tempfile.mkdtemp(prefix="gnupg-fresh-", dir=parent))
+        (home / "gpg.conf").write_text(_GPG_CONF, encoding="ascii")
+    except OSError as error:
+        raise Broken(f"A home of GnuPG cannot be made in {parent}: {error.strerror}.") from error
     return home
 
 

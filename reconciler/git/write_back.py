@@ -32,6 +32,7 @@ MAX_FILE_BYTES: Final = 1024 * 1024
 TRIES: Final = 8
 FIRST_PAUSE_SECONDS: Final = 0.05
 LONGEST_PAUSE_SECONDS: Final = 2.0
+_OUTGOING: Final = "refs/outgoing/last"
 _BRANCH: Final = re.compile(r"(?!.*(?:\.\.|//|\.lock(?:/|$)|/\.|\.$|/$))[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
 _PATH: Final = re.compile(r"(?!.*(?:^|/)(?:\.{1,2}|\.git)(?:/|$))[A-Za-z0-9._-][A-Za-z0-9._/ @+-]*")
 
@@ -111,7 +112,7 @@ class WriteBack:
                 tip, is_new = await self._tip(branch, base)
                 if unanswered and not is_new and await self._mirror.descends(tip, unanswered.tip):
                     return Pushed(tip, unanswered.outcomes)
-                batch = await self._build(commits, tip, branch)
+                batch = await self._build(commits, tip)
                 if batch.tip == batch.base:
                     return Pushed(tip, batch.outcomes)
                 try:
@@ -137,10 +138,10 @@ class WriteBack:
         await self._mirror.fetch(tips[found], branch=found)
         return tips[found], found != branch
 
-    async def _build(self, requests: Sequence[CommitRequest], tip: str, branch: str) -> _Batch:
+    async def _build(self, requests: Sequence[CommitRequest], tip: str) -> _Batch:
         decisions = decide(requests, await self._present(requests, tip))
         written = [decision for decision in decisions if isinstance(decision, Written)]
-        ids = await self._write(written, tip, branch) if written else []
+        ids = await self._write(written, tip) if written else []
         outcomes = _outcomes(requests, decisions, [tip, *ids])
         return _Batch(base=tip, tip=ids[-1] if ids else tip, outcomes=outcomes)
 
@@ -166,15 +167,14 @@ class WriteBack:
                 present[path] = content if isinstance(content, bytes) else _unusable(path)
         return present
 
-    async def _write(self, written: Sequence[Written], tip: str, branch: str) -> list[str]:
+    async def _write(self, written: Sequence[Written], tip: str) -> list[str]:
         """Build the commits; return their ids in order.
 
         Raises:
             Transient: git built something else (``MirrorDamaged``); nothing has left this machine.
         """
-        ref = f"refs/outgoing/{branch}"
         command = self._mirror.keeper.command("fast-import", "--quiet", "--done", "--force", "--date-format=raw")
-        source = stream(written, ref=ref, tip=tip, committer=self._committer)
+        source = stream(written, ref=_OUTGOING, tip=tip, committer=self._committer)
         finished = await self._mirror.keeper.write(replace(command, stdin=source))
         ids = finished.stdout.decode("ascii", "replace").split()
         if len(ids) != len(written) or not all(map(is_id, ids)):

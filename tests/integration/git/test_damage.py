@@ -141,7 +141,7 @@ def test_damage_met_by_read_or_fetch(tmp_path: Path, remote: BareRepo, damage: D
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("lock", ["refs/remotes/origin/main.lock", "packed-refs.lock", "config.lock", "HEAD.lock"])
+@pytest.mark.parametrize("lock", ["refs/fetched/followed.lock", "packed-refs.lock", "config.lock", "HEAD.lock"])
 def test_stale_lock(tmp_path: Path, remote: BareRepo, lock: str) -> None:
     """A lock that a killed process left does not stop the next fetch."""
 

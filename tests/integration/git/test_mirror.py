@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from reconciler.desired.snapshot import Change, File
-from reconciler.errors import Rejected, Transient
+from reconciler.errors import CloudLunacyError, Rejected, Transient
 from reconciler.git.mirror import GitLimits, Mirror, TooLarge
 from reconciler.git.remote import Remote
 from tests.support.git_repos import EPOCH, BareRepo, git, processes_of
+from tests.support.parts import require
 
 NOWHERE = "0123456789abcdef0123456789abcdef01234567"
 
@@ -265,6 +267,70 @@ def test_commits_are_described(remote: BareRepo, mirror: Mirror) -> None:
         assert [commit.revision for commit in await mirror.commits_between(first, third)] == [third, second]
         assert [commit.revision for commit in await mirror.commits_between(None, third, limit=1)] == [third]
         assert await mirror.commits_between(third, third) == ()
+
+    run(mirror, scenario)
+
+
+def test_a_poll_is_one_process_and_a_fetch_one_more(
+    remote: BareRepo, mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An idle poll starts ``ls-remote`` and nothing else; a new commit costs one ``fetch``, its changes one process."""
+    log = _spy_on_git(tmp_path, monkeypatch)
+    first = remote.commit({"a": "1"})
+
+    async def scenario() -> None:
+        await mirror.fetch(await mirror.head())
+        log.write_text("")
+        await mirror.fetch(await mirror.head())
+        assert log.read_text().split() == ["ls-remote"]
+        second = remote.commit({"a": "2"})
+        log.write_text("")
+        await mirror.fetch(await mirror.head())
+        assert await mirror.descends(second, first)
+        changes = await mirror.changes(first, second)
+        await mirror.read([change.file.blob for change in changes if change.file])
+        assert log.read_text().split() == ["ls-remote", "fetch", "merge-base", "diff-tree", "cat-file"]
+
+    run(mirror, scenario)
+
+
+def _spy_on_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put a git on PATH that notes its first argument; git's own helpers are found without PATH."""
+    folder, log = tmp_path / "bin", tmp_path / "calls"
+    folder.mkdir()
+    spy = folder / "git"
+    spy.write_text(f'#!/bin/sh\necho "$1" >>"{log}"\nexec "{require("git")}" "$@"\n')
+    spy.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return log
+
+
+def test_relative_directory(remote: BareRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mirror in a relative directory works, whatever the working directory becomes."""
+    tip = remote.commit({"a": "1"})
+    monkeypatch.chdir(tmp_path)
+    mirror = Mirror(Path("data/mirror"), Remote.parse(str(remote.path)), "main")
+    monkeypatch.chdir("/")
+
+    async def scenario() -> None:
+        await mirror.fetch(tip)
+        assert list((await mirror.snapshot(tip)).files) == ["a"]
+
+    run(mirror, scenario)
+    assert (tmp_path / "data" / "mirror" / "repository.git").is_dir()
+
+
+def test_directory_that_cannot_be_written(remote: BareRepo, tmp_path: Path) -> None:
+    """A data directory that is a file is the operator's matter, in a sentence."""
+    tip = remote.commit({"a": "1"})
+    (tmp_path / "file").touch()
+    mirror = Mirror(tmp_path / "file" / "mirror", Remote.parse(str(remote.path)), "main")
+
+    async def scenario() -> None:
+        with pytest.raises(CloudLunacyError, match="Not a directory"):
+            await mirror.head()
+        with pytest.raises(CloudLunacyError, match="Not a directory"):
+            await mirror.fetch(tip)
 
     run(mirror, scenario)
 

@@ -383,7 +383,7 @@ def test_damaged_mirror_is_repaired_while_writing(tmp_path: Path, remote: BareRe
         await write_back(mirror).push([request("a")], branch="main")
         (mirror.keeper.repository.path / "HEAD").unlink()
         await write_back(mirror).push([request("b")], branch="main")
-        lock = mirror.keeper.repository.path / "refs" / "outgoing" / "main.lock"
+        lock = mirror.keeper.repository.path / "refs" / "outgoing" / "last.lock"
         lock.parent.mkdir(parents=True, exist_ok=True)
         lock.touch()
         await write_back(mirror).push([request("c")], branch="main")
