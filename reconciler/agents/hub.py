@@ -23,7 +23,6 @@ from typing import Any, Final, Protocol
 
 from reconciler.agents.admission import Admission
 from reconciler.agents.documents import Signer, WantedDocument
-from reconciler.agents.eager import Remainder, start
 from reconciler.agents.mailbox import MailboxCounters, Mailboxes
 from reconciler.agents.session import (
     WRITE_FINISHED,
@@ -49,17 +48,24 @@ log = logging.getLogger(__name__)
 
 REVOKED: Final = Dismissed(CloseCode.REVOKED, "Revoked", "This agent is not in service any more.")
 REPLACED: Final = Dismissed(CloseCode.REPLACED, "Replaced", "The same agent opened a newer connection.")
+CLOSE_SECONDS: Final = 2.0
+"""How long a close frame may wait for room in the transport."""
 SHUTTING_DOWN: Final = Dismissed(CloseCode.GOING_AWAY, "ShuttingDown", "The control plane is shutting down.")
 
 
 class Connection(Protocol):
     """One accepted WebSocket. Once :meth:`close` or :meth:`abort` was called, :meth:`receive` returns None."""
 
-    def send(self, text: str) -> Coroutine[Any, Any, None]:
-        """Hand a message to the transport; waits while that has no room. Raises OSError when the peer is gone."""
+    @property
+    def try_send(self) -> Callable[[str], bool]:
+        """Hand a message to the transport at once; False when it has no room or is closed."""
         ...
 
-    def close(self, code: int, reason: str) -> Coroutine[Any, Any, None]: ...
+    async def send(self, text: str) -> None:
+        """Hand a message to the transport; waits while it has no room. Raises OSError when the peer is gone."""
+        ...
+
+    async def close(self, code: int, reason: str) -> None: ...
 
     def abort(self) -> None:
         """Drop the connection without a closing handshake and without writing what waits."""
@@ -117,7 +123,7 @@ class HubCounters:
 class _Member:
     """One connection. ``announced``: the observer was told of it."""
 
-    __slots__ = ("announced", "connection", "name", "reason", "sending", "session")
+    __slots__ = ("announced", "closing", "connection", "name", "reason", "sending", "session")
 
     def __init__(self, name: str, session: AgentSession, connection: Connection) -> None:
         self.name = name
@@ -126,6 +132,7 @@ class _Member:
         self.announced = False
         self.reason = ""
         self.sending: asyncio.Task[None] | None = None
+        self.closing: asyncio.Task[None] | None = None
 
 
 class Hub:
@@ -174,7 +181,7 @@ class Hub:
 
     @property
     def sending(self) -> int:
-        """Connections whose transport has no room just now."""
+        """Connections whose transport has no room just now, and those being closed."""
         return len(self._tasks)
 
     def admit(self, name: str, thumbprint: str) -> None:
@@ -206,6 +213,8 @@ class Hub:
                 if data is None:
                     break
                 self._feed(member, Received(data, self._monotonic()))
+            if member.closing is not None:  # the server drops the connection once this returns
+                await member.closing
         finally:
             self._detach(member)
 
@@ -342,45 +351,45 @@ class Hub:
 
     def _send(self, member: _Member, text: str) -> None:
         self.counters.sent += 1
-        try:
-            remainder = start(member.connection.send(text))
-        except (OSError, RuntimeError):  # RuntimeError: ASGI servers, after a close that crossed ours
-            self._drop(member, "ConnectionLost")
-            return
-        if remainder is None:
+        if member.connection.try_send(text):
             self._feed(member, WRITE_FINISHED)
-            return
-        member.sending = asyncio.create_task(self._wait_for_room(member, remainder), name=f"send to {member.name}")
-        self._tasks.add(member.sending)
-        member.sending.add_done_callback(self._tasks.discard)
+        else:
+            member.sending = self._start(self._send_slowly(member, text), f"send to {member.name}")
 
-    async def _wait_for_room(self, member: _Member, remainder: Remainder) -> None:
+    async def _send_slowly(self, member: _Member, text: str) -> None:
+        """Wait for room, but not for ever."""
         try:
             async with asyncio.timeout(self._limits.send_seconds):
-                await remainder
+                await member.connection.send(text)
         except TimeoutError:
             self.counters.stalled += 1
             self._drop(member, "Stalled")
-        except (OSError, RuntimeError):
+        except (OSError, RuntimeError):  # RuntimeError: ASGI servers, after a close that crossed ours
             self._drop(member, "ConnectionLost")
         else:
             member.sending = None
             self._feed(member, WRITE_FINISHED)
 
     def _close(self, member: _Member, code: int, reason: str) -> None:
-        """Close with a handshake if the transport has room for it; a peer that does not read is not waited for."""
+        """Close with a handshake, unless the peer does not even read: it is not waited for."""
         self._note(member, reason)
         if member.sending is not None:
             member.connection.abort()
-            return
+        else:
+            member.closing = self._start(self._close_soon(member, code, reason), f"close {member.name}")
+
+    async def _close_soon(self, member: _Member, code: int, reason: str) -> None:
         try:
-            remainder = start(member.connection.close(code, reason))
-        except (OSError, RuntimeError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await member.connection.close(code, reason)
+        except (OSError, RuntimeError):  # a time-out is an OSError
             member.connection.abort()
-            return
-        if remainder is not None:
-            remainder.drop()
-            member.connection.abort()
+
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     def _drop(self, member: _Member, reason: str) -> None:
         member.session.handle(Lost())

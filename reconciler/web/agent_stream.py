@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 from starlette.responses import JSONResponse
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from reconciler.agents.hub import Hub
@@ -84,21 +84,22 @@ class AgentStream:
 class AsgiConnection:
     """An accepted WebSocket as the hub needs it."""
 
-    __slots__ = ("_abort", "_aborted", "_receive", "_send", "_task")
+    __slots__ = ("_abort", "_aborted", "_receive", "_send", "_task", "try_send")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         transport: Mapping[str, Any] = scope.get("extensions", {}).get(TRANSPORT, {})
         self._receive = receive
-        self._send: Callable[[Message], Coroutine[Any, Any, None]] = transport.get("send", send)
+        self._send = send
+        self.try_send: Callable[[str], bool] = transport.get("try_send", _no_room)
         self._abort: Callable[[], None] | None = transport.get("abort")
         self._aborted = False
         self._task = asyncio.current_task()
 
-    def send(self, text: str) -> Coroutine[Any, Any, None]:
-        return self._send({"type": "websocket.send", "text": text})
+    async def send(self, text: str) -> None:
+        await self._send({"type": "websocket.send", "text": text})
 
-    def close(self, code: int, reason: str) -> Coroutine[Any, Any, None]:
-        return self._send({"type": "websocket.close", "code": code, "reason": reason})
+    async def close(self, code: int, reason: str) -> None:
+        await self._send({"type": "websocket.close", "code": code, "reason": reason})
 
     def abort(self) -> None:
         if self._abort is not None:
@@ -119,6 +120,11 @@ class AsgiConnection:
             return None
         text: str | None = message.get("text")
         return text if text is not None else bytes(message["bytes"])
+
+
+def _no_room(_text: str) -> bool:
+    """Another server: nothing is known of its transport, so every send takes the long way."""
+    return False
 
 
 def _problem(refusal: Refused) -> JSONResponse:

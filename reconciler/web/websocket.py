@@ -2,20 +2,23 @@
 
 - No compression is negotiated, whatever is offered: it would cost 50 KiB a connection and let deflate bombs in.
 - A message larger than an agent may send is refused (1009) before it is gathered.
-- Applications get the ASGI extension ``cloudlunacy.transport``: ``send`` without the layers of middleware in between,
-  and ``abort``, because ASGI has no way to drop a peer that does not read (docs/adr/0008).
+- Applications get the ASGI extension ``cloudlunacy.transport``, for what ASGI has no words for (docs/adr/0008):
+  ``try_send(text) -> bool`` writes a message at once, or says that the transport has no room or is closed;
+  ``abort()`` drops a peer that does not read.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import struct
 from typing import Any, Final
 
 from uvicorn.config import Config
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 from websockets.http11 import Request
+from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
 from schemas.session import MAX_AGENT_MESSAGE
@@ -37,4 +40,21 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
         if self.response.status_code == 101:  # else there is no scope and no application
-            self.scope["extensions"][TRANSPORT] = {"send": self.send, "abort": self.transport.abort}
+            self.scope["extensions"][TRANSPORT] = {"try_send": self.try_send, "abort": self.transport.abort}
+
+    def try_send(self, text: str) -> bool:
+        """Write one whole text message, unless that would have to wait or the connection is not open."""
+        if not self.writable.is_set() or self.close_sent or self.conn.state is not OPEN or self.transport.is_closing():
+            return False
+        payload = text.encode()
+        self.transport.write(_text_header(len(payload)) + payload)
+        return True
+
+
+def _text_header(length: int) -> bytes:
+    """A final, unmasked text frame (RFC 6455, 5.2)."""
+    if length < 126:
+        return bytes((0x81, length))
+    if length < 65536:
+        return struct.pack("!BBH", 0x81, 126, length)
+    return struct.pack("!BBQ", 0x81, 127, length)
