@@ -109,8 +109,9 @@ class Enrolments:
         """Tell where an enrolment stands. ``prove`` refuses a caller who does not hold the key of a thumbprint.
 
         Raises:
-            Refused: 404 for an unknown enrolment, and what ``prove`` raises.
+            Refused: 404 for an unknown enrolment, 503 right after the start, and what ``prove`` raises.
         """
+        self._require_outbox()
         token = await self._store.token(token_id)
         if token is None or token.used_by is None:
             raise Refused("There is no such enrolment.", status=404, code="unknown-enrolment")
@@ -125,7 +126,12 @@ class Enrolments:
         fleet = self._fleet()
         if fleet is None:
             raise Refused("No revision is in service yet.", status=503, code="not-ready", retry_after=2.0)
+        self._require_outbox()
         return fleet
+
+    def _require_outbox(self) -> None:
+        if not self._committer.resumed.is_set():
+            raise Refused("The outbox is still being read.", status=503, code="not-ready", retry_after=2.0)
 
     async def _authorise(self, request: EnrolmentRequest, peer: str) -> EnrolmentToken:
         guesses = self._callers.of(peer)

@@ -109,6 +109,8 @@ class GroupCommitter:
         self._pending: dict[str, OutboxEntry] = {}
         self._waiting: dict[str, asyncio.Event] = {}
         self._more = asyncio.Event()
+        self.resumed = asyncio.Event()
+        """Set once what an earlier process left in the outbox is known here. Nothing is said about entries before."""
         self._group_limit = MAX_GROUP
         self.pushes = 0
         self.failures = 0
@@ -168,6 +170,7 @@ class GroupCommitter:
         self.failures = 0
         for entry in entries:
             self._add(entry)
+        self.resumed.set()
         if entries:
             log.info("outbox.resumed", entries=len(entries))
 

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from reconciler.agents.directory import AgentDirectory
 from reconciler.agents.enrolment import Enrolments, compose, recorder
 from reconciler.agents.enrolment_tokens import EnrolmentTokens
-from reconciler.agents.group_commit import GroupCommitter, Timing
+from reconciler.agents.group_commit import GroupCommitter, Pusher, Timing
 from reconciler.agents.rates import Bucket
 from reconciler.pki.tokens import verify_enrolment_proof
 from schemas.enrolment import EnrolmentRequest
@@ -62,7 +62,7 @@ class World:
 class Plane:
     """One process on that world."""
 
-    store: MemoryStore
+    store: Any
     tokens: EnrolmentTokens
     committer: GroupCommitter
     enrolments: Enrolments
@@ -76,12 +76,15 @@ class Plane:
 
 
 @asynccontextmanager
-async def plane(world: World, *, pace: Bucket | None = None, running: bool = True) -> AsyncIterator[Plane]:
-    store = MemoryStore(world.disk)
+async def plane(
+    world: World, *, pace: Bucket | None = None, store: Any = None, pusher: Pusher | None = None
+) -> AsyncIterator[Plane]:
+    """Open a process; ``store`` and ``pusher`` stand in place of those in memory."""
+    store = store or MemoryStore(world.disk)
     tokens = EnrolmentTokens(store)
     committer = GroupCommitter(
         store,
-        world.remote,
+        pusher or world.remote,
         partial(compose, branch="main"),
         pace=pace or Bucket(1000, 1000),
         timing=FAST,
@@ -100,11 +103,11 @@ async def plane(world: World, *, pace: Bucket | None = None, running: bool = Tru
         answer_seconds=world.answer_seconds,
         clock=lambda: world.now,
     )
-    task = asyncio.create_task(committer.run()) if running else None
+    task = asyncio.create_task(committer.run())
+    await committer.resumed.wait()
     try:
         yield Plane(store, tokens, committer, enrolments, world)
     finally:
-        if task is not None:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task

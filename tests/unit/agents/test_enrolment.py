@@ -386,9 +386,23 @@ def test_an_accepted_entry_is_committed_after_a_restart_without_anybody_asking()
     async def drained(one: Plane) -> None:
         await eventually(lambda: world.remote.main and not one.committer.backlog)
 
-    run(accepted, world, running=False)
+    world.remote.failures = [Transient("away")] * 1000
+    run(accepted, world)
+    world.remote.failures = []
     run(drained, world)
     assert len(world.remote.log) == 1
+
+
+def test_right_after_the_start_nothing_is_said_about_entries() -> None:
+    """Until the outbox is read, requests are answered 503: a queued enrolment is never taken for an unknown one."""
+
+    async def scenario(one: Plane) -> None:
+        token = await one.token()
+        one.committer.resumed.clear()
+        assert await refusal(one.enrolments.enrol(request(KEY, token), peer=PEER)) == (503, "not-ready")
+        assert await refusal(one.enrolments.status(token.split(".")[0], lambda _: None)) == (503, "not-ready")
+
+    run(scenario)
 
 
 def test_a_push_whose_answer_is_lost_is_not_made_twice() -> None:
