@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from typing import Final
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -11,15 +13,19 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from reconciler.desired.finding import FieldPath, Finding
 
 Position = tuple[int, int]
-START: Position = (1, 1)
+START: Final[Position] = (1, 1)
+MAX_TOKENS: Final = 3_000
+"""Files with more punctuation than this are not searched: the slow parser would take seconds for a hostile one."""
+_TOKEN: Final = re.compile(rb"[\[\]{},:?]|- ")
 
 
 def positions(content: bytes, findings: Sequence[Finding]) -> list[Position]:
     """Return line and column (1-based) for each finding of one file.
 
-    A field that is not there points at the nearest parent that is; a file that cannot be parsed at its start.
+    A field that is not there points at the nearest parent that is; a file that cannot be parsed, or has too many
+    values to look through, at its start.
     """
-    if all(finding.position for finding in findings):
+    if all(finding.position or not finding.field for finding in findings):
         return [finding.position or START for finding in findings]
     root = _compose(content)
     return [finding.position or _position(root, finding.field, at_key=finding.at_key) for finding in findings]
@@ -32,6 +38,8 @@ def duplicate_key(content: bytes) -> Position | None:
 
 
 def _compose(content: bytes) -> Node | None:
+    if len(_TOKEN.findall(content)) > MAX_TOKENS:
+        return None
     try:
         node = YAML(typ="rt", pure=True).compose(content.decode("utf-8", "replace"))
     except (YAMLError, ValueError, RecursionError):

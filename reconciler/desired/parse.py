@@ -8,10 +8,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
@@ -28,19 +28,28 @@ from schemas.objects import ADAPTERS, FLEET_PATH, FOLDERS, KINDS, TEAM_KINDS, An
 _YAML: Final = re.compile(r"\.ya?ml$", re.IGNORECASE)
 _MODES: Final = {"120000": "a symbolic link", "160000": "a submodule", "100755": "an executable file"}
 _UNKNOWN_FIELD: Final = "extra_forbidden"
+MAX_FINDINGS: Final = 30
+"""Of one file; nobody reads more at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """What became of one file: an object and its JSON, or findings."""
+    """What became of one file: an object, or findings."""
 
     path: str
     blob: str
     key: ObjectKey | None
     object: AnyObject | None
-    document: bytes
-    """JSON of the object as written; empty where there is none."""
+    kept: bytes = field(default=b"", compare=False, repr=False)
+    """``document``, where it is there already."""
     findings: tuple[Finding, ...] = ()
+
+    @property
+    def document(self) -> bytes:
+        """JSON of the object as written, from which a cache can make it again; empty where there is no object."""
+        if self.kept or self.object is None:
+            return self.kept
+        return self.object.model_dump_json(by_alias=True, exclude_unset=True).encode()
 
 
 def is_object_path(path: str) -> bool:
@@ -91,38 +100,33 @@ def parse_file(path: str, blob: str, content: bytes | None) -> Parsed:
         raise AssertionError(f"{path} is no path of an object; examine_path comes first")
     if content is None:
         text = f"the file is larger than the {MAX_BYTES:,} bytes that are read"
-        return Parsed(path, blob, key, None, b"", (Finding(path, "file-too-large", text, "Split it."),))
+        return _bad(path, blob, key, Finding(path, "file-too-large", text, "Split it: one object a file."))
     try:
         mapping = read_mapping(content)
     except Unreadable as error:
         position = error.position
         if error.code == "duplicate-key":
             position = duplicate_key(content) or position
-        finding = Finding(path, error.code, error.message, error.hint, position=position)
-        return Parsed(path, blob, key, None, b"", (finding,))
+        return _bad(path, blob, key, Finding(path, error.code, error.message, error.hint, position=position))
     return _validate(path, blob, key, mapping)
 
 
+def _bad(path: str, blob: str, key: ObjectKey, *findings: Finding) -> Parsed:
+    return Parsed(path, blob, key, None, findings=findings)
+
+
 def _validate(path: str, blob: str, key: ObjectKey, mapping: dict[str, Any]) -> Parsed:
-    envelope = tuple(_check_envelope(path, key, mapping))
-    if envelope:
-        return Parsed(path, blob, key, None, b"", envelope)
+    if mapping.get("apiVersion") != API_VERSION or mapping.get("kind") != key.kind:
+        return _bad(path, blob, key, *_check_envelope(path, key, mapping))
     try:
-        document = json.dumps(mapping, ensure_ascii=False, allow_nan=False).encode()
-        found = ADAPTERS[key.kind].validate_json(document)
+        found = ADAPTERS[key.kind].validate_python(mapping)
     except ValidationError as error:
-        details = _without_echoes(error.errors(include_url=False))
-        findings = tuple(_explain(path, KINDS[key.kind], mapping, detail) for detail in details)
-        return Parsed(path, blob, key, None, b"", findings)
-    except (ValueError, TypeError, RecursionError):
-        text = "the document holds a value that JSON cannot hold (.inf, .nan, or a key that is not a string)"
-        return Parsed(path, blob, key, None, b"", (Finding(path, "invalid-value", text, "Use plain values."),))
+        return _bad(path, blob, key, *_explain_all(path, KINDS[key.kind], mapping, error))
     name = found.metadata.name
     if key.kind != "Fleet" and name != key.name:
         text = f'metadata.name is "{name}", but the file is called {key.name}.yaml'
-        wrong = Finding(path, "wrong-name", text, "Make them equal.", ("metadata", "name"))
-        return Parsed(path, blob, key, None, b"", (wrong,))
-    return Parsed(path, blob, key, found, document)
+        return _bad(path, blob, key, Finding(path, "wrong-name", text, "Make them equal.", ("metadata", "name")))
+    return Parsed(path, blob, key, found)
 
 
 def _check_envelope(path: str, key: ObjectKey, mapping: Mapping[str, Any]) -> Iterable[Finding]:
@@ -141,7 +145,10 @@ def _check_envelope(path: str, key: ObjectKey, mapping: Mapping[str, Any]) -> It
 def _show(value: object) -> str:
     if value is None:
         return "missing"
-    text = str(value)
+    try:
+        text = str(value)
+    except ValueError:  # Python refuses to write numbers of thousands of digits
+        return "a number without end"
     return f'"{text[:60]}…"' if len(text) > 60 else f'"{text}"'
 
 
@@ -156,9 +163,21 @@ def _without_echoes(details: list[ErrorDetails]) -> list[ErrorDetails]:
     ]
 
 
+def _explain_all(path: str, model: type[BaseModel], mapping: object, error: ValidationError) -> list[Finding]:
+    details = _without_echoes(error.errors(include_url=False, include_input=False)[: 4 * MAX_FINDINGS])
+    findings = [_explain(path, model, mapping, detail) for detail in details[:MAX_FINDINGS]]
+    left = error.error_count() - len(findings)
+    if left > MAX_FINDINGS:
+        findings.append(Finding(path, "invalid-value", f"{left} more fields do not fit", "Mend the first ones."))
+    return findings
+
+
 def _explain(path: str, model: type[BaseModel], mapping: object, detail: ErrorDetails) -> Finding:
     """Turn one error of pydantic into a finding."""
     field: FieldPath = tuple(step for step in detail["loc"] if step != "[key]")
+    if detail["type"] == "invalid_key" or (detail["type"] == "string_type" and detail["loc"][-1] == "[key]"):
+        text = f"a key in {dotted(field[:-1])} is not a string: {_show(field[-1])}"
+        return Finding(path, "invalid-value", text, "Quote the key.", field[:-1])
     kind, where = detail["type"], dotted(field)
     if kind == _UNKNOWN_FIELD:
         known = _fields_at(model, field[:-1])
@@ -183,7 +202,7 @@ def dotted(field: FieldPath) -> str:
     text = ""
     for step in field:
         text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
-    return text or "the document"
+    return f"{text[:120]}…" if len(text) > 120 else text or "the document"
 
 
 def _value_at(value: object, field: FieldPath) -> object:
@@ -197,12 +216,17 @@ def _value_at(value: object, field: FieldPath) -> object:
 
 def _fields_at(model: type[BaseModel], field: FieldPath) -> list[str]:
     """Names that the mapping at ``field`` may hold; empty where they are free."""
-    schema = model.model_json_schema(by_alias=True)
+    schema = _schema(model)
     node: Any = schema
     for step in field:
         node = _resolve(schema, node)
         node = node.get("items", {}) if isinstance(step, int) else node.get("properties", {}).get(step, {})
     return sorted(_resolve(schema, node).get("properties", {}))
+
+
+@cache
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    return model.model_json_schema(by_alias=True)
 
 
 def _resolve(schema: Mapping[str, Any], node: dict[str, Any]) -> dict[str, Any]:
