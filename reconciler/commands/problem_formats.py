@@ -125,12 +125,7 @@ def _sarif(problems: Sequence[Problem]) -> dict[str, Any]:
     """Build a SARIF 2.1.0 log with one run and one rule for each code that occurs."""
     codes = sorted({problem.code for problem in problems})
     rules = [
-        {
-            "id": code,
-            "name": _pascal(code),
-            "shortDescription": {"text": code.replace("-", " ")},
-            "helpUri": _help(code),
-        }
+        {"id": code, "name": _pascal(code), "shortDescription": {"text": code.replace("-", " ")}, "help": _help(code)}
         for code in codes
     ]
     driver = {"name": "CloudLunacy", "rules": rules}
@@ -178,8 +173,9 @@ def _pascal(code: str) -> str:
     return "".join(word.capitalize() for word in code.split("-"))
 
 
-def _help(code: str) -> str:
-    return f"{DOCUMENTATION}#{code}"
+def _help(code: str) -> dict[str, str]:
+    # Not helpUri, which has to be absolute: the page is part of the installed version.
+    return {"text": f"{DOCUMENTATION} of CloudLunacy says more about {code}."}
 
 
 def _junit(problems: Sequence[Problem], objects: int) -> str:

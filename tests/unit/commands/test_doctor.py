@@ -55,8 +55,8 @@ def test_a_sound_installation_has_nothing_but_ok() -> None:
         (replace(GOOD, git="git version 2.30.2"), "fail", "git 2.30.2 is too old"),
         (replace(GOOD, traefik=None, traefik_path=None), "fail", "no program traefik was found"),
         (replace(GOOD, traefik=None), "fail", "/usr/bin/traefik cannot be run"),
-        (replace(GOOD, traefik="Version:      3.7.2"), "fail", "Traefik 3.7.2 at /usr/bin/traefik is too old"),
-        (replace(GOOD, traefik="Version:      2.11.0"), "fail", "Traefik 2.11.0 at /usr/bin/traefik is too old"),
+        (replace(GOOD, traefik="Version:      3.7.2"), "fail", "(/usr/bin/traefik) is 3.7.2, which is too old"),
+        (replace(GOOD, traefik="Version:      2.11.0"), "fail", "(/usr/bin/traefik) is 2.11.0, which is too old"),
         (replace(GOOD, data=DirectoryFacts(Path("/d"), 0o700, writable=False)), "fail", "/d cannot be written"),
         (replace(GOOD, data=DirectoryFacts(Path("/d"), 0o755, writable=True)), "warn", "mode 0755"),
         (replace(GOOD, now=0.0), "fail", "years behind"),
@@ -72,7 +72,11 @@ def test_a_sound_installation_has_nothing_but_ok() -> None:
             "files that are not ours: a.toml, b/c.yml. One broken file",
         ),
         (replace(GOOD, api="connection refused"), "fail", "does not answer: connection refused"),
-        (replace(GOOD, api=Answer("3.6.0", ("web", "websecure"), 0.0)), "fail", "Traefik 3.6.0 answers is too old"),
+        (
+            replace(GOOD, api=Answer("3.6.0", ("web", "websecure"), 0.0)),
+            "fail",
+            "The Traefik that runs is 3.6.0, which is too old",
+        ),
         (replace(GOOD, api=Answer("dev", ("web", "websecure"), 0.0)), "fail", "not Traefik's API"),
         (
             replace(GOOD, api=Answer("3.7.15", ("traefik", "web"), 0.0)),
