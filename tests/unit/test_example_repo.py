@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 from schemas.names import covers
 from schemas.objects import ADAPTERS, KINDS, key_of_path
 from tests.support import parts
+from tests.support.settling import settle_folder
 
 ROOT: Final = Path(__file__).parents[2]
 EXAMPLE: Final = Path(ROOT, "state-repo-example")
@@ -120,3 +121,10 @@ def test_git_tracks_all_of_the_example() -> None:
         check=True,
     )
     assert ignored.stdout == ""
+
+
+def test_all_of_it_goes_into_service() -> None:
+    """References, ownership, conflicts and the compile step find nothing to say, not even a warning."""
+    state = settle_folder(EXAMPLE)
+    assert {path: found for path, found in state.findings.items() if found} == {}
+    assert sorted(key.path for key in state.served) == OBJECTS

@@ -9,6 +9,7 @@ from ruamel.yaml import YAML
 from reconciler.commands.init import init_repo
 from reconciler.errors import Broken
 from schemas.objects import ADAPTERS, key_of_path
+from tests.support.settling import settle_folder
 
 
 def test_a_new_state_repo_holds_what_a_team_needs_to_begin(tmp_path: Path) -> None:
@@ -92,3 +93,11 @@ def test_names_are_checked_before_anything_is_written(tmp_path: Path, domain: st
     with pytest.raises(Broken, match=sentence):
         init_repo(tmp_path / "new", domain=domain, team=team)
     assert not Path(tmp_path, "new").exists()
+
+
+def test_all_of_it_goes_into_service(tmp_path: Path) -> None:
+    """A person who pushes it unchanged sees no problem."""
+    init_repo(tmp_path, domain="example.com", team="shop")
+    state = settle_folder(tmp_path)
+    assert {path: found for path, found in state.findings.items() if found} == {}
+    assert len(state.served) == 4
