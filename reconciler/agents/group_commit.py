@@ -107,7 +107,7 @@ class GroupCommitter:
         self._monotonic = monotonic
         self._jitter = jitter
         self._pending: dict[str, OutboxEntry] = {}
-        self._waiting: dict[str, asyncio.Event] = {}
+        self._waiting: dict[str, asyncio.Future[Settled]] = {}
         self._more = asyncio.Event()
         self.resumed = asyncio.Event()
         """Set once what an earlier process left in the outbox is known here. Nothing is said about entries before."""
@@ -132,11 +132,9 @@ class GroupCommitter:
     async def wait(self, entry_id: str, seconds: float) -> Settled | None:
         """Wait until an entry is settled; None when it is not within ``seconds``, or unknown."""
         if entry_id in self._pending:
-            event = self._waiting.setdefault(entry_id, asyncio.Event())
-            try:
-                await asyncio.wait_for(event.wait(), seconds)
-            except TimeoutError:
-                return None
+            waiting = self._waiting.setdefault(entry_id, asyncio.get_running_loop().create_future())
+            await asyncio.wait([waiting], timeout=seconds)
+            return waiting.result() if waiting.done() else None
         found = await self._outbox.outcome(entry_id)
         return None if found is None else Settled(*found)
 
@@ -228,8 +226,8 @@ class GroupCommitter:
     async def _finish(self, entry: OutboxEntry, settled: Settled) -> None:
         await self._outbox.settle(entry.id, settled.outcome, settled.revision, self._clock())
         self._pending.pop(entry.id, None)
-        if event := self._waiting.pop(entry.id, None):
-            event.set()
+        if waiting := self._waiting.pop(entry.id, None):
+            waiting.set_result(settled)
         try:
             await self._on_settled(entry, settled)
         except Exception as error:  # noqa: BLE001  a listener's failure is not the entry's
