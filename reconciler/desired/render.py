@@ -39,7 +39,7 @@ _LIST_SECTION: Final = "tls.certificates"
 """Traefik knows these by their content: a list, in which our name is only for us."""
 
 
-_FAILURES: Final = (TemplateError, TypeError, ValueError, KeyError)
+_FAILURES: Final = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
 
 class RenderError(Broken):

@@ -31,6 +31,8 @@ from reconciler.desired.traefik_model import (
     TCPServersTransport,
     TraefikObject,
     TraefikObjects,
+    Weighted,
+    WeightedService,
 )
 from schemas.fleet import Fleet
 from schemas.objects import ObjectKey
@@ -304,8 +306,13 @@ def _tcp_services(
         TraefikObject("tcp.services", each, {"loadBalancer": _tcp_balancer(spec, [target], fleet, uses)})
         for each, target in zip(names, found, strict=True)
     ]
-    shares = [{"name": each, "weight": target.weight} for each, target in zip(names, found, strict=True)]
-    objects.append(TraefikObject("tcp.services", name, {"weighted": {"services": shares}}))
+    shares: list[WeightedService] = [
+        {"name": each, "weight": target.weight} for each, target in zip(names, found, strict=True)
+    ]
+    weighted: Weighted = {"services": shares}
+    if spec.health_check is not None:
+        weighted["healthCheck"] = {}  # has no options; without it the members' health counts for nothing
+    objects.append(TraefikObject("tcp.services", name, {"weighted": weighted}))
     return objects
 
 

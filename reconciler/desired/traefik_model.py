@@ -10,9 +10,16 @@ Source: https://doc.traefik.io/traefik/reference/routing-configuration/, version
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal, NamedTuple, NotRequired, TypedDict
+from typing import (
+    Any,
+    Final,
+    Literal,
+    NamedTuple,
+    NotRequired,  # pydantic reads typing's only from Python 3.12 on
+)
 
 from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict
 
 Section = Literal[
     "http.routers",

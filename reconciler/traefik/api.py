@@ -92,8 +92,8 @@ class TraefikAPI:
         for protocol in ("http", "tcp"):
             for kind in _KINDS:
                 counts = _field(_field(answer, protocol), kind)
-                errors[f"{protocol}.{kind}"] = int(_field(counts, "errors"))
-                warnings[f"{protocol}.{kind}"] = int(_field(counts, "warnings"))
+                errors[f"{protocol}.{kind}"] = _count(counts, "errors")
+                warnings[f"{protocol}.{kind}"] = _count(counts, "warnings")
         return Overview(errors, warnings)
 
     async def failures(self) -> tuple[ObjectFailure, ...]:
@@ -153,6 +153,13 @@ def _field(answer: Any, name: str) -> Any:  # noqa: ANN401 - JSON
     if not isinstance(answer, dict) or name not in answer:
         raise _answer(f'no field "{name}"')
     return answer[name]
+
+
+def _count(answer: Any, name: str) -> int:  # noqa: ANN401 - JSON
+    value = _field(answer, name)
+    if not isinstance(value, int):
+        raise _answer(f'no number in "{name}"')
+    return value
 
 
 def _errors(item: dict[str, Any]) -> str:

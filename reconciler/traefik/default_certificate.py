@@ -53,7 +53,7 @@ def load_or_create_default_certificate(directory: Path) -> Certificate:
     """
     path = directory / _FILE
     try:
-        text = path.read_text(encoding="ascii") if path.exists() else ""
+        text = path.read_text(encoding="ascii", errors="replace") if path.exists() else ""
         certificate, end, key = text.partition(_END)
         if end and key.startswith("-----BEGIN PRIVATE KEY-----"):
             return {"certFile": certificate + end, "keyFile": key}
@@ -63,6 +63,6 @@ def load_or_create_default_certificate(directory: Path) -> Certificate:
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
             file.write(made["certFile"] + made["keyFile"])
         temporary.replace(path)
-    except (OSError, UnicodeError) as error:
+    except OSError as error:
         raise Broken(f"cannot keep the default certificate in {directory}: {error}") from None
     return made

@@ -14,6 +14,7 @@ from typing import Final
 from reconciler.errors import Transient
 from reconciler.traefik.api import ObjectFailure, TraefikAPI
 
+SILENCE_SECONDS: Final = 2.0
 _SHORTEST: Final = 0.004
 _LONGEST: Final = 0.1
 _SHARE: Final = 0.02
@@ -27,10 +28,15 @@ class ReadBack:
     loaded: bool
     failures: tuple[ObjectFailure, ...] = ()
     reason: str = ""
+    reachable: bool = True
+    """False: the API does not answer, so nothing is known."""
 
 
-async def read_back(api: TraefikAPI, generation: int, deadline: float) -> ReadBack:
-    """Wait up to ``deadline`` seconds until Traefik serves ``generation``. Raises nothing; failures are the answer."""
+async def read_back(api: TraefikAPI, generation: int, deadline: float, *, silence: float = SILENCE_SECONDS) -> ReadBack:
+    """Wait up to ``deadline`` seconds until Traefik serves ``generation``. Raises nothing; failures are the answer.
+
+    ``silence``: seconds after which an API that has not answered once is taken to be away.
+    """
     clock = asyncio.get_running_loop().time
     start = clock()
     trouble = ""
@@ -42,8 +48,10 @@ async def read_back(api: TraefikAPI, generation: int, deadline: float) -> ReadBa
         except Transient as error:
             trouble = error.message
         waited = clock() - start
+        if trouble and waited >= min(silence, deadline):
+            return ReadBack(loaded=False, reason=trouble, reachable=False)
         if waited >= deadline:
-            return ReadBack(loaded=False, reason=trouble or await _still(api, generation, deadline))
+            return ReadBack(loaded=False, reason=await _still(api, generation, deadline))
         await asyncio.sleep(min(_LONGEST, max(_SHORTEST, waited * _SHARE), deadline - waited))
 
 
