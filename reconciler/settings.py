@@ -7,7 +7,7 @@ argument, where every user of the machine could read it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from reconciler.errors import Broken
@@ -65,11 +65,9 @@ class Settings:
     heartbeat_seconds: float = 15.0
     read_back_seconds: float = 20.0
     """How long a front may take to load a generation."""
-    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
-
-    @property
-    def url(self) -> str:
-        return self.public_url or f"http://{bracketed(self.host)}:{self.port}"
+    push_burst: int = 6
+    push_seconds: float = 10.0
+    """``push_burst`` pushes at once, then one in ``push_seconds``."""
 
 
 def bracketed(host: str) -> str:

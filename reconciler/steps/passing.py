@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from reconciler.desired.finding import Finding
-from reconciler.desired.parse import Parsed
 from reconciler.desired.render import Fragments
-from reconciler.desired.settle import Settled
+from reconciler.desired.settle import FileNews, Settled
 from reconciler.desired.snapshot import Change
 from reconciler.desired.state import State
 from schemas.objects import ObjectKey
@@ -40,7 +39,7 @@ class Pass:
     # source
     changes: tuple[Change, ...] = ()
     # desire
-    news: tuple[Parsed | object, ...] = ()
+    news: tuple[FileNews, ...] = ()
     settled: Settled | None = None
     problems: tuple[Problem, ...] = ()
     plan: Plan | None = None

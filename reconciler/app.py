@@ -1,0 +1,394 @@
+"""The composition root: builds every part, owns every task, and ends them in order.
+
+Start: lock the data directory · keys · store · listen · then, side by side: the loop (which first takes up what was
+published before), the outbox, the server, housekeeping. The first of these to end ends the whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import importlib.metadata
+import random
+import re
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Coroutine
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import schemas
+from reconciler.agents.directory import AgentDirectory
+from reconciler.agents.enrolment import Enrolments, compose, recorder
+from reconciler.agents.enrolment_tokens import EnrolmentTokens
+from reconciler.agents.group_commit import GroupCommitter
+from reconciler.agents.hub import Hub, HubLimits
+from reconciler.agents.rates import Bucket
+from reconciler.agents.session import SessionLimits
+from reconciler.desired.codes import CODES
+from reconciler.desired.render import Renderer
+from reconciler.errors import Broken, CloudLunacyError, Transient
+from reconciler.git.mirror import Mirror
+from reconciler.git.remote import Remote
+from reconciler.git.signatures import SigningKeys
+from reconciler.git.write_back import WriteBack
+from reconciler.loop import Reconciler
+from reconciler.observability.logs import get_logger
+from reconciler.observability.metrics import Metrics
+from reconciler.observer import AgentObserver
+from reconciler.pki.authenticator import Authenticator
+from reconciler.pki.keystore import KeyStore
+from reconciler.pki.operator_credential import OperatorCredential
+from reconciler.pki.replay import ReplayCache
+from reconciler.pki.token_endpoint import TokenEndpoint
+from reconciler.pki.tokens import verify_enrolment_proof
+from reconciler.settings import Settings, bracketed
+from reconciler.status import Tracker
+from reconciler.steps.delivery import Delivery
+from reconciler.steps.desire import Desire
+from reconciler.steps.fronts import Front, Fronts
+from reconciler.steps.keeping import Keeper
+from reconciler.steps.passing import Published
+from reconciler.steps.reading import DocumentReader
+from reconciler.steps.source import Source
+from reconciler.store.blobs import BlobCache
+from reconciler.store.lock import DataDirectoryLock
+from reconciler.store.protocols import AgentObservation, Event
+from reconciler.store.sqlite import SQLiteStore
+from reconciler.traefik.api import TraefikAPI
+from reconciler.traefik.binary import find_binary
+from reconciler.traefik.default_certificate import load_or_create_default_certificate
+from reconciler.traefik.preflight import Preflight
+from reconciler.traefik.publish import FrontFile
+from reconciler.traefik.templates import load_templates
+from reconciler.web.agent_api import AgentApi
+from reconciler.web.agent_stream import AgentStream
+from reconciler.web.api import Api
+from reconciler.web.application import Probes, make_application
+from reconciler.web.server import Server, listen, make_server
+from reconciler.web.webhooks import WebhookEndpoint
+from schemas.api import FrontStatus
+from schemas.plan import Plan
+from schemas.problem import Problem
+
+log = get_logger(__name__)
+
+HOUSEKEEPING_SECONDS: Final = 10.0
+DAY: Final = 86_400.0
+KEPT_EVENTS: Final = 100_000
+KEPT_RECORDS: Final = 5_000
+RESUME_PAUSE: Final = 2.0
+WRITABLE: Final = re.compile(r"agents/[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.yaml")
+"""The only files that commits of our own may touch."""
+
+
+class ControlPlane:
+    """Everything that ``serve`` runs. Make it with :func:`control_plane`."""
+
+    def __init__(self, settings: Settings, store: SQLiteStore, keys: KeyStore, bound: socket.socket) -> None:
+        self._settings = settings
+        self._store = store
+        self._socket = bound
+        self.address = _address(bound)
+        """URL at which this process listens."""
+        self.issuer = settings.public_url or self.address
+        self._metrics = Metrics(problem_codes=frozenset(CODES))
+        self._build_git()
+        self._build_agents(keys)
+        self._build_loop(keys)
+        self.server = self._build_web(keys)
+        OperatorCredential.write(settings.data, address=self.address, issuer=self.issuer, keys=keys)
+
+    # --- building -----------------------------------------------------------------------------------------------
+
+    def _build_git(self) -> None:
+        git = self._settings.git
+        remote = Remote.parse(
+            git.repo,
+            username=git.username,
+            password_file=git.token_file,
+            ssh_key=git.ssh_key,
+            known_hosts=git.known_hosts,
+        )
+        self.mirror = Mirror(self._settings.data / "mirror", remote, git.branch)
+        self._write_back = WriteBack(self.mirror, allowed=WRITABLE)
+
+    def _build_agents(self, keys: KeyStore) -> None:
+        self._tracker = Tracker(self._store, time.time)
+        self._observer = AgentObserver(self._tracker, self._store, self._store, self._metrics)
+        self._directory = AgentDirectory()
+        self._hub = Hub(
+            keys.signing("desired"),
+            self._is_authorised,
+            self._observer,
+            limits=HubLimits(session=SessionLimits(heartbeat_seconds=self._settings.heartbeat_seconds)),
+        )
+
+    def _is_authorised(self, name: str, thumbprint: str) -> bool:
+        return self._directory.thumbprint(name) == thumbprint and not self._directory.quarantined(name)
+
+    def _build_loop(self, keys: KeyStore) -> None:
+        settings, store = self._settings, self._store
+        self._cache = BlobCache(settings.data / "cache.db", parser_fingerprint())
+        reader = DocumentReader(self.mirror, self._cache, settings.data / "parsing")
+        self._keeper = Keeper(store, self.mirror, reader)
+        self._preflight = Preflight(find_binary(Path(settings.traefik_binary) if settings.traefik_binary else None))
+        self._fronts = Fronts(
+            [
+                Front(f"front-{number}", FrontFile(front.file), TraefikAPI(front.api))
+                for number, front in enumerate(settings.fronts, 1)
+            ],
+            Renderer(load_templates()),
+            self._preflight,
+            self._keeper,
+            keys.opener.open,
+            default_certificate=load_or_create_default_certificate(settings.data / "keys"),
+            read_back_seconds=settings.read_back_seconds,
+        )
+        signers = SigningKeys(settings.git.allowed_signers, settings.git.gpg_keyring)
+        self.loop = Reconciler(
+            repository=self.mirror,
+            head=self.mirror.head,
+            source=Source(self.mirror, signers, self._is_approved),
+            desire=Desire(reader, keys.opener.open, self._is_approved),
+            fronts=self._fronts,
+            delivery=Delivery(self._hub, self._directory),
+            tracker=self._tracker,
+            events=store,
+            metrics=self._metrics,
+            poll_seconds=settings.poll_seconds,
+        )
+
+    async def _is_approved(self, checksum: str) -> bool:
+        return await self._store.approval(checksum) is not None
+
+    def _build_web(self, keys: KeyStore) -> Server:
+        replays = ReplayCache()
+        authenticator = Authenticator(
+            issuer=self.issuer, origins=[self.address], keys=keys, agents=self._directory, replays=replays
+        )
+        enrolment_tokens = EnrolmentTokens(self._store)
+        self._committer = GroupCommitter(
+            self._store,
+            self._write_back,
+            partial(compose, branch=self._settings.git.branch),
+            pace=Bucket(self._settings.push_burst, 1 / self._settings.push_seconds),
+            on_settled=recorder(self._store, self.loop.wake),
+        )
+        enrolments = Enrolments(
+            issuer=self.issuer,
+            tokens=enrolment_tokens,
+            store=self._store,
+            committer=self._committer,
+            directory=self._directory,
+            fleet=lambda: self.loop.published.state.fleet,
+            verify_proof=verify_enrolment_proof,
+            jwks=lambda: keys.jwks("desired"),
+        )
+        endpoint = TokenEndpoint(keys=keys, agents=self._directory, authenticator=authenticator, replays=replays)
+        application = make_application(
+            api=Api(
+                control=self,
+                tracker=self._tracker,
+                approvals=self._store,
+                events=self._store,
+                authenticator=authenticator,
+                clock=time.time,
+            ),
+            agents=AgentApi(
+                authenticator=authenticator,
+                enrolments=enrolments,
+                tokens=enrolment_tokens,
+                endpoint=endpoint,
+                keys=keys,
+            ),
+            stream=AgentStream(self._hub, authenticator),
+            webhooks=WebhookEndpoint(self._webhook_secret, self.loop.wake, self._metrics.webhook),
+            probes=Probes(self, self._metrics),
+            version=importlib.metadata.version("cloudlunacy"),
+        )
+        return make_server(application)
+
+    def _webhook_secret(self) -> bytes | None:
+        path = self._settings.webhook_secret_file
+        try:
+            return path.read_bytes().strip() if path is not None else None
+        except OSError:
+            log.exception("the webhook secret cannot be read", path=str(path))
+            return None
+
+    # --- what the API asks --------------------------------------------------------------------------------------
+
+    @property
+    def published(self) -> Published:
+        return self.loop.published
+
+    @property
+    def ready(self) -> bool:
+        return self.loop.ready
+
+    def problems(self) -> tuple[Problem, ...]:
+        return self.loop.problems
+
+    def observations(self) -> dict[str, AgentObservation]:
+        return dict(self._observer.seen)
+
+    def connected(self) -> frozenset[str]:
+        return self._hub.connected
+
+    def wake(self) -> None:
+        self.loop.wake()
+
+    def reconsider(self) -> None:
+        self.loop.reconsider()
+
+    async def fronts(self) -> tuple[FrontStatus, ...]:
+        return tuple([await _front_status(front) for front in self._fronts.fronts])
+
+    async def plan(self, revision: str) -> Plan | None:
+        record = self._tracker.get(revision)
+        if record is not None:
+            return record.plan
+        stored = await self._store.record(revision)
+        return Plan.model_validate(stored.plan) if stored is not None and stored.plan else None
+
+    async def superseding(self, revision: str) -> str | None:
+        """A commit that nobody looked at by itself is part of what was published after it."""
+        published = self.loop.published.revision
+        if len(revision) < 40 or not published:
+            return None
+        with contextlib.suppress(CloudLunacyError):
+            if await self.mirror.descends(published, revision):
+                return published
+        return None
+
+    # --- running ------------------------------------------------------------------------------------------------
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run until ``stop`` is set. Raises what ended the first task that should not have ended."""
+        await self._observer.load()
+        for notice in self._store.notices:
+            log.warning("store replaced", notice=notice)
+            await self._store.append(Event(time.time(), "StoreReplaced", "warning", "store", notice))
+        tasks = {
+            self._task("loop", self._loop()),
+            self._task("outbox", self._committer.run()),
+            self._task("observer", self._observer.run()),
+            self._task("housekeeping", self._housekeeping()),
+            self._task("server", self.server.serve(sockets=[self._socket])),
+            self._task("stop", _wait(stop)),
+        }
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        await self._close(tasks)
+        for task in done:
+            task.result()
+
+    def _task(self, name: str, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        return asyncio.create_task(coroutine, name=name)
+
+    async def _close(self, tasks: set[asyncio.Task[None]]) -> None:
+        await self._hub.close()
+        self.server.should_exit = True
+        serving = [task for task in tasks if task.get_name() == "server" and not task.done()]
+        if serving:
+            await asyncio.wait(serving, timeout=10)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._observer.flush()
+        await self._preflight.close()
+        for front in self._fronts.fronts:
+            await front.api.close()
+        await self.mirror.close()
+        self._cache.close()
+
+    async def _loop(self) -> None:
+        """Take up what was published before, then reconcile. Without the former, nothing may be judged."""
+        while True:
+            try:
+                published, confirmed, digest = await self._keeper.load()
+                await self._fronts.adopt(published, digest)
+                break
+            except Transient as error:
+                log.warning("what was published cannot be read yet", error=str(error))
+                await asyncio.sleep(RESUME_PAUSE * random.uniform(0.5, 1.5))  # noqa: S311 - spreads load, guards nothing
+        await self.loop.resume(published, confirmed)
+        log.info("resumed", generation=published.generation, revision=published.revision)
+        await self.loop.run()
+
+    async def _housekeeping(self) -> None:
+        while True:
+            depth, oldest = await self._store.backlog()
+            self._metrics.outbox(depth, oldest)
+            state = self.loop.published.state
+            counts: dict[str, int] = {}
+            for key in state.served:
+                counts[key.kind] = counts.get(key.kind, 0) + 1
+            self._metrics.objects(counts, quarantined=len(list(state.quarantined)))
+            now = time.time()
+            await self._store.prune_tokens(now - DAY)
+            await self._store.prune_outbox(now - 30 * DAY)
+            await self._store.prune_events(keep=KEPT_EVENTS, before=now - 90 * DAY)
+            await self._store.prune_records(KEPT_RECORDS)
+            await self.mirror.tidy()
+            await asyncio.sleep(HOUSEKEEPING_SECONDS)
+
+
+@contextlib.asynccontextmanager
+async def control_plane(settings: Settings) -> AsyncIterator[ControlPlane]:
+    """Lock the data directory, open everything, and close it again.
+
+    Raises:
+        Broken: when another process holds the data directory, or something in it or around it is wrong.
+    """
+    with DataDirectoryLock(settings.data):
+        keys = KeyStore(settings.data / "keys")
+        store = await SQLiteStore.open(settings.data)
+        bound = None
+        try:
+            bound = listen(settings.host, settings.port)
+            yield ControlPlane(settings, store, keys, bound)
+        finally:
+            if bound is not None:
+                bound.close()
+            await store.close()
+
+
+async def serve(settings: Settings) -> None:
+    """Run the control plane until SIGINT or SIGTERM."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with control_plane(settings) as plane:
+        log.info("listening", address=plane.address, data=str(settings.data), repo=str(plane.mirror.remote))
+        await plane.run(stop)
+
+
+def parser_fingerprint() -> str:
+    """Name everything that decides what a document means, so that another program reads its cache afresh."""
+    digest = hashlib.sha256()
+    for directory in (Path(schemas.__file__).parent, Path(__file__).parent / "desired"):
+        for path in sorted(directory.glob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+async def _front_status(front: Front) -> FrontStatus:
+    try:
+        loaded = await front.api.generation()
+    except (Transient, Broken) as error:
+        return FrontStatus(name=front.name, file=str(front.file.path), message=str(error))
+    return FrontStatus(name=front.name, file=str(front.file.path), loaded_generation=loaded)
+
+
+async def _wait(stop: asyncio.Event) -> None:
+    await stop.wait()
+
+
+def _address(bound: socket.socket) -> str:
+    host, port = bound.getsockname()[:2]
+    return f"http://{bracketed(host)}:{port}"

@@ -1,0 +1,101 @@
+"""Talk to a running control plane: ``--server URL`` with a token from a file, or ``--data DIR`` on its machine."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+from reconciler.errors import Broken, Refused, Transient
+from reconciler.pki.operator_credential import OperatorCredential
+from reconciler.settings import secret_file
+
+TIMEOUT = 30.0
+_TOKEN = "CLOUDLUNACY_TOKEN_FILE"  # noqa: S105 - the name of a variable
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the control plane is, and how we prove who we are."""
+
+    server: str
+    credential: OperatorCredential | None
+    token_file: Path | None
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers of one request."""
+        if self.credential is not None:
+            return self.credential.headers(time.time())
+        if self.token_file is not None:
+            return {"Authorization": f"Bearer {self.token_file.read_text(encoding='utf-8').strip()}"}
+        return {}
+
+
+def add_target_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--server`` and ``--data``, of which one is needed."""
+    group = parser.add_mutually_exclusive_group(required=True)
+    group.add_argument("--server", metavar="URL", help=f"control plane; the token comes from the file in {_TOKEN}")
+    group.add_argument("--data", type=Path, metavar="DIR", help="data directory of serve, on the same machine")
+
+
+def target_of(options: argparse.Namespace, environment: Mapping[str, str]) -> Target:
+    """Find out whom to ask.
+
+    Raises:
+        Broken: when the data directory holds no credential, or the variable names no file.
+    """
+    if options.data is not None:
+        credential = OperatorCredential.load(options.data)
+        return Target(credential.address, credential, None)
+    return Target(options.server.rstrip("/"), None, secret_file(environment, _TOKEN))
+
+
+class Client:
+    """One conversation with the API."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._http = httpx.Client(base_url=target.server, timeout=TIMEOUT, trust_env=False, follow_redirects=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def get(self, path: str, **query: Any) -> Any:  # noqa: ANN401 - JSON
+        """Return the JSON of a GET."""
+        return self._ask("GET", path, params={name: value for name, value in query.items() if value is not None})
+
+    def post(self, path: str, body: Mapping[str, Any]) -> Any:  # noqa: ANN401 - JSON
+        """Return the JSON that a POST was answered with."""
+        return self._ask("POST", path, json=dict(body))
+
+    def _ask(self, method: str, path: str, **options: Any) -> Any:  # noqa: ANN401 - JSON
+        try:
+            answer = self._http.request(method, f"/api/v1{path}", headers=self._target.headers(), **options)
+        except httpx.InvalidURL as error:
+            raise Broken(f"{self._target.server} is no URL: {error}.") from None
+        except httpx.HTTPError as error:
+            text = f"the control plane at {self._target.server} does not answer: {error}."
+            raise Transient(text, hint="Is serve running?") from None
+        if answer.is_success:
+            return answer.json()
+        raise _refused(answer)
+
+
+def _refused(answer: httpx.Response) -> Refused:
+    try:
+        problem = answer.json()
+        text, hint = str(problem.get("detail") or problem["title"]), str(problem.get("hint", ""))
+        code = str(problem.get("type", "")).rpartition("/")[2]
+    except (ValueError, KeyError, AttributeError, TypeError):
+        text, hint, code = f"the control plane answers {answer.status_code} {answer.reason_phrase}.", "", "unknown"
+    if answer.status_code == httpx.codes.UNAUTHORIZED and not hint:
+        hint = f"Use --data on its machine, or put a token into the file that {_TOKEN} names."
+    return Refused(text, status=answer.status_code, code=code, hint=hint)

@@ -1,0 +1,124 @@
+"""A plan as text for a terminal, as Markdown for a pull request, and as JSON for a program."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Final, Literal
+
+from schemas.plan import AgentChange, ObjectChange, Plan, TrafficChange
+
+Style = Literal["text", "markdown", "json"]
+_SIGNS: Final = {"create": "+", "update": "~", "delete": "-", "added": "+", "changed": "~", "removed": "-"}
+_COLOURS: Final = {"+": "\x1b[32m", "~": "\x1b[33m", "-": "\x1b[31m"}
+_RESET: Final = "\x1b[0m"
+MARKDOWN_ROWS: Final = 200
+"""Rows of a table in Markdown; a comment on a pull request has room for about 65,000 characters."""
+
+
+def format_plan(plan: Plan, style: Style, *, colour: bool = False) -> str:
+    """Write the plan; ends with a line end."""
+    if style == "json":
+        return json.dumps(plan.model_dump(mode="json", by_alias=True), indent=2) + "\n"
+    lines = _markdown(plan) if style == "markdown" else _text(plan, colour=colour)
+    return "\n".join(lines) + "\n"
+
+
+def summary(plan: Plan) -> str:
+    """Say in one line how much changes."""
+    if plan.empty:
+        return "No change."
+    counts = {word: sum(change.action == word for change in plan.changes) for word in ("create", "update", "delete")}
+    parts = [f"{counts['create']} to create, {counts['update']} to update, {counts['delete']} to delete"]
+    parts.append(f"{len(plan.traffic)} host(s) and {len(plan.agents)} agent(s) affected")
+    return f"{'; '.join(parts)}."
+
+
+def _text(plan: Plan, *, colour: bool) -> Iterator[str]:
+    yield from _section("Objects", [_object_line(change) for change in plan.changes], colour=colour)
+    yield from _section("Traffic", [_traffic_line(change) for change in plan.traffic], colour=colour)
+    yield from _section("Agents", [line for change in plan.agents for line in _agent_lines(change)], colour=colour)
+    if plan.guard is not None:
+        yield f"Held: {plan.guard.message}. A person must approve {plan.checksum}."
+    if plan.problems:
+        yield f"{len(plan.problems)} problem(s): what they concern stays as it is; see cloudlunacy validate."
+    yield summary(plan)
+
+
+def _section(title: str, lines: Sequence[str], *, colour: bool) -> Iterator[str]:
+    if not lines:
+        return
+    yield f"{title}:"
+    for line in lines:
+        tone = _COLOURS.get(line[0], "") if colour else ""
+        yield f"  {tone}{line}{_RESET if tone else ''}"
+    yield ""
+
+
+def _object_line(change: ObjectChange) -> str:
+    fields = f"  ({', '.join(change.fields)})" if change.fields else ""
+    return f"{_SIGNS[change.action]} {change.kind} {_name(change)}{fields}"
+
+
+def _name(change: ObjectChange) -> str:
+    return f"{change.team}/{change.name}" if change.team else change.name
+
+
+def _traffic_line(change: TrafficChange) -> str:
+    match = f" {change.match}" if change.match else ""
+    way = f"{change.before} ⇒ {change.after}" if change.action == "changed" else change.after or change.before
+    return f"{_SIGNS[change.action]} {change.host}{match} ({change.entry_point}): {way}  [{', '.join(change.effects)}]"
+
+
+def _agent_lines(change: AgentChange) -> Iterator[str]:
+    for sign, items in (("+", change.added), ("~", change.changed), ("-", change.removed)):
+        for item in items:
+            yield f"{sign} {change.name}: {item}"
+
+
+def _markdown(plan: Plan) -> Iterator[str]:
+    yield "### CloudLunacy plan"
+    yield ""
+    yield summary(plan)
+    if plan.guard is not None:
+        yield ""
+        yield f"> **Held**: {_cell(plan.guard.message)}. After the merge a person must approve `{plan.checksum}`."
+    rows = [
+        f"| {_SIGNS[one.action]} | {one.host} {_cell(one.match)} | {_cell(one.before) or '–'} "
+        f"| {_cell(one.after) or '–'} | {', '.join(one.effects)} |"
+        for one in plan.traffic
+    ]
+    yield from _table("Traffic", "|  | host | before | after | effect |\n|---|---|---|---|---|", rows)
+    rows = [
+        f"| {_SIGNS[one.action]} | {one.kind} | `{one.path}` | {', '.join(f'`{field}`' for field in one.fields)} |"
+        for one in plan.changes
+    ]
+    yield from _table("Objects", "|  | kind | file | fields |\n|---|---|---|---|", rows)
+    rows = [f"| {line[0]} | {_cell(line[2:])} |" for one in plan.agents for line in _agent_lines(one)]
+    yield from _table("Agents", "|  | item |\n|---|---|", rows)
+    rows = [
+        f"| `{one.file}:{one.line}` | {one.code} | {_cell(one.message)} {_cell(one.hint)} |" for one in plan.problems
+    ]
+    yield from _table("Problems", "| where | code | what |\n|---|---|---|", rows)
+
+
+def _table(title: str, head: str, rows: Sequence[str]) -> Iterator[str]:
+    if not rows:
+        return
+    yield ""
+    yield f"<details open><summary>{title} ({len(rows)})</summary>"
+    yield ""
+    yield head
+    yield from rows[:MARKDOWN_ROWS]
+    if len(rows) > MARKDOWN_ROWS:
+        yield ""
+        yield f"… and {len(rows) - MARKDOWN_ROWS} more"
+    yield ""
+    yield "</details>"
+
+
+def _cell(text: str) -> str:
+    """Keep text of the repository from becoming Markdown or HTML of its own."""
+    for mark in "\\`*_[]<>|":
+        text = text.replace(mark, f"\\{mark}")
+    return text.replace("\n", " ")

@@ -1,0 +1,93 @@
+"""``cloudlunacy serve``: the control plane."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+from pathlib import Path
+
+from reconciler.app import serve
+from reconciler.errors import Broken
+from reconciler.observability import logs
+from reconciler.settings import ENVIRONMENT, FrontSettings, Settings, git_settings, secret_file
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    variables = "\n".join(f"  {name}\n      {text}" for name, text in ENVIRONMENT.items())
+    parser = subparsers.add_parser(
+        "serve",
+        help="run the control plane",
+        description="Follow a branch of a state repo and bring it into service.",
+        epilog=f"environment:\n{variables}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--repo", required=True, metavar="URL", help="remote of the state repo: https, ssh or a path")
+    parser.add_argument("--branch", default="main", help="branch to follow (default: %(default)s)")
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="directory for all that must not be lost"
+    )
+    parser.add_argument("--listen", default="127.0.0.1:7300", metavar="HOST:PORT", help="default: %(default)s")
+    parser.add_argument("--public-url", default="", metavar="URL", help="address under which agents reach it")
+    parser.add_argument("--traefik-file", type=Path, action="append", default=[], metavar="PATH",
+                        help="file in the directory that Traefik watches; repeat it for each front")  # fmt: skip
+    parser.add_argument("--traefik-api", action="append", default=[], metavar="URL",
+                        help="API of the same Traefik, in the same order")  # fmt: skip
+    parser.add_argument("--poll", type=float, default=30.0, metavar="SECONDS", help="default: %(default)s")
+    parser.add_argument(
+        "--heartbeat", type=float, default=15.0, metavar="SECONDS", help="of agents (default: %(default)s)"
+    )
+    parser.add_argument("--push-burst", type=int, default=6, metavar="N",
+                        help="pushes at once; GitHub recommends 6 a minute (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--push-interval", type=float, default=10.0, metavar="SECONDS",
+                        help="time in which one more push becomes possible (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--log-format", choices=("auto", "json", "text"), default="auto")
+    parser.add_argument("--log-level", choices=("DEBUG", "INFO", "WARNING", "ERROR"), default="INFO")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until a signal ends it."""
+    logs.configure(level=options.log_level, format=options.log_format)
+    asyncio.run(serve(settings_of(options)))
+    return 0
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """Combine flags and environment.
+
+    Raises:
+        Broken: when they do not fit together.
+    """
+    if len(options.traefik_file) != len(options.traefik_api):
+        raise Broken(
+            "each --traefik-file needs its --traefik-api.",
+            hint="The control plane asks Traefik what it really loaded; without it nothing could be promised.",
+        )
+    if options.poll <= 0 or options.push_interval <= 0 or options.push_burst < 1 or options.heartbeat <= 0:
+        raise Broken("times and numbers must be greater than 0.")
+    host, port = _host_and_port(options.listen)
+    return Settings(
+        git=git_settings(options.repo, options.branch, os.environ),
+        data=options.data.absolute(),
+        host=host,
+        port=port,
+        fronts=tuple(
+            FrontSettings(file.absolute(), api)
+            for file, api in zip(options.traefik_file, options.traefik_api, strict=True)
+        ),
+        poll_seconds=options.poll,
+        public_url=options.public_url.rstrip("/"),
+        traefik_binary=os.environ.get("TRAEFIK_BIN", ""),
+        webhook_secret_file=secret_file(os.environ, "CLOUDLUNACY_WEBHOOK_SECRET_FILE"),
+        heartbeat_seconds=options.heartbeat,
+        push_burst=options.push_burst,
+        push_seconds=options.push_interval,
+    )
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise Broken(f'"{text}" is no HOST:PORT.', hint="Write it like 127.0.0.1:7300, or [::]:7300.")
+    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - whoever leaves the host out asks for all

@@ -1,0 +1,95 @@
+"""``cloudlunacy status``: where a revision stands, or the wait until it is live."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+
+from reconciler.commands.client import Client, add_target_options, target_of
+from reconciler.commands.output import say, say_json, tell, wants_colour
+from reconciler.commands.status_formats import format_status
+from reconciler.errors import Broken, Refused, Transient
+from schemas.status import FINAL_STATES, STAGES, RevisionStatus
+
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 2.0
+NOT_FOUND = 404
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser(
+        "status",
+        help="show where a revision stands",
+        description="Show the convergence record of a revision, by default of the newest one. With --wait: exit "
+        "code 0 once it is Converged, 1 when it is Held, Failed or not there in time.",
+    )
+    parser.add_argument("revision", nargs="?", metavar="REV", help="full or abbreviated to 7 digits (default: newest)")
+    add_target_options(parser)
+    parser.add_argument("--wait", action="store_true", help="wait until it is decided")
+    parser.add_argument("--timeout", type=float, default=300.0, metavar="S", help="seconds to wait (default: 300)")
+    parser.add_argument("--format", choices=("text", "json"), default="text")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the record."""
+    with Client(target_of(options, os.environ)) as client:
+        if options.wait:
+            status = wait(lambda: look(client, options.revision), options.timeout, show_progress=sys.stderr.isatty())
+        else:
+            status = look(client, options.revision)
+    if status is None:
+        what = f"revision {options.revision}" if options.revision else "any revision"
+        raise Broken(f"the control plane does not know {what}.", hint="Was it pushed to the branch that it follows?")
+    if options.format == "json":
+        say_json(status.model_dump(mode="json", by_alias=True))
+    else:
+        say(format_status(status, colour=wants_colour(sys.stdout)))
+    return 0 if status.state == "Converged" or not options.wait else 1
+
+
+def look(client: Client, revision: str | None) -> RevisionStatus | None:
+    """Ask once; None where the revision is not known (yet). A revision that was overtaken leads to the one after it."""
+    try:
+        answer = client.get(f"/revisions/{revision or 'newest'}")
+    except Refused as refused:
+        if refused.status == NOT_FOUND:
+            return None
+        raise
+    status = RevisionStatus.model_validate(answer)
+    if status.state == "Superseded" and status.superseded_by:
+        newer = look(client, status.superseded_by)
+        if newer is not None and newer.state == "Converged":
+            return status.model_copy(update={"state": "Converged", "message": f"as part of {newer.revision[:12]}"})
+    return status
+
+
+def wait(ask: Callable[[], RevisionStatus | None], timeout: float, *, show_progress: bool) -> RevisionStatus | None:
+    """Ask until the revision is decided or the time is over; returns the last answer."""
+    end, pause, shown = time.monotonic() + timeout, FIRST_PAUSE, ""
+    while True:
+        try:
+            status = ask()
+        except Transient:
+            if time.monotonic() >= end:
+                raise
+            status = None
+        if status is not None and status.state in FINAL_STATES:
+            return status
+        if show_progress and (line := _progress(status)) != shown:
+            shown = line
+            tell(line)
+        if time.monotonic() >= end:
+            return status
+        time.sleep(min(pause, max(0.0, end - time.monotonic())))
+        pause = min(LONGEST_PAUSE, pause * 1.3)
+
+
+def _progress(status: RevisionStatus | None) -> str:
+    if status is None:
+        return "waiting: not fetched yet"
+    reached = [stage for stage in STAGES if status.stages.get(stage)]
+    return f"{status.state}: {reached[-1] if reached else 'known'}; {status.message}"

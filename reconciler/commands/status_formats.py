@@ -1,0 +1,47 @@
+"""The convergence record of a revision as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Final
+
+from schemas.status import STAGES, RevisionStatus
+
+_COLOURS: Final = {"Converged": "\x1b[32m", "Held": "\x1b[33m", "Failed": "\x1b[31m", "Progressing": "\x1b[36m"}
+_RESET: Final = "\x1b[0m"
+
+
+def format_status(status: RevisionStatus, *, colour: bool = False) -> str:
+    """Write the record, one stage a line, with the time since the stage before."""
+    return "\n".join(_lines(status, colour=colour)) + "\n"
+
+
+def stage_line(stage: str, at: datetime, before: datetime | None) -> str:
+    """Write one stage: when it was reached, and how long after the one before."""
+    since = f"  +{(at - before).total_seconds() * 1000:.0f} ms" if before is not None else ""
+    return f"  {stage:<12} {at.strftime('%H:%M:%S.%f')}{since}"
+
+
+def _lines(status: RevisionStatus, *, colour: bool) -> Iterator[str]:
+    tone = _COLOURS.get(status.state, "") if colour else ""
+    generation = f"generation {status.generation}" if status.generation else "nothing published"
+    yield f"{status.revision[:12]}  {tone}{status.state}{_RESET if tone else ''}  {status.reason}  ({generation})"
+    if status.commit.subject:
+        yield f"  “{status.commit.subject}” by {status.commit.author}"
+    if status.message:
+        yield f"  {status.message}"
+    before = None
+    for stage in STAGES:
+        at = status.stages.get(stage)
+        if at is None:
+            yield f"  {stage:<12} –"
+            continue
+        yield stage_line(stage, at, before)
+        before = at
+    for name, agent in sorted(status.agents.items()):
+        when = agent.applied.strftime(" %H:%M:%S.%f") if agent.applied else ""
+        why = f": {agent.message or agent.reason}" if agent.message or agent.reason else ""
+        yield f"  agent {name:<20} {agent.state}{when}{why}"
+    for problem in status.quarantined:
+        yield f"  {problem}"

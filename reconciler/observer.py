@@ -1,0 +1,123 @@
+"""What agents say, taken note of: in convergence records at once, in the store once a second, in the timeline."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+from reconciler.observability.metrics import Metrics
+from reconciler.status import Tracker
+from reconciler.store.protocols import AgentObservation, Event, EventStore, ObservationStore
+from schemas.session import Heartbeat, Hello, Report
+from schemas.status import AgentProgress, AgentState
+
+Severity = Literal["info", "warning", "error"]
+SECONDS: Final = 1.0
+MAX_PENDING_EVENTS: Final = 10_000
+_STATES: Final[dict[str, AgentState]] = {
+    "applied": "applied",
+    "progressing": "progressing",
+    "failed": "failed",
+    "refused": "failed",
+}
+
+
+class AgentObserver:
+    """The hub calls it synchronously; ``run`` writes what was gathered."""
+
+    def __init__(self, tracker: Tracker, store: ObservationStore, events: EventStore, metrics: Metrics) -> None:
+        self._tracker = tracker
+        self._store = store
+        self._events = events
+        self._metrics = metrics
+        self._seen: dict[str, AgentObservation] = {}
+        self._dirty: set[str] = set()
+        self._waiting: list[Event] = []
+        self._connected: set[str] = set()
+
+    @property
+    def seen(self) -> Mapping[str, AgentObservation]:
+        """The last that was seen of each agent."""
+        return self._seen
+
+    async def load(self) -> None:
+        """Take over what was seen before a restart; nobody is connected then."""
+        self._seen = {one.name: replace(one, connected=False) for one in await self._store.observations()}
+
+    async def run(self) -> None:
+        """Write what was gathered, once a second, for ever."""
+        while True:
+            await asyncio.sleep(SECONDS)
+            await self.flush()
+
+    async def flush(self) -> None:
+        dirty, self._dirty = self._dirty, set()
+        if dirty:
+            await self._store.save_observations([self._seen[name] for name in dirty])
+        waiting, self._waiting = self._waiting, []
+        for event in waiting:
+            await self._events.append(event)
+        await self._tracker.flush()
+
+    # --- the hub's calls ----------------------------------------------------------------------------------------
+
+    def connected(self, name: str, hello: Hello, now: float) -> None:
+        """The agent is there; what it has applied already counts."""
+        self._connected.add(name)
+        self._note(
+            name,
+            now,
+            connected=True,
+            version=hello.version,
+            applied_generation=hello.applied_generation,
+            applied_digest=hello.applied_digest,
+        )
+        self._metrics.agents_connected(len(self._connected))
+        self._tell("AgentConnected", "info", name, f"connected with version {hello.version}", now)
+        self._tracker.agent_presence(name, connected=True)
+        if hello.applied_generation:
+            applied = AgentProgress(state="applied", applied=datetime.fromtimestamp(now, UTC))
+            self._tracker.agent_progress(name, hello.applied_generation, applied)
+
+    def disconnected(self, name: str, reason: str, now: float) -> None:
+        self._connected.discard(name)
+        self._note(name, now, connected=False)
+        self._metrics.agents_connected(len(self._connected))
+        self._tell("AgentDisconnected", "warning", name, reason, now)
+        self._tracker.agent_presence(name, connected=False)
+
+    def reported(self, name: str, report: Report, now: float) -> None:
+        applied = {"applied_generation": report.generation, "applied_digest": report.digest}
+        self._note(
+            name,
+            now,
+            outcome=report.outcome,
+            message=report.message,
+            items=[item.model_dump(mode="json", by_alias=True) for item in report.items],
+            **(applied if report.outcome == "applied" else {}),
+        )
+        moment = datetime.fromtimestamp(now, UTC) if report.outcome == "applied" else None
+        progress = AgentProgress(
+            state=_STATES[report.outcome], applied=moment, reason=report.reason, message=report.message
+        )
+        self._tracker.agent_progress(name, report.generation, progress)
+        if report.outcome in ("failed", "refused"):
+            self._tell("AgentFailed", "error", name, f"{report.reason}: {report.message}", now)
+
+    def heartbeat(self, name: str, heartbeat: Heartbeat, now: float) -> None:
+        self._note(name, now, connected=True, metrics=dict(heartbeat.metrics))
+
+    # ------------------------------------------------------------------------------------------------------------
+
+    def _note(self, name: str, now: float, **what: object) -> None:
+        known = self._seen.get(name) or AgentObservation(name, False, now, 0, None, "", "", "", (), {})
+        self._seen[name] = replace(known, last_seen=now, **what)  # type: ignore[arg-type]
+        self._dirty.add(name)
+
+    def _tell(self, kind: str, severity: Severity, name: str, message: str, now: float) -> None:
+        if len(self._waiting) < MAX_PENDING_EVENTS:
+            self._waiting.append(Event(now, kind, severity, f"agent/{name}", message, actor=f"agent:{name}"))
+            self._metrics.event(severity)

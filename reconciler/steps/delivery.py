@@ -1,0 +1,76 @@
+"""Hand each agent its document: only those whose document changed, newest wins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from reconciler.agents.documents import WantedDocument
+from reconciler.desired.items import AgentItems
+from reconciler.desired.state import State
+from reconciler.steps.passing import Pass, Published
+from schemas.agent import Agent
+from schemas.objects import ObjectKey
+from schemas.session import Item, digest_of_items
+
+
+class Documents(Protocol):
+    """What delivery needs of :class:`reconciler.agents.hub.Hub`."""
+
+    @property
+    def connected(self) -> frozenset[str]: ...
+    async def publish(self, documents: Mapping[str, WantedDocument]) -> frozenset[str]: ...
+    def revoke(self, names: Iterable[str]) -> None: ...
+
+
+class Directory(Protocol):
+    """Who may connect: :class:`reconciler.agents.directory.AgentDirectory`."""
+
+    def update(self, agents: Mapping[str, Agent]) -> frozenset[str]:
+        """Take over the agents of the published state; return those that may not connect any more."""
+        ...
+
+
+class Delivery:
+    def __init__(self, hub: Documents, directory: Directory) -> None:
+        self._hub = hub
+        self._directory = directory
+
+    @property
+    def connected(self) -> frozenset[str]:
+        """Agents that are there."""
+        return self._hub.connected
+
+    def assign(self, this: Pass) -> None:
+        """Work out whose document changes with this generation. Called when the generation's number is known."""
+        assert this.plan is not None
+        items = AgentItems(this.state)
+        agents = dict(this.base.agents)
+        for name in (change.name for change in this.plan.agents):
+            if ObjectKey("Agent", "", name) not in this.state.served:
+                agents.pop(name, None)
+                continue
+            this.items = {**this.items, name: items.of(name)}
+            agents[name] = (this.generation, digest_of_items(this.items[name]))
+        this.agents = agents
+
+    async def push(self, published: Published, items: Mapping[str, tuple[Item, ...]]) -> dict[str, int]:
+        """Close what was revoked, then offer the changed documents. Returns agent → generation that it must apply."""
+        self._hub.revoke(self._directory.update(agents_in(published.state)))
+        documents = {
+            name: WantedDocument(generation, published.revision, digest, items[name])
+            for name, (generation, digest) in published.agents.items()
+            if name in items
+        }
+        await self._hub.publish(documents)
+        return {name: document.generation for name, document in documents.items()}
+
+    async def resume(self, published: Published) -> None:
+        """After a restart: let every agent of the published state connect, and have its document ready."""
+        items = AgentItems(published.state)
+        await self.push(published, {name: items.of(name) for name in published.agents})
+
+
+def agents_in(state: State) -> dict[str, Agent]:
+    """Return the agents that may connect: in service, and not merely kept because their file is broken or gone."""
+    return {key.name: one.object for key, one in state.served.items() if isinstance(one.object, Agent)}

@@ -1,0 +1,279 @@
+"""Everything between a plan and a front that serves it: render, preflight, publish, read back, repair.
+
+The order at the commit point: the publication goes to the store first, then each front's file is replaced. After a
+crash in between, the store knows what the files should hold, and :meth:`Fronts.repair` makes it so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from reconciler.desired.finding import Finding
+from reconciler.desired.render import Fragments, Renderer
+from reconciler.desired.routing import catch_all, compile_route, tls_entry_point
+from reconciler.desired.state import State
+from reconciler.desired.traefik_model import Certificate, TraefikObjects
+from reconciler.desired.view import OpenSecret, View
+from reconciler.errors import Rejected
+from reconciler.steps.keeping import Keeper
+from reconciler.steps.passing import Pass, Published
+from reconciler.traefik.api import ObjectFailure, TraefikAPI
+from reconciler.traefik.publish import FrontFile
+from reconciler.traefik.read_back import ReadBack, read_back
+from reconciler.traefik.static import entry_point_names
+from schemas.objects import FLEET_KEY, ObjectKey
+from schemas.route import Route
+
+PRESENCE_SECONDS = 0.05
+"""Deadline of a look whether a front has caught up; the next poll looks again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """One machine that runs Traefik."""
+
+    name: str
+    file: FrontFile
+    api: TraefikAPI
+
+
+class Preflight(Protocol):
+    """A throwaway Traefik: :class:`reconciler.traefik.preflight.Preflight`."""
+
+    unavailable_reason: str | None
+
+    async def prepare(self, entry_points: Collection[str] | None = None) -> None: ...
+    async def check(self, document: str) -> Sequence[ObjectFailure]: ...
+
+
+class PreflightRefused(Exception):
+    """The throwaway Traefik names objects of these routes as wrong."""
+
+    def __init__(self, objects: Mapping[ObjectKey, Finding]) -> None:
+        super().__init__(f"{len(objects)} object(s) refused")
+        self.objects = objects
+
+
+class NotLoaded(Exception):
+    """A front answers and does not serve what was published. ``reason`` is a CamelCase word."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Fronts:
+    """All fronts get the same file. ``read_back_seconds``: how long each may take to load it."""
+
+    def __init__(
+        self,
+        fronts: Sequence[Front],
+        renderer: Renderer,
+        preflight: Preflight,
+        keeper: Keeper,
+        open_sealed: OpenSecret,
+        *,
+        default_certificate: Certificate | None = None,
+        read_back_seconds: float = 20.0,
+    ) -> None:
+        self.fronts = tuple(fronts)
+        self._renderer = renderer
+        self._preflight = preflight
+        self._keeper = keeper
+        self._open_sealed = open_sealed
+        self._default_certificate = default_certificate
+        self._deadline = read_back_seconds
+
+    def __len__(self) -> int:
+        return len(self.fronts)
+
+    # --- before the commit point --------------------------------------------------------------------------------
+
+    async def render(self, this: Pass) -> None:
+        """Render the routes that changed; what did not change keeps its text."""
+        assert this.settled is not None
+        this.rendered = await asyncio.to_thread(
+            self._render, this.state, dict(this.base.rendered), this.settled.touched
+        )
+
+    def _render(
+        self, state: State, rendered: dict[ObjectKey, Fragments], touched: Iterable[ObjectKey]
+    ) -> dict[ObjectKey, Fragments]:
+        for key in touched:
+            rendered.pop(key, None)
+        missing = [key for key, one in state.served.items() if key not in rendered and isinstance(one.object, Route)]
+        view = View(state.objects, self._open_sealed)
+        for key in missing:
+            rendered[key] = self._renderer.fragments(_compiled(state, key, view))
+        return rendered
+
+    async def preflight(self, this: Pass) -> None:
+        """Let a throwaway Traefik load what changed.
+
+        Raises:
+            PreflightRefused: naming the routes at fault.
+            Rejected: when something else is wrong with the render.
+        """
+        assert this.settled is not None
+        fleet = this.state.fleet
+        changed = [key for key in this.settled.touched if key in this.rendered]
+        if fleet is None or not (changed or FLEET_KEY in this.settled.touched):
+            return
+        await self._preflight.prepare(entry_point_names(fleet))
+        if self._preflight.unavailable_reason:
+            return
+        document = await asyncio.to_thread(
+            self._document, this.state, {key: this.rendered[key] for key in changed}, 1, this.revision
+        )
+        failures = await self._preflight.check(document)
+        if not failures:
+            return
+        refused = _owners({key: this.rendered[key] for key in changed}, failures)
+        if not refused:
+            told = "; ".join(f"{one.section} {one.name}: {one.error}" for one in failures[:5])
+            raise Rejected(f"a throwaway Traefik does not take the render: {told}.", reason="PreflightFailed")
+        raise PreflightRefused(refused)
+
+    def _document(self, state: State, rendered: Mapping[ObjectKey, Fragments], generation: int, revision: str) -> str:
+        assert state.fleet is not None
+        points = {
+            point
+            for one in state.served.values()
+            if isinstance(one.object, Route) and (point := tls_entry_point(one.object)) is not None
+        }
+        common = catch_all(state.fleet, tls_entry_points=points, default_certificate=self._default_certificate)
+        fragments = [self._renderer.fragments(common), *(rendered[key] for key in sorted(rendered))]
+        return self._renderer.document(fragments, generation=generation, revision=revision)
+
+    # --- the commit point ---------------------------------------------------------------------------------------
+
+    async def next_generation(self) -> int:
+        return await self._keeper.next_generation()
+
+    async def publish(self, published: Published, now: float) -> None:
+        """Store the publication, then replace each front's file.
+
+        Raises:
+            Transient, Broken: when the store or a file cannot be written. Trying again is safe.
+        """
+        text = await asyncio.to_thread(
+            self._document, published.state, published.rendered, published.generation, published.revision
+        )
+        await self._keeper.save(published, now, text)
+        for front in self.fronts:
+            await asyncio.to_thread(front.file.publish, text)
+
+    async def remember(self, published: Published, now: float) -> None:
+        """Store that the publication stands for a newer revision, whose files are the same."""
+        await self._keeper.save(published, now, None)
+
+    async def confirm(self, published: Published) -> None:
+        await self._keeper.confirm(published.generation)
+
+    # --- after it -----------------------------------------------------------------------------------------------
+
+    async def adopt(self, published: Published, digest: str) -> None:
+        """After a restart: take the fronts' files as they lie there, and mend those that are not what was published.
+
+        ``digest`` is what they should have; without a publication nothing is touched.
+        """
+        for front in self.fronts:
+            await asyncio.to_thread(front.file.adopt)
+            if published.revision and front.file.digest != digest:
+                await self._write_again(front, published)
+
+    async def read_back(self, published: Published, overtaken: asyncio.Event) -> bool:
+        """Wait until every front serves the generation. False: a front's API does not answer.
+
+        ``overtaken`` ends the wait early: somebody says that there is something newer.
+
+        Raises:
+            NotLoaded: when a front answers and does not serve it, or has objects disabled.
+        """
+        waiting = [
+            asyncio.ensure_future(self._read(front, published.generation, self._deadline)) for front in self.fronts
+        ]
+        if not waiting:
+            return True
+        results = asyncio.ensure_future(_all(waiting))
+        woken = asyncio.ensure_future(overtaken.wait())
+        try:
+            await asyncio.wait({results, woken}, return_when=asyncio.FIRST_COMPLETED)
+            return results.done() and _judge(results.result())
+        finally:
+            for future in (results, woken, *waiting):
+                future.cancel()
+
+    async def is_loaded(self, published: Published) -> bool:
+        """Look once whether every front serves the generation by now."""
+        results = [await self._read(front, published.generation, PRESENCE_SECONDS) for front in self.fronts]
+        return all(one.loaded and not one.failures for _, one in results)
+
+    async def _read(self, front: Front, generation: int, deadline: float) -> tuple[Front, ReadBack]:
+        return front, await read_back(front.api, generation, deadline)
+
+    async def repair(self, published: Published) -> bool:
+        """Write again what somebody changed or removed. True when there was something to mend."""
+        mended = False
+        for front in self.fronts:
+            if await asyncio.to_thread(front.file.drifted) is None:
+                continue
+            await self._write_again(front, published)
+            mended = True
+        return mended
+
+    async def _write_again(self, front: Front, published: Published) -> None:
+        text = await asyncio.to_thread(
+            self._document, published.state, self._complete(published), published.generation, published.revision
+        )
+        await asyncio.to_thread(front.file.publish, text)
+
+    def _complete(self, published: Published) -> Mapping[ObjectKey, Fragments]:
+        """Return the fragments of everything in service; after a restart some are rendered only now."""
+        return self._render(published.state, dict(published.rendered), ())
+
+
+async def _all(waiting: Sequence[asyncio.Future[tuple[Front, ReadBack]]]) -> list[tuple[Front, ReadBack]]:
+    return list(await asyncio.gather(*waiting))
+
+
+def _judge(results: Sequence[tuple[Front, ReadBack]]) -> bool:
+    reached = True
+    for front, one in results:
+        if one.failures:
+            told = "; ".join(f"{failure.section} {failure.name}: {failure.error}" for failure in one.failures[:5])
+            raise NotLoaded(f'front "{front.name}" disabled objects: {told}', "ObjectsDisabled")
+        if not one.loaded and not one.reachable:
+            reached = False
+        elif not one.loaded:
+            raise NotLoaded(f'front "{front.name}": {one.reason}', "Late")
+    return reached
+
+
+def _compiled(state: State, key: ObjectKey, view: View) -> TraefikObjects:
+    """Return what a route became. After a restart that is worked out again."""
+    if key in state.compiled:
+        return state.compiled[key]
+    found = state.served[key].object
+    assert isinstance(found, Route)
+    return compile_route(key, found, view)
+
+
+def _owners(rendered: Mapping[ObjectKey, Fragments], failures: Iterable[ObjectFailure]) -> dict[ObjectKey, Finding]:
+    """Find the routes whose objects Traefik named."""
+    owner = {
+        (str(section), name): key
+        for key, fragments in rendered.items()
+        for section, names in fragments.sections.items()
+        for name in names
+    }
+    found: dict[ObjectKey, Finding] = {}
+    for failure in failures:
+        key = owner.get((failure.section, failure.name))
+        if key is not None:
+            text = f"Traefik refuses what this route becomes ({failure.section} {failure.name}): {failure.error}"
+            found[key] = Finding(key.path, "refused-by-traefik", text, "Report it: the checks should have said so.")
+    return found

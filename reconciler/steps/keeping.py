@@ -1,0 +1,149 @@
+"""What a restart goes on from: the publication in the store, and the state made again from it.
+
+The store keeps little: the revision, and for each quarantined file what is in service in its place. Everything else is
+read from git at that revision, through the parse cache.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from reconciler.desired.finding import Finding
+from reconciler.desired.parse import Parsed, parse_file
+from reconciler.desired.restore import KeptOut, restore
+from reconciler.desired.snapshot import changes_between
+from reconciler.desired.state import State
+from reconciler.desired.traefik_model import TraefikObject, TraefikObjects
+from reconciler.steps.passing import Published
+from reconciler.steps.reading import DocumentReader
+from reconciler.steps.source import Repository
+from reconciler.store.protocols import Publication, PublicationStore, Retained
+from schemas.objects import key_of_path
+
+
+class Keeper:
+    """Saves publications and makes :class:`Published` of them again."""
+
+    def __init__(self, store: PublicationStore, repository: Repository, reader: DocumentReader) -> None:
+        self._store = store
+        self._repository = repository
+        self._reader = reader
+        self._digest = ""
+
+    async def next_generation(self) -> int:
+        """Return a number that no publication had, even if the store was deleted in between."""
+        return await self._store.last_generation() + 1
+
+    async def save(self, published: Published, now: float, text: str | None) -> None:
+        """Make the publication durable. ``text``: what the fronts' files hold, None where that did not change."""
+        if text is not None:
+            self._digest = await asyncio.to_thread(digest_of_text, text)
+        await self._store.save_publication(
+            Publication(
+                generation=published.generation,
+                revision=published.revision,
+                published_at=now,
+                retained=_retained(published.state),
+                agents=dict(published.agents),
+                front_digest=self._digest,
+                confirmed=published.confirmed,
+            )
+        )
+
+    async def confirm(self, generation: int) -> None:
+        await self._store.confirm_publication(generation)
+
+    async def load(self) -> tuple[Published, Published, str]:
+        """Return what was published last, what every front had confirmed last, and the digest of the fronts' files.
+
+        Raises:
+            Transient: when the revision is not here and the remote cannot be reached.
+        """
+        newest = await self._store.publication()
+        if newest is None:
+            return Published(), Published(), ""
+        self._digest = newest.front_digest
+        published = await self._published(newest)
+        confirmed = await self._store.confirmed_publication()
+        if newest.confirmed or confirmed is None:
+            return published, published if newest.confirmed else Published(), newest.front_digest
+        return published, await self._published(confirmed), newest.front_digest
+
+    async def _published(self, publication: Publication) -> Published:
+        await self._repository.fetch(publication.revision)
+        files = (await self._repository.snapshot(publication.revision)).files
+        retained = {one.path: one for one in publication.retained}
+        news = await self._reader.read(changes_between({}, files))
+        kept = await self._kept_out(retained, {one.path: one for one in news if isinstance(one, Parsed)})
+        good = [one for one in news if isinstance(one, Parsed) and one.path not in retained]
+        state = await asyncio.to_thread(restore, publication.revision, good, kept)
+        return Published(
+            publication.generation,
+            publication.revision,
+            state,
+            {},
+            dict(publication.agents or {}),
+            confirmed=publication.confirmed,
+        )
+
+    async def _kept_out(self, retained: Mapping[str, Retained], newest: Mapping[str, Parsed]) -> list[KeptOut]:
+        contents = await self._reader.contents([one.last_good for one in retained.values() if one.last_good])
+        kept = []
+        for path, one in retained.items():
+            content = contents.get(one.last_good)
+            kept.append(
+                KeptOut(
+                    path,
+                    one.blob,
+                    newest.get(path),
+                    tuple(_finding(finding) for finding in one.findings),
+                    parse_file(path, one.last_good, content) if content is not None and key_of_path(path) else None,
+                    _compiled(one.compiled),
+                )
+            )
+        return kept
+
+
+def _retained(state: State) -> list[Retained]:
+    kept = []
+    for path in state.quarantined:
+        key = key_of_path(path)
+        served = state.served.get(key) if key is not None else None
+        compiled = state.compiled.get(key) if key is not None and served is not None else None
+        kept.append(
+            Retained(
+                path=path,
+                blob=state.blobs.get(path, ""),
+                last_good=served.blob if served is not None else "",
+                findings=[asdict(finding) for finding in state.findings[path]],
+                compiled=None if compiled is None else [list(one) for one in compiled],
+            )
+        )
+    return kept
+
+
+def _finding(stored: Mapping[str, Any]) -> Finding:
+    position = stored.get("position")
+    return Finding(
+        path=stored["path"],
+        code=stored["code"],
+        message=stored["message"],
+        hint=stored["hint"],
+        field=tuple(stored["field"]),
+        severity=stored["severity"],
+        at_key=stored["at_key"],
+        position=None if position is None else (position[0], position[1]),
+    )
+
+
+def _compiled(stored: Sequence[Any] | None) -> TraefikObjects | None:
+    return None if stored is None else tuple(TraefikObject(*one) for one in stored)
+
+
+def digest_of_text(text: str) -> str:
+    """Return the SHA-256 of a front's file, in hex."""
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,137 @@
+"""From changed files to what became of them: the cache first, then one read of git, then the parser.
+
+Parsing happens in this process, because a process for each file would cost a thousand times more. Should a file ever
+kill the parser, the marker left behind names the suspects at the next start; each of them is then tried in a process
+of its own, and the one that kills that too is reported and never parsed here again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+from reconciler.desired.finding import Finding
+from reconciler.desired.parse import Parsed, examine_path, is_object_path, parse_file
+from reconciler.desired.settle import FileNews, Gone, Unusable
+from reconciler.desired.snapshot import Change
+from reconciler.desired.yaml_reader import MAX_BYTES
+from reconciler.git.mirror import TooLarge
+from schemas.objects import ADAPTERS, key_of_path
+
+WHOLE_TREE: Final = 1000
+"""From this many files on, the cache is read as a whole instead of by key."""
+SUSPECT_SECONDS: Final = 20.0
+
+Pair = tuple[str, str]
+"""(path, blob)"""
+
+
+class Blobs(Protocol):
+    """Where contents come from: :class:`reconciler.git.mirror.Mirror`."""
+
+    async def read(self, blobs: Sequence[str], *, max_bytes: int = ...) -> dict[str, bytes | TooLarge]: ...
+
+
+class Cache(Protocol):
+    """What was parsed before: :class:`reconciler.store.blobs.BlobCache`. Blocking."""
+
+    def load_tree(self) -> list[tuple[str, str, bytes]]: ...
+    def lookup(self, pairs: Sequence[Pair]) -> dict[Pair, bytes]: ...
+    def store(self, rows: Sequence[tuple[str, str, bytes]]) -> None: ...
+
+
+class DocumentReader:
+    """``marker`` is a file in the data directory that exists only while files are being parsed."""
+
+    def __init__(self, blobs: Blobs, cache: Cache, marker: Path) -> None:
+        self._blobs = blobs
+        self._cache = cache
+        self._marker = marker
+        self._suspects = _suspects(marker)
+
+    async def read(self, changes: Sequence[Change]) -> list[FileNews]:
+        """Say what became of each changed file that the reconciler looks at."""
+        news: list[FileNews] = []
+        wanted: list[Pair] = []
+        for change in changes:
+            if not is_object_path(change.path):
+                continue
+            if change.file is None:
+                news.append(Gone(change.path))
+            elif (finding := examine_path(change.path, change.file)) is not None:
+                news.append(Unusable(change.path, change.file.blob, finding))
+            elif key_of_path(change.path) is not None:
+                wanted.append((change.path, change.file.blob))
+            else:
+                news.append(Gone(change.path))
+        known = await asyncio.to_thread(self._known, wanted)
+        news += known.values()
+        news += await self._parse([pair for pair in wanted if pair not in known])
+        return news
+
+    async def contents(self, blobs: Sequence[str]) -> Mapping[str, bytes]:
+        """Return the contents of blobs, without those that are too large to be read."""
+        read = await self._blobs.read(list(dict.fromkeys(blobs)), max_bytes=MAX_BYTES)
+        return {blob: content for blob, content in read.items() if isinstance(content, bytes)}
+
+    def _known(self, wanted: Sequence[Pair]) -> dict[Pair, Parsed]:
+        if len(wanted) < WHOLE_TREE:
+            documents = self._cache.lookup(wanted) if wanted else {}
+        else:
+            documents = {(path, blob): document for path, blob, document in self._cache.load_tree()}
+            rest = [pair for pair in wanted if pair not in documents]
+            documents |= self._cache.lookup(rest) if rest else {}
+        found = ((pair, documents.get(pair)) for pair in wanted)
+        return {pair: _from_cache(*pair, document) for pair, document in found if document is not None}
+
+    async def _parse(self, wanted: Sequence[Pair]) -> list[FileNews]:
+        if not wanted:
+            return []
+        contents = await self._blobs.read([blob for _, blob in wanted], max_bytes=MAX_BYTES)
+        return await asyncio.to_thread(self._parse_all, wanted, contents)
+
+    def _parse_all(self, wanted: Sequence[Pair], contents: Mapping[str, bytes | TooLarge]) -> list[FileNews]:
+        news: list[FileNews] = []
+        safe: list[Pair] = []
+        for path, blob in wanted:
+            content = contents[blob]
+            if blob in self._suspects and isinstance(content, bytes) and _kills_the_parser(path, content):
+                text = "reading this file ended the parser; it is not read again in this form"
+                news.append(Unusable(path, blob, Finding(path, "poison", text, "Write it differently.")))
+            else:
+                safe.append((path, blob))
+        self._marker.write_text(json.dumps([blob for _, blob in safe]), encoding="utf-8")
+        parsed = [parse_file(path, blob, _content(contents[blob])) for path, blob in safe]
+        self._marker.unlink(missing_ok=True)
+        self._cache.store([(one.path, one.blob, one.document) for one in parsed if one.object is not None])
+        return [*news, *parsed]
+
+
+def _content(content: bytes | TooLarge) -> bytes | None:
+    return content if isinstance(content, bytes) else None
+
+
+def _from_cache(path: str, blob: str, document: bytes) -> Parsed:
+    key = key_of_path(path)
+    assert key is not None
+    return Parsed(path, blob, key, ADAPTERS[key.kind].validate_json(document), document)
+
+
+def _suspects(marker: Path) -> frozenset[str]:
+    try:
+        return frozenset(json.loads(marker.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return frozenset()
+
+
+def _kills_the_parser(path: str, content: bytes) -> bool:
+    command = [sys.executable, "-m", "reconciler.steps.try_parse", path]
+    try:
+        return subprocess.run(command, input=content, timeout=SUSPECT_SECONDS, check=False).returncode != 0
+    except subprocess.TimeoutExpired:
+        return True

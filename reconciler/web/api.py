@@ -1,0 +1,343 @@
+"""The API for people and programs: where everything stands, and approvals. Shapes in ``schemas.api``."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable
+from datetime import UTC, datetime
+from typing import Final, Protocol, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from reconciler.errors import Refused
+from reconciler.pki.authenticator import Authenticator, Identity, Scope
+from reconciler.status import Tracker
+from reconciler.steps.passing import Published
+from reconciler.store.protocols import AgentObservation, Approval, ApprovalStore, Event, EventStore
+from reconciler.web.endpoint import Endpoint
+from reconciler.web.problem import invalid
+from schemas.agent import Agent
+from schemas.api import (
+    Accepted,
+    AgentList,
+    AgentStatus,
+    ApprovalAnswer,
+    ApprovalRequest,
+    EventList,
+    EventView,
+    FleetStatus,
+    FrontStatus,
+    ObjectList,
+    ObjectSummary,
+    PublishedObject,
+    PublishedState,
+    RevisionList,
+)
+from schemas.objects import key_of_path
+from schemas.plan import Plan
+from schemas.problem import Problem
+from schemas.session import ItemResult
+from schemas.status import RevisionStatus
+
+PAGE: Final = 100
+LARGEST_PAGE: Final = 1000
+KEEP_ALIVE_SECONDS: Final = 15.0
+_REVISION: Final = re.compile(r"^[0-9a-f]{7,64}$")
+M = TypeVar("M", bound=BaseModel)
+
+
+class Control(Protocol):
+    """What the API needs of the running control plane: :class:`reconciler.app.ControlPlane`."""
+
+    @property
+    def published(self) -> Published: ...
+    @property
+    def ready(self) -> bool: ...
+    def problems(self) -> tuple[Problem, ...]: ...
+    def observations(self) -> dict[str, AgentObservation]: ...
+    def connected(self) -> frozenset[str]: ...
+    async def fronts(self) -> tuple[FrontStatus, ...]: ...
+    async def superseding(self, revision: str) -> str | None:
+        """Return the known revision that a never considered commit is part of, None where there is none."""
+        ...
+
+    async def plan(self, revision: str) -> Plan | None: ...
+    def wake(self) -> None: ...
+    def reconsider(self) -> None: ...
+
+
+class Api:
+    """The endpoints; ``endpoints()`` is the table."""
+
+    def __init__(
+        self,
+        *,
+        control: Control,
+        tracker: Tracker,
+        approvals: ApprovalStore,
+        events: EventStore,
+        authenticator: Authenticator,
+        clock: Callable[[], float],
+    ) -> None:
+        self._control = control
+        self._tracker = tracker
+        self._approvals = approvals
+        self._events = events
+        self._authenticator = authenticator
+        self._clock = clock
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        paging = {"limit": f"at most {LARGEST_PAGE}", "after": "what `next` of the former page said"}
+        return (
+            Endpoint("GET", "/api/v1/status", "What is published", self.fleet, "read", response=FleetStatus),
+            Endpoint("GET", "/api/v1/revisions", "Convergence records, newest first", self.revisions, "read",
+                     response=RevisionList, query={"limit": f"at most {LARGEST_PAGE}"}),
+            Endpoint("GET", "/api/v1/revisions/{revision}", "Convergence record of a revision, or of the `newest`",
+                     self.revision, "read", response=RevisionStatus),
+            Endpoint("GET", "/api/v1/revisions/{revision}/plan", "Plan of a revision", self.plan, "read",
+                     response=Plan),
+            Endpoint("GET", "/api/v1/objects", "Objects with their state", self.objects, "read",
+                     response=ObjectList, query=paging),
+            Endpoint("GET", "/api/v1/state", "Every object in service", self.state, "read", response=PublishedState),
+            Endpoint("GET", "/api/v1/agents", "Agents with what they report", self.agents, "read",
+                     response=AgentList, query=paging),
+            Endpoint("GET", "/api/v1/events", "Timeline", self.events, "read", response=EventList,
+                     query={"after": "id of the last event seen", "limit": f"at most {LARGEST_PAGE}",
+                            "subject": "only these"}),
+            Endpoint("GET", "/api/v1/stream", "Changes of records as server-sent events", self.stream, "read"),
+            Endpoint("POST", "/api/v1/approvals", "Approve a held plan by its checksum", self.approve, "admin",
+                     request=ApprovalRequest, response=ApprovalAnswer, status=201),
+            Endpoint("POST", "/api/v1/reconcile", "Look at the remote now", self.reconcile, "admin",
+                     response=Accepted, status=202),
+        )  # fmt: skip
+
+    # --- what is published --------------------------------------------------------------------------------------
+
+    async def fleet(self, request: Request) -> Response:
+        self._caller(request, "read")
+        published, newest = self._control.published, await self._tracker.statuses(limit=1)
+        kinds = Counter(key.kind for key in published.state.served)
+        return _answer(
+            FleetStatus(
+                generation=published.generation,
+                revision=published.revision,
+                published_objects=dict(kinds),
+                quarantined=self._control.problems(),
+                agents_connected=len(self._control.connected()),
+                agents_total=kinds["Agent"],
+                fronts=await self._control.fronts(),
+                newest=newest[0] if newest else None,
+            )
+        )
+
+    async def objects(self, request: Request) -> Response:
+        self._caller(request, "read")
+        state = self._control.published.state
+        problems: dict[str, list[Problem]] = {}
+        for problem in self._control.problems():
+            problems.setdefault(problem.file, []).append(problem)
+        paths = {key.path: key for key in state.served}
+        page, following = _page(request, {*paths, *problems})
+        found = []
+        for path in page:
+            key = paths.get(path) or key_of_path(path)
+            served = state.served.get(key) if key is not None else None
+            name = "LastGood" if served and served.retained else "InService" if served else "Quarantined"
+            found.append(
+                ObjectSummary.model_validate(
+                    {
+                        "kind": key.kind if key else "",
+                        "team": key.team if key else "",
+                        "name": key.name if key else path,
+                        "path": path,
+                        "blob": served.blob if served else "",
+                        "state": name,
+                        "problems": tuple(problems.get(path, ())),
+                    }
+                )
+            )
+        return _answer(ObjectList(objects=tuple(found), next=following))
+
+    async def state(self, request: Request) -> Response:
+        self._caller(request, "read")
+        published = self._control.published
+        objects = await asyncio.to_thread(_published_objects, published)
+        return _answer(PublishedState(generation=published.generation, revision=published.revision, objects=objects))
+
+    async def agents(self, request: Request) -> Response:
+        self._caller(request, "read")
+        published, seen, present = self._control.published, self._control.observations(), self._control.connected()
+        known = {one.object.metadata.name: one.object for one in published.state.served.values()
+                 if isinstance(one.object, Agent)}  # fmt: skip
+        page, following = _page(request, known)
+        found = tuple(_agent(known[name], published, seen.get(name), connected=name in present) for name in page)
+        return _answer(AgentList(agents=found, next=following))
+
+    # --- revisions ----------------------------------------------------------------------------------------------
+
+    async def revisions(self, request: Request) -> Response:
+        self._caller(request, "read")
+        return _answer(RevisionList(revisions=tuple(await self._tracker.statuses(limit=_limit(request)))))
+
+    async def revision(self, request: Request) -> Response:
+        self._caller(request, "read")
+        return _answer(await self._status(request.path_params["revision"]))
+
+    async def plan(self, request: Request) -> Response:
+        self._caller(request, "read")
+        status = await self._status(request.path_params["revision"])
+        plan = await self._control.plan(status.revision)
+        if plan is None:
+            raise Refused("there is no plan of this revision.", status=404, code="unknown-plan")
+        return _answer(plan)
+
+    async def _status(self, name: str) -> RevisionStatus:
+        if name == "newest":
+            found = await self._tracker.statuses(limit=1)
+            status = found[0] if found else None
+        elif not _REVISION.match(name):
+            hint = "Give at least 7 digits of a commit, or newest."
+            raise Refused("this is no revision.", status=404, code="unknown-revision", hint=hint)
+        else:
+            status = await self._tracker.status(name)
+            if status is None and (newer := await self._control.superseding(name)) is not None:
+                status = await self._tracker.status(newer)
+        if status is None:
+            hint = "Was it pushed to the branch that the control plane follows?"
+            raise Refused("this revision was not looked at.", status=404, code="unknown-revision", hint=hint)
+        return status
+
+    async def stream(self, request: Request) -> Response:
+        self._caller(request, "read")
+        queue = self._tracker.listen()
+        if queue is None:
+            raise Refused("too many listen already.", status=503, code="busy", retry_after=10.0)
+        return StreamingResponse(
+            self._changes(queue), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
+        )
+
+    async def _changes(self, queue: asyncio.Queue[RevisionStatus]) -> AsyncIterator[str]:
+        try:
+            yield ": connected\n\n"
+            while True:
+                try:
+                    status = await asyncio.wait_for(queue.get(), KEEP_ALIVE_SECONDS)
+                    yield f"event: revision\ndata: {status.model_dump_json(by_alias=True)}\n\n"
+                except TimeoutError:
+                    yield ": still here\n\n"
+        finally:
+            self._tracker.unlisten(queue)
+
+    async def events(self, request: Request) -> Response:
+        self._caller(request, "read")
+        found = await self._events.events(
+            after=_number(request, "after", 0, 2**53),
+            limit=_limit(request),
+            subject=request.query_params.get("subject"),
+        )
+        return _answer(EventList(events=tuple(_event(one) for one in found)))
+
+    # --- what a person decides ----------------------------------------------------------------------------------
+
+    async def approve(self, request: Request) -> Response:
+        caller = self._caller(request, "admin")
+        try:
+            wanted = ApprovalRequest.model_validate_json(await request.body())
+        except ValidationError as error:
+            return invalid(error)
+        now = self._clock()
+        await self._approvals.approve(Approval(wanted.checksum, str(caller), now))
+        text = f"{caller} approved {wanted.checksum}"
+        await self._events.append(
+            Event(now, "PlanApproved", "info", f"plan/{wanted.checksum}", text, actor=str(caller))
+        )
+        self._control.reconsider()
+        return _answer(ApprovalAnswer(checksum=wanted.checksum, approved_by=str(caller)), 201)
+
+    async def reconcile(self, request: Request) -> Response:
+        self._caller(request, "admin")
+        self._control.wake()
+        return _answer(Accepted(accepted=True, message="the next look at the remote is now"), 202)
+
+    def _caller(self, request: Request, scope: Scope) -> Identity:
+        identity = self._authenticator.authenticate(request.method, str(request.url), request.headers, self._clock())
+        identity.require(scope)
+        return identity
+
+
+def _published_objects(published: Published) -> tuple[PublishedObject, ...]:
+    return tuple(
+        PublishedObject.model_construct(
+            path=key.path,
+            blob=one.blob,
+            document=one.object.model_dump(mode="json", by_alias=True, exclude_unset=True),
+        )
+        for key, one in sorted(published.state.served.items())
+    )
+
+
+def _agent(agent: Agent, published: Published, seen: AgentObservation | None, *, connected: bool) -> AgentStatus:
+    name = agent.metadata.name
+    wanted = published.agents.get(name, (0, ""))[0]
+    status = AgentStatus(
+        name=name,
+        state=agent.spec.state,
+        enrolled=agent.spec.identity is not None,
+        connected=connected,
+        wanted_generation=wanted,
+    )
+    if seen is None:
+        return status
+    return status.model_copy(
+        update={
+            "last_seen": datetime.fromtimestamp(seen.last_seen, UTC),
+            "version": seen.version,
+            "applied_generation": seen.applied_generation,
+            "outcome": seen.outcome,
+            "message": seen.message,
+            "items": tuple(ItemResult.model_validate(item) for item in seen.items),
+            "metrics": dict(seen.metrics),
+        }
+    )
+
+
+def _event(event: Event) -> EventView:
+    return EventView(
+        id=event.id,
+        time=datetime.fromtimestamp(event.time, UTC),
+        type=event.type,
+        severity=event.severity,
+        subject=event.subject,
+        message=event.message,
+        revision=event.revision,
+        actor=event.actor,
+    )
+
+
+def _page(request: Request, names: Iterable[str]) -> tuple[list[str], str]:
+    """Return one page of sorted names, and what to ask for the next one with."""
+    after, limit = request.query_params.get("after", ""), _limit(request)
+    rest = sorted(name for name in names if name > after)
+    return rest[:limit], rest[limit - 1] if len(rest) > limit else ""
+
+
+def _limit(request: Request) -> int:
+    return max(1, _number(request, "limit", PAGE, LARGEST_PAGE))
+
+
+def _number(request: Request, name: str, default: int, largest: int) -> int:
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdigit() or int(text[:20]) > largest:
+        raise Refused(f"{name} must be a whole number up to {largest}.", status=400, code="bad-query")
+    return int(text)
+
+
+def _answer(model: BaseModel, status: int = 200) -> Response:
+    headers = {"Cache-Control": "no-store"}
+    return Response(model.model_dump_json(by_alias=True), status, headers, "application/json")

@@ -1,0 +1,77 @@
+"""The ASGI application: every endpoint, behind the limits, with one way to say no."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.types import ASGIApp
+
+from reconciler.observability.metrics import Metrics
+from reconciler.web.agent_api import AgentApi
+from reconciler.web.agent_stream import AgentStream
+from reconciler.web.api import Api, Control
+from reconciler.web.endpoint import Endpoint, openapi
+from reconciler.web.limits import Limits
+from reconciler.web.problem import HANDLERS
+from reconciler.web.webhooks import MAX_BODY, WebhookEndpoint
+from schemas.api import Health
+
+STREAM_PATH: Final = "/api/v1/agents/stream"
+WEBHOOK_PATH: Final = "/webhooks/git"
+
+
+class Probes:
+    """``/healthz``: the process answers; ``/readyz``: it has looked at the remote; ``/metrics``: Prometheus."""
+
+    def __init__(self, control: Control, metrics: Metrics) -> None:
+        self._control = control
+        self._metrics = metrics
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        return (
+            Endpoint("GET", "/healthz", "The process answers", self.healthz, response=Health),
+            Endpoint("GET", "/readyz", "The remote was reached", self.readyz, response=Health),
+            Endpoint("GET", "/metrics", "Prometheus metrics", self.metrics),
+        )
+
+    async def healthz(self, _: Request) -> Response:
+        return JSONResponse({"status": "ok", "message": ""})
+
+    async def readyz(self, _: Request) -> Response:
+        if self._control.ready:
+            return JSONResponse({"status": "ok", "message": ""})
+        return JSONResponse({"status": "starting", "message": "the remote was not reached yet"}, 503)
+
+    async def metrics(self, _: Request) -> Response:
+        content, media_type = self._metrics.render()
+        return Response(content, media_type=media_type)
+
+
+def make_application(
+    *, api: Api, agents: AgentApi, stream: AgentStream, webhooks: WebhookEndpoint, probes: Probes, version: str
+) -> ASGIApp:
+    """Assemble the routes."""
+    table = (*api.endpoints(), *probes.endpoints())
+    document = openapi(table, version=version)
+
+    async def serve_openapi(_: Request) -> Response:
+        return JSONResponse(document)
+
+    routes: list[BaseRoute] = [
+        *_routes(table),
+        *agents.routes(),
+        Route(WEBHOOK_PATH, webhooks, methods=["POST"]),
+        Route("/openapi.json", serve_openapi, methods=["GET"]),
+        WebSocketRoute(STREAM_PATH, stream),
+    ]
+    handlers: dict[Any, Any] = dict(HANDLERS)
+    return Limits(Starlette(routes=routes, exception_handlers=handlers), bodies={WEBHOOK_PATH: MAX_BODY})
+
+
+def _routes(table: Sequence[Endpoint]) -> list[Route]:
+    return [Route(one.path, one.handler, methods=[one.method]) for one in table]

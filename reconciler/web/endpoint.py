@@ -1,0 +1,101 @@
+"""One table of endpoints, from which both the routes and the OpenAPI document are made, so that they agree."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+from starlette.requests import Request
+from starlette.responses import Response
+
+from reconciler.pki.authenticator import Scope
+
+Handler = Callable[[Request], Awaitable[Response]]
+PROBLEM: Final = {
+    "description": "RFC 9457 problem details",
+    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}},
+}
+_PROBLEM_SCHEMA: Final = {
+    "type": "object",
+    "required": ["type", "title", "status"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "hint": {"type": "string"},
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """``scope``: what the caller's credentials must include; None where nobody is asked, or the handler asks."""
+
+    method: str
+    path: str
+    summary: str
+    handler: Handler
+    scope: Scope | None = None
+    request: type[BaseModel] | None = None
+    response: type[BaseModel] | None = None
+    query: Mapping[str, str] | None = None
+    """Parameter → what it does."""
+    status: int = 200
+
+
+def openapi(endpoints: Sequence[Endpoint], *, version: str) -> dict[str, Any]:
+    """Return an OpenAPI 3.1 document (https://spec.openapis.org/oas/v3.1.1)."""
+    models = [model for one in endpoints for model in (one.request, one.response) if model is not None]
+    refs, definitions = models_json_schema(
+        [(model, "serialization") for model in dict.fromkeys(models)],
+        by_alias=True,
+        ref_template="#/components/schemas/{model}",
+    )
+    paths: dict[str, dict[str, Any]] = {}
+    for one in endpoints:
+        schema_of = {model: refs[model, "serialization"] for model in models}
+        paths.setdefault(one.path, {})[one.method.lower()] = _operation(one, schema_of)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "CloudLunacy", "version": version, "license": {"name": "Apache-2.0"}},
+        "paths": paths,
+        "components": {
+            "schemas": {**definitions.get("$defs", {}), "ProblemDetails": _PROBLEM_SCHEMA},
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+        },
+    }
+
+
+def _operation(one: Endpoint, schema_of: Mapping[type[BaseModel], Mapping[str, Any]]) -> dict[str, Any]:
+    answer: dict[str, Any] = {"description": "Success"}
+    if one.response is not None:
+        answer["content"] = {"application/json": {"schema": schema_of[one.response]}}
+    operation: dict[str, Any] = {
+        "summary": one.summary,
+        "operationId": one.handler.__name__,
+        "responses": {str(one.status): answer, "default": PROBLEM},
+        "parameters": [*_path_parameters(one.path), *_query_parameters(one.query or {})],
+    }
+    if one.request is not None:
+        operation["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": schema_of[one.request]}},
+        }
+    if one.scope is not None:
+        operation["security"] = [{"token": []}]
+    return operation
+
+
+def _path_parameters(path: str) -> list[dict[str, Any]]:
+    names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
+    return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
+
+
+def _query_parameters(query: Mapping[str, str]) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "in": "query", "description": text, "schema": {"type": "string"}} for name, text in query.items()
+    ]

@@ -1,0 +1,128 @@
+"""Shapes of the API's answers, besides those that have a module of their own."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from schemas.base import Model
+from schemas.problem import Problem
+from schemas.session import ItemResult
+from schemas.status import RevisionStatus
+
+
+class FrontStatus(Model):
+    """One front. ``drifted``: its file is not what was published."""
+
+    name: str
+    file: str
+    loaded_generation: int | None = None
+    """What its Traefik serves; None where the API does not answer."""
+    message: str = ""
+
+
+class FleetStatus(Model):
+    """What is published, and how it stands."""
+
+    generation: int
+    revision: str
+    published_objects: dict[str, int]
+    """Kind → objects in service."""
+    quarantined: tuple[Problem, ...] = ()
+    agents_connected: int
+    agents_total: int
+    fronts: tuple[FrontStatus, ...] = ()
+    newest: RevisionStatus | None = None
+    """The record of the newest revision that was looked at."""
+
+
+class RevisionList(Model):
+    revisions: tuple[RevisionStatus, ...]
+
+
+class ObjectSummary(Model):
+    kind: str
+    team: str = ""
+    name: str
+    path: str
+    blob: str
+    state: Literal["InService", "LastGood", "Quarantined"]
+    """LastGood: the newest version is quarantined, an older one is in service; Quarantined: nothing is."""
+    problems: tuple[Problem, ...] = ()
+
+
+class ObjectList(Model):
+    objects: tuple[ObjectSummary, ...]
+    next: str = ""
+    """Give it as ``after`` for the next page; empty on the last one."""
+
+
+class PublishedObject(Model):
+    path: str
+    blob: str
+    document: dict[str, Any]
+
+
+class PublishedState(Model):
+    """Every object in service, for plans that are made elsewhere. Secrets stay sealed."""
+
+    generation: int
+    revision: str
+    objects: tuple[PublishedObject, ...]
+
+
+class AgentStatus(Model):
+    name: str
+    state: Literal["active", "cordoned", "quarantined"]
+    enrolled: bool
+    connected: bool
+    last_seen: datetime | None = None
+    version: str = ""
+    wanted_generation: int = 0
+    applied_generation: int = 0
+    outcome: str = ""
+    message: str = ""
+    items: tuple[ItemResult, ...] = ()
+    metrics: dict[str, float] = {}
+
+
+class AgentList(Model):
+    agents: tuple[AgentStatus, ...]
+    next: str = ""
+
+
+class EventView(Model):
+    id: int
+    time: datetime
+    type: str
+    severity: Literal["info", "warning", "error"]
+    subject: str
+    message: str
+    revision: str = ""
+    actor: str = ""
+
+
+class EventList(Model):
+    events: tuple[EventView, ...]
+
+
+class ApprovalRequest(Model):
+    checksum: Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64}|rewrite:[0-9a-f]{40,64}\.\.[0-9a-f]{40,64})$")]
+    """Of the plan, or of the rewrite, as the status shows it."""
+
+
+class ApprovalAnswer(Model):
+    checksum: str
+    approved_by: str
+
+
+class Accepted(Model):
+    accepted: bool
+    message: str = ""
+
+
+class Health(Model):
+    status: Literal["ok", "starting"]
+    message: str = ""
