@@ -42,8 +42,7 @@ def parse_tree(output: bytes) -> Mapping[str, File]:
     try:
         for record in output.decode("utf-8", "surrogateescape").split("\0")[:-1]:
             entry, path = record.split("\t", 1)
-            mode, _, blob = entry.split(" ")
-            files[path] = File(mode, blob)
+            files[path] = File(entry[:6], entry[entry.rindex(" ") + 1 :])
     except ValueError:
         raise Unreadable("ls-tree printed a record of an unknown form") from None
     return files

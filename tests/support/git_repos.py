@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.support.parts import require
+from tests.support.waiting import wait_for
 
 EPOCH = 1_750_000_000
 
@@ -115,3 +116,8 @@ def processes_of(directory: Path) -> Sequence[int]:
         if any(variable.startswith(b"HOME=" + os.fsencode(directory)) for variable in variables):
             found.append(int(environment.parent.name))
     return found
+
+
+def wait_until_ended(directory: Path) -> None:
+    """Fail unless every process whose HOME lies in ``directory`` ends at once: the kernel takes a moment to kill."""
+    wait_for(lambda: not processes_of(directory), 3.0, what="the end of all git processes")

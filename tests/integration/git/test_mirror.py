@@ -14,7 +14,7 @@ from reconciler.desired.snapshot import Change, File
 from reconciler.errors import CloudLunacyError, Rejected, Transient
 from reconciler.git.mirror import GitLimits, Mirror, TooLarge
 from reconciler.git.remote import Remote
-from tests.support.git_repos import EPOCH, BareRepo, git, processes_of
+from tests.support.git_repos import EPOCH, BareRepo, git, wait_until_ended
 from tests.support.parts import require
 
 NOWHERE = "0123456789abcdef0123456789abcdef01234567"
@@ -233,7 +233,7 @@ def test_tree_bomb_is_refused(remote: BareRepo, tmp_path: Path) -> None:
         with pytest.raises(Rejected, match="more than fits") as caught:
             await mirror.snapshot(tip)
         assert caught.value.reason == "TooManyFiles"
-        assert not processes_of(tmp_path / "mirror")
+        wait_until_ended(tmp_path / "mirror")
 
     run(mirror, scenario)
 

@@ -11,7 +11,7 @@ import pytest
 from reconciler.errors import Rejected, Transient
 from reconciler.git.mirror import GitLimits, Mirror
 from reconciler.git.remote import Remote
-from tests.support.git_repos import BareRepo, processes_of
+from tests.support.git_repos import BareRepo, processes_of, wait_until_ended
 from tests.support.git_server import Behaviour, GitServer, git_server
 from tests.support.ssh_server import SshServer, ssh_server
 from tests.support.waiting import eventually
@@ -163,7 +163,7 @@ def test_remote_that_never_answers(tmp_path: Path, remote: BareRepo, server: Git
     mirror = open_mirror(tmp_path, Remote.parse(server.url_of(remote.path)), head_seconds=0.5)
     failure = asyncio.run(failure_of(mirror))
     assert failure.reason == "GitTimeout"
-    assert processes_of(tmp_path / "mirror") == []
+    wait_until_ended(tmp_path / "mirror")
 
 
 def test_slow_pack(tmp_path: Path, remote: BareRepo, server: GitServer) -> None:
@@ -172,7 +172,7 @@ def test_slow_pack(tmp_path: Path, remote: BareRepo, server: GitServer) -> None:
     mirror = open_mirror(tmp_path, Remote.parse(server.url_of(remote.path)), fetch_seconds=1)
     failure = asyncio.run(failure_of(mirror))
     assert failure.reason == "GitTimeout"
-    assert processes_of(tmp_path / "mirror") == []
+    wait_until_ended(tmp_path / "mirror")
     assert not list((tmp_path / "mirror").rglob("*pack_*"))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from reconciler.errors import Broken, Transient
 from reconciler.git.runner import Command, Finished, GitRunner
-from tests.support.git_repos import processes_of
+from tests.support.git_repos import processes_of, wait_until_ended
 from tests.support.waiting import eventually
 
 
@@ -60,14 +60,14 @@ def test_group_that_ignores_signals_is_ended(tmp_path: Path) -> None:
     with pytest.raises(Transient, match=r"did not end within 0\.3 s") as caught:
         run(tmp_path, shell(script, seconds=0.3))
     assert caught.value.reason == "GitTimeout"
-    assert processes_of(tmp_path) == []
+    wait_until_ended(tmp_path)
 
 
 def test_closed_streams_do_not_fool_the_time_out(tmp_path: Path) -> None:
     """A process that closes its output and stays is ended as well."""
     with pytest.raises(Transient):
         run(tmp_path, shell("exec >&- 2>&-; sleep 60", seconds=0.3))
-    assert processes_of(tmp_path) == []
+    wait_until_ended(tmp_path)
 
 
 def test_cancelled_call_leaves_no_process(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_cancelled_call_leaves_no_process(tmp_path: Path) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert processes_of(tmp_path) == []
+        wait_until_ended(tmp_path)
         runner.close()
 
     asyncio.run(scenario())
@@ -94,7 +94,7 @@ def test_endless_output_is_cut(tmp_path: Path) -> None:
     noisy = run(tmp_path, shell("yes no | head -c 3000000 >&2; echo done"))
     assert noisy.stdout == b"done\n"
     assert len(noisy.words) < 3000
-    assert processes_of(tmp_path) == []
+    wait_until_ended(tmp_path)
 
 
 def test_large_input_does_not_block(tmp_path: Path) -> None:
@@ -127,4 +127,4 @@ def test_failing_sink_ends_the_process(tmp_path: Path) -> None:
 
     with pytest.raises(KeyError):
         run(tmp_path, shell("yes", sink=sink))
-    assert processes_of(tmp_path) == []
+    wait_until_ended(tmp_path)

@@ -15,7 +15,7 @@ from reconciler.errors import Rejected, Transient
 from reconciler.git.mirror import GitLimits, Mirror
 from reconciler.git.remote import Remote
 from reconciler.git.write_back import WriteBack
-from tests.support.git_repos import BareRepo, git, processes_of
+from tests.support.git_repos import BareRepo, git, wait_until_ended
 from tests.support.git_server import git_server
 
 AGENTS = re.compile(r"agents/[a-z0-9-]+\.yaml")
@@ -355,7 +355,7 @@ def test_push_that_hangs_is_transient(tmp_path: Path, remote: BareRepo) -> None:
         pushed = await write_back(mirror).push([request("a")], branch="main")
         assert remote.log() == ["Enrol a", "Start"]
         assert pushed.outcomes["a"] == Committed(pushed.tip)
-        assert processes_of(tmp_path / "mirror") == []
+        wait_until_ended(tmp_path / "mirror")
 
     run(mirror, scenario)
 
