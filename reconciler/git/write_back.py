@@ -28,6 +28,7 @@ from reconciler.git.mirror import Mirror
 from reconciler.git.parsing import is_id, parse_push
 from reconciler.git.runner import Command
 
+CONTROL_PLANE: Final = Identity("CloudLunacy", "cloudlunacy@localhost")
 MAX_FILE_BYTES: Final = 1024 * 1024
 TRIES: Final = 8
 FIRST_PAUSE_SECONDS: Final = 0.05
@@ -77,7 +78,7 @@ class WriteBack:
         mirror: Mirror,
         *,
         allowed: re.Pattern[str],
-        committer: Identity = Identity("CloudLunacy", "cloudlunacy@localhost"),  # noqa: B008
+        committer: Identity = CONTROL_PLANE,
         tries: int = TRIES,
         jitter: Jitter = full_jitter,
     ) -> None:

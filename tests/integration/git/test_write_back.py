@@ -390,3 +390,18 @@ def test_damaged_mirror_is_repaired_while_writing(tmp_path: Path, remote: BareRe
         assert remote.log() == ["Enrol c", "Enrol b", "Enrol a", "Start"]
 
     run(mirror, scenario)
+
+
+def test_repository_with_sha256_ids(tmp_path: Path) -> None:
+    """A remote whose ids are SHA-256 is mirrored and written like any other."""
+    git("init", "--quiet", "--bare", "--initial-branch=main", "--object-format=sha256", tmp_path / "long.git")
+    remote = BareRepo(tmp_path / "long.git")
+    first = remote.commit({"agents/old.yaml": "old"}, message="Start")
+    mirror = open_mirror(tmp_path, remote.path)
+
+    async def scenario() -> None:
+        pushed = await write_back(mirror).push([request("a")], branch="main")
+        assert len(pushed.tip) == 64
+        assert [change.path for change in await mirror.changes(first, pushed.tip)] == ["agents/a.yaml"]
+
+    run(mirror, scenario)
