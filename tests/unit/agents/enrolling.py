@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import SecretStr
 
@@ -17,13 +18,14 @@ from reconciler.agents.enrolment import Enrolments, compose, recorder
 from reconciler.agents.enrolment_tokens import EnrolmentTokens
 from reconciler.agents.group_commit import GroupCommitter, Pusher, Timing
 from reconciler.agents.rates import Bucket
+from reconciler.errors import Refused
 from reconciler.pki.tokens import verify_enrolment_proof
 from schemas.enrolment import EnrolmentRequest
 from schemas.fleet import Fleet
 from schemas.jwk import JwkSet
 from tests.support.memory_remote import MemoryRemote
 from tests.support.memory_store import Disk, MemoryStore
-from tests.support.tokens import ISSUER, NOW, jwk, jws
+from tests.support.tokens import ISSUER, NOW, jwk, jws, new_key
 
 FAST = Timing(linger=0.001, linger_most=0.02, first_pause=0.001, longest_pause=0.01)
 
@@ -111,3 +113,26 @@ async def plane(
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+
+
+KEY, OTHER = new_key(), new_key()
+
+
+PEER = "192.0.2.7"
+
+
+def run(scenario: Callable[[Plane], Awaitable[object]], world: World | None = None, **options: Any) -> World:
+    world = world or World()
+
+    async def main() -> None:
+        async with plane(world, **options) as one:
+            await scenario(one)
+
+    asyncio.run(main())
+    return world
+
+
+async def refusal(call: Awaitable[object]) -> tuple[int, str]:
+    with pytest.raises(Refused) as caught:
+        await call
+    return caught.value.status, caught.value.code

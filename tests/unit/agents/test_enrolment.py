@@ -1,49 +1,25 @@
-"""Enrolment: one token, one key, and nothing acknowledged is lost."""
+"""Enrolment: one token, one key, and what an agent may say of itself."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from reconciler.agents.enrolment import check_policy
-from reconciler.agents.rates import Bucket
-from reconciler.errors import Refused, Rejected, Transient
+from reconciler.errors import Refused
 from schemas.agent import Agent
 from schemas.enrolment import Enrolment
-from tests.support.memory_store import Died
-from tests.support.tokens import NOW, jwk, new_key, thumbprint
-from tests.support.waiting import eventually
-from tests.unit.agents.enrolling import Plane, World, fleet, plane, request
-
-KEY, OTHER = new_key(), new_key()
-PEER = "192.0.2.7"
+from tests.support.tokens import NOW, jwk, thumbprint
+from tests.unit.agents.enrolling import KEY, OTHER, PEER, Plane, World, fleet, refusal, request, run
 
 
 def agent(thumbprint_of: str | None, state: str = "active") -> Agent:
     identity = {} if thumbprint_of is None else {"identity": {"thumbprint": thumbprint_of}}
     document = {"apiVersion": "cloudlunacy/v1", "kind": "Agent", "metadata": {"name": "vps-9"}}
     return Agent.model_validate({**document, "spec": {"address": "10.0.0.9", "state": state, **identity}})
-
-
-def run(scenario: Callable[[Plane], Awaitable[object]], world: World | None = None, **options: Any) -> World:
-    world = world or World()
-
-    async def main() -> None:
-        async with plane(world, **options) as one:
-            await scenario(one)
-
-    asyncio.run(main())
-    return world
-
-
-async def refusal(call: Awaitable[object]) -> tuple[int, str]:
-    with pytest.raises(Refused) as caught:
-        await call
-    return caught.value.status, caught.value.code
 
 
 def test_an_enrolment_is_a_commit() -> None:
@@ -260,45 +236,6 @@ def test_an_agent_may_not_say_everything_of_itself(
     assert (caught.value.status, caught.value.code) == expected
 
 
-def test_a_remote_that_is_away_means_accepted_and_later_committed() -> None:
-    """While pushing fails the answer is pending; once the remote is back the enrolment is there by itself."""
-    world = World(answer_seconds=0.02)
-    world.remote.failures = [Transient("away") for _ in range(30)]
-
-    async def scenario(one: Plane) -> None:
-        token = await one.token()
-        answer = await one.enrolments.enrol(request(KEY, token), peer=PEER)
-        assert (answer.state, answer.revision) == ("pending", None)
-        assert answer.status_url.endswith(f"/api/v1/agents/enrolments/{token.split('.')[0]}")
-        await eventually(lambda: world.remote.main)
-        proven: list[str] = []
-        await eventually(lambda: not one.committer.backlog)
-        status = await one.enrolments.status(token.split(".")[0], proven.append)
-        assert (status.state, proven) == ("committed", [thumbprint(KEY)])
-
-    run(scenario, world)
-
-
-def test_a_refusing_remote_keeps_everything() -> None:
-    """A push that the remote's rules refuse loses nothing, and one refused entry does not hold up the others."""
-    world = World(answer_seconds=0.01)
-    world.remote.refuse = lambda commit: (
-        Rejected("no", reason="PushRefused") if commit.path.endswith("/bad.yaml") else None
-    )
-
-    async def scenario(one: Plane) -> None:
-        names = ["bad", "one", "two"]
-        tokens = {name: await one.token(name) for name in names}
-        calls = (one.enrolments.enrol(request(KEY, tokens[name], name), peer=PEER) for name in names)
-        await asyncio.gather(*calls)
-        await eventually(lambda: len(world.remote.main) == 2)
-        assert one.committer.backlog == 1
-        world.remote.refuse = lambda _: None
-        await eventually(lambda: len(world.remote.main) == 3)
-
-    run(scenario, world)
-
-
 def test_in_mode_pull_request_the_branch_waits_for_a_person() -> None:
     """A branch of its own is pushed, the answer says proposed, and committed once the file is in service."""
     world = World(fleet=fleet(registration={"mode": "pull-request"}))
@@ -313,110 +250,6 @@ def test_in_mode_pull_request_the_branch_waits_for_a_person() -> None:
     run(scenario, world)
     assert list(world.remote.branches["enrol/vps-9"]) == ["agents/vps-9.yaml"]
     assert world.remote.main == {}
-
-
-def test_those_who_come_together_go_together() -> None:
-    """Fifty at once take a few pushes, each with its own commit."""
-
-    async def scenario(one: Plane) -> None:
-        tokens = [await one.token(f"a{number}") for number in range(50)]
-        calls = (one.enrolments.enrol(request(KEY, token, f"a{n}"), peer=PEER) for n, token in enumerate(tokens))
-        answers = await asyncio.gather(*calls)
-        assert {answer.state for answer in answers} == {"committed"}
-
-    world = run(scenario)
-    assert len(world.remote.log) == 50
-    assert len(world.remote.pushes) <= 5
-
-
-def test_pushes_keep_their_pace() -> None:
-    """With one push allowed at once, the second waits until the pace allows it, and takes everybody along."""
-    bucket = Bucket(1, 5)
-
-    async def scenario(one: Plane) -> None:
-        tokens = [await one.token(f"a{number}") for number in range(10)]
-        first = one.enrolments.enrol(request(KEY, tokens[0], "a0"), peer=PEER)
-        await first
-        calls = (one.enrolments.enrol(request(KEY, tokens[n], f"a{n}"), peer=PEER) for n in range(1, 10))
-        await asyncio.gather(*calls)
-
-    assert run(scenario, pace=bucket).remote.pushes == [1, 9]
-
-
-STEPS = ["token", "use_token", "put", "settle"]
-
-
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("step", STEPS)
-def test_a_crash_at_any_step_loses_nothing_and_burns_no_token(step: str, when: str) -> None:
-    """The process dies at a step; after the restart the agent's next try with its key is committed, exactly once."""
-    world = World(answer_seconds=1.0)
-    token: list[str] = []
-
-    async def dying(one: Plane) -> None:
-        token.append(await one.token())
-        getattr(one.store, f"die_{when}")(step)
-        call = asyncio.create_task(one.enrolments.enrol(request(KEY, token[0]), peer=PEER))
-        if step == "settle":
-            await eventually(lambda: world.remote.main)
-            call.cancel()
-        with pytest.raises((Died, asyncio.CancelledError)):
-            await call
-
-    with pytest.raises(Died) if step == "settle" else nullcontext():
-        run(dying, world)
-
-    async def again(one: Plane) -> None:
-        answer = await one.enrolments.enrol(request(KEY, token[0]), peer=PEER)
-        assert answer.state == "committed"
-        assert await refusal(one.enrolments.enrol(request(OTHER, token[0]), peer=PEER)) == (403, "token-spent")
-
-    run(again, world)
-    assert len(world.remote.log) == 1
-
-
-def test_an_accepted_entry_is_committed_after_a_restart_without_anybody_asking() -> None:
-    """Accepted, then the process ends before any push: the next process drains the outbox."""
-    world = World(answer_seconds=0.01)
-
-    async def accepted(one: Plane) -> None:
-        answer = await one.enrolments.enrol(request(KEY, await one.token()), peer=PEER)
-        assert answer.state == "pending"
-
-    async def drained(one: Plane) -> None:
-        await eventually(lambda: world.remote.main and not one.committer.backlog)
-
-    world.remote.failures = [Transient("away")] * 1000
-    run(accepted, world)
-    world.remote.failures = []
-    run(drained, world)
-    assert len(world.remote.log) == 1
-
-
-def test_right_after_the_start_nothing_is_said_about_entries() -> None:
-    """Until the outbox is read, requests are answered 503: a queued enrolment is never taken for an unknown one."""
-
-    async def scenario(one: Plane) -> None:
-        token = await one.token()
-        one.committer.resumed.clear()
-        assert await refusal(one.enrolments.enrol(request(KEY, token), peer=PEER)) == (503, "not-ready")
-        assert await refusal(one.enrolments.status(token.split(".")[0], lambda _: None)) == (503, "not-ready")
-
-    run(scenario)
-
-
-def test_a_push_whose_answer_is_lost_is_not_made_twice() -> None:
-    """The remote has it, the answer is lost: pushed again it is found there."""
-    world = World()
-    world.remote.lose_answers = [Transient("cut")]
-
-    async def scenario(one: Plane) -> None:
-        answer = await one.enrolments.enrol(request(KEY, await one.token()), peer=PEER)
-        assert answer.state == "committed"
-
-    run(scenario, world)
-    assert len(world.remote.log) == 1
-    assert world.disk.outcomes.popitem()[1][0] == "already-there"
 
 
 def test_the_secret_is_nowhere_but_in_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
