@@ -222,7 +222,8 @@ class Reconciler:
                     await self._desire.plan(this)
                 finally:
                     self._tracker.note(this.revision, plan=this.plan)
-            self._tracker.reach(this.revision, "planned")
+                    if this.plan is not None:
+                        self._tracker.reach(this.revision, "planned")
             await self._stage(this, "rendered", self._fronts.render)
             try:
                 await self._stage(this, "preflighted", self._fronts.preflight)
@@ -255,6 +256,7 @@ class Reconciler:
         else:
             self._tracker.wait(revision, "FrontNotReached", "a front's API does not answer; its file is written")
         await self._push(this)
+        log.info("published", generation=this.generation, agents=len(this.items), problems=len(this.problems))
         await self._tell("RevisionPublished", "info", f"generation {this.generation} is published")
 
     async def _push(self, this: Pass) -> None:

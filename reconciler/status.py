@@ -246,7 +246,8 @@ def to_store(record: Record, now: float) -> RevisionRecord:
         quarantined=record.quarantined,
         plan=record.plan.model_dump(mode="json", by_alias=True) if record.plan else None,
         commit=record.commit.model_dump(mode="json", by_alias=True) | {"supersededBy": record.superseded_by},
-        updated_at=now,
+        # the order of records is the order in which revisions came, not the one in which their agents followed
+        updated_at=record.stages.get("fetched", now),
     )
 
 
