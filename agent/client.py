@@ -95,6 +95,10 @@ class Credentials(Protocol):
         """
         ...
 
+    def forget(self) -> None:
+        """What the headers were made of was refused; do not use it again."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class ClientSettings:
@@ -244,6 +248,7 @@ class _Client:
         except CredentialsUnavailable as error:
             return _End(str(error), error.retry_after, unwanted=error.refused)
         except InvalidStatus as error:
+            self._credentials.forget()
             return _refused(error)
         except (OSError, WebSocketException) as error:
             return _End(f"the control plane cannot be reached: {type(error).__name__}: {error}")

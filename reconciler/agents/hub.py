@@ -1,8 +1,8 @@
 """All connected agents: who they are, what each should have, and when a connection has to end.
 
 What happens here, in order, for one agent: :meth:`Hub.admit` (before the WebSocket is accepted) → :meth:`Hub.serve`
-reads until the connection is over → whatever the session decides is carried out at once. :meth:`Hub.publish` and
-:meth:`Hub.revoke` reach in from the side; one timer ends silent sessions.
+reads until the connection is over → whatever the session decides is carried out at once. The loop reaches in with
+:meth:`Hub.publish` and :meth:`Hub.revoke`; one timer ends silent sessions.
 
 The newest connection of a name wins: an agent that lost its network comes back while its old socket still looks alive,
 and must not wait until that is noticed (docs/adr/0009). An idle agent costs no task here but its own request's; a task
@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 REVOKED: Final = Dismissed(CloseCode.REVOKED, "Revoked", "This agent is not in service any more.")
 REPLACED: Final = Dismissed(CloseCode.REPLACED, "Replaced", "The same agent opened a newer connection.")
-CLOSE_SECONDS: Final = 2.0
+CLOSE_SECONDS: Final = 1.0
 """How long a close frame may wait for room in the transport."""
 SHUTTING_DOWN: Final = Dismissed(CloseCode.GOING_AWAY, "ShuttingDown", "The control plane is shutting down.")
 
@@ -164,8 +164,6 @@ class Hub:
         self._closing = False
         self._everybody_left = asyncio.Event()
 
-    # For the web.
-
     @property
     def connected(self) -> frozenset[str]:
         """Names of the agents whose hello was good and whose connection stands."""
@@ -218,8 +216,6 @@ class Hub:
         finally:
             self._detach(member)
 
-    # For the loop.
-
     async def publish(self, documents: Mapping[str, WantedDocument]) -> frozenset[str]:
         """Make these the wanted documents; what is not named stays as it is.
 
@@ -257,14 +253,12 @@ class Hub:
                     self._everybody_left.clear()
                     await self._everybody_left.wait()
         except TimeoutError:
-            for member in list(self._members.values()):
+            for member in self._members.values():
                 self._drop(member, "ShuttingDown")
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._stop_timer()
-
-    # Coming and going.
 
     def _attach(self, name: str, connection: Connection) -> _Member:
         if (old := self._members.get(name)) is not None:
@@ -357,7 +351,6 @@ class Hub:
             member.sending = self._start(self._send_slowly(member, text), f"send to {member.name}")
 
     async def _send_slowly(self, member: _Member, text: str) -> None:
-        """Wait for room, but not for ever."""
         try:
             async with asyncio.timeout(self._limits.send_seconds):
                 await member.connection.send(text)
@@ -371,16 +364,15 @@ class Hub:
             self._feed(member, WRITE_FINISHED)
 
     def _close(self, member: _Member, code: int, reason: str) -> None:
-        """Close with a handshake, unless the peer does not even read: it is not waited for."""
         self._note(member, reason)
-        if member.sending is not None:
-            member.connection.abort()
-        else:
-            member.closing = self._start(self._close_soon(member, code, reason), f"close {member.name}")
+        member.closing = self._start(self._close_soon(member, code, reason), f"close {member.name}")
 
     async def _close_soon(self, member: _Member, code: int, reason: str) -> None:
+        """Close with a handshake; a peer that does not even read is dropped."""
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
+                if member.sending is not None:
+                    await asyncio.wait([member.sending])
                 await member.connection.close(code, reason)
         except (OSError, RuntimeError):  # a time-out is an OSError
             member.connection.abort()

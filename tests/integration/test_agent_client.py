@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import textwrap
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 from agent.documents import DocumentStore
@@ -214,6 +214,23 @@ def test_heartbeats_keep_a_session_alive(tmp_path: Path) -> None:
         ):
             await eventually(lambda: len(hub.observer.of("heartbeat")) >= 10)
             assert len(hub.observer.of("connected")) == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_fleet_that_comes_back_at_once_is_let_in_by_and_by(tmp_path: Path) -> None:
+    """Who is sent away for want of room comes back when it was told to, until everybody is in."""
+
+    async def scenario() -> None:
+        limits = HubLimits(admissions_per_second=50, admission_burst=5)
+        names = [f"vps-{number}" for number in range(30)]
+        async with running_hub(limits) as hub, AsyncExitStack() as stack:
+            for name in names:
+                (tmp_path / name).mkdir()
+                await stack.enter_async_context(running_agent(tmp_path / name, credentials_for(hub, name)))
+            await eventually(lambda: hub.hub.connected == frozenset(names), 20)
+            assert hub.hub.counters.turned_away > 0
+            assert hub.hub.counters.accepted == len(names), "nobody who was in was sent away"
 
     asyncio.run(scenario())
 

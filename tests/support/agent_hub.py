@@ -174,7 +174,11 @@ class RawAgent:
 
 @asynccontextmanager
 async def running_hub(
-    limits: HubLimits | None = None, *, signer: TestSigner | None = None, port: int = 0
+    limits: HubLimits | None = None,
+    *,
+    signer: TestSigner | None = None,
+    port: int = 0,
+    protocol: type[asyncio.Protocol] | str = WebSocketProtocol,
 ) -> AsyncIterator[RunningHub]:
     revoked: set[str] = set()
     signer = signer or TestSigner()
@@ -182,7 +186,7 @@ async def running_hub(
     hub = Hub(signer, lambda name, _: name not in revoked, observer, limits=limits or HubLimits())
     app = Starlette(routes=[WebSocketRoute(PATH, AgentStream(hub, TestAuthenticator()))])
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=port, ws=WebSocketProtocol, log_level="warning", lifespan="off", log_config=None
+        app, host="127.0.0.1", port=port, ws=protocol, log_level="warning", lifespan="off", log_config=None
     )
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve(), name="uvicorn")

@@ -35,6 +35,9 @@ class TestCredentials:
         assert (method, url) == ("GET", self.stream_url)
         return {"Authorization": f"Test {self.name}"}
 
+    def forget(self) -> None:
+        """There is nothing to forget."""
+
 
 @dataclass
 class ScriptedService:

@@ -17,6 +17,7 @@ from reconciler.agents.session import (
     Dismissed,
     Event,
     Ignored,
+    Lost,
     Observed,
     Received,
     Send,
@@ -295,3 +296,8 @@ def test_a_dismissed_agent_is_told_why() -> None:
     close = Close(CloseCode.GOING_AWAY, "ShuttingDown")
     started().happens(event, Send(json.dumps(goodbye, separators=(",", ":"))), close).over()
     started().happens(want(4), desired(3, 4)).happens(event, close).over()
+
+
+def test_a_lost_connection_ends_without_a_word() -> None:
+    """There is nobody left to be told anything, not even what waited."""
+    started().happens(want(4), desired(3, 4)).happens(want(5)).happens(Lost()).over()
