@@ -95,6 +95,8 @@ class ControlPlane:
         self.address = _address(bound)
         """URL at which this process listens."""
         self.issuer = settings.public_url or self.address
+        self.recipient = keys.recipient()
+        """Whom secrets are to be sealed to, for ``recipients`` in the fleet file."""
         self._metrics = Metrics(problem_codes=frozenset(CODES))
         self._build_git()
         self._build_agents(keys)
@@ -364,7 +366,13 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with control_plane(settings) as plane:
-        log.info("listening", address=plane.address, data=str(settings.data), repo=str(plane.mirror.remote))
+        log.info(
+            "listening",
+            address=plane.address,
+            data=str(settings.data),
+            repo=str(plane.mirror.remote),
+            secrets_recipient=plane.recipient,
+        )
         await plane.run(stop)
 
 

@@ -11,6 +11,7 @@ pass starts. Nothing is visible before ``publish``; a pass that ends before it l
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -36,6 +37,8 @@ Severity = Literal["info", "warning", "error"]
 
 HELD: Final = frozenset({"HistoryRewritten", "DeletionGuard", "SignatureMissing", "PreflightFailed", "ReadBackFailed"})
 """Reasons for which a person is asked; every other rejection is a failure that only a new commit mends."""
+FRONT_SECONDS: Final = 1.0
+"""How often fronts are looked after between polls."""
 MAX_ROUNDS: Final = 5
 """Times that a pass is settled again without the objects that the throwaway Traefik refused."""
 JITTER: Final = 0.1
@@ -118,11 +121,21 @@ class Reconciler:
             refilled = now
             if tokens < 1:
                 await asyncio.sleep(min(pause, (1 - tokens) * self._wakes.seconds))
-            try:
-                await asyncio.wait_for(self._wake.wait(), pause)
+            if await self._woken_within(pause):
                 tokens -= 1
+
+    async def _woken_within(self, seconds: float) -> bool:
+        """Wait for the next poll or a wake, whichever is first; meanwhile look after the fronts, which costs a stat."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            try:
+                await asyncio.wait_for(self._wake.wait(), min(left, FRONT_SECONDS))
             except TimeoutError:
-                pass
+                with contextlib.suppress(Transient, Broken):  # the next pass meets it again, and says so
+                    await self._look_after_fronts()
+            else:
+                return True
+        return False
 
     async def _attempt(self, failures: int) -> float | None:
         """Reconcile once. Returns None, or the pause after a failure, in seconds."""
