@@ -17,7 +17,6 @@ from urllib.parse import parse_qsl
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from reconciler.agents.enrolment import Enrolments
 from reconciler.agents.enrolment_tokens import EnrolmentTokens
@@ -25,14 +24,18 @@ from reconciler.errors import Refused
 from reconciler.pki.authenticator import Authenticator
 from reconciler.pki.keystore import KeyStore
 from reconciler.pki.token_endpoint import TokenEndpoint
+from reconciler.web.endpoint import Endpoint
 from reconciler.web.problem import invalid, problem
 from schemas.enrolment import (
     ENROL_PATH,
     ENROLMENTS_PATH,
     TOKEN_ENDPOINT_PATH,
     TOKENS_PATH,
+    Enrolment,
     EnrolmentRequest,
+    NewToken,
     NewTokenRequest,
+    TokenAnswer,
 )
 from schemas.jwk import JwkSet
 from schemas.names import seconds
@@ -46,7 +49,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class AgentApi:
-    """The endpoints; ``routes()`` goes into the application."""
+    """The endpoints; ``endpoints()`` is the table."""
 
     def __init__(
         self,
@@ -65,14 +68,19 @@ class AgentApi:
         self._keys = keys
         self._clock = clock
 
-    def routes(self) -> list[Route]:
-        return [
-            Route(TOKENS_PATH, self.create_token, methods=["POST"]),
-            Route(ENROL_PATH, self.enrol, methods=["POST"]),
-            Route(f"{ENROLMENTS_PATH}/{{id}}", self.enrolment, methods=["GET"]),
-            Route(TOKEN_ENDPOINT_PATH, self.token, methods=["POST"]),
-            Route(JWKS_PATH, self.jwks, methods=["GET"]),
-        ]
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """The table. Each handler asks for the credentials that its caller can have."""
+        return (
+            Endpoint("POST", TOKENS_PATH, "Make a one-time token for one agent", self.create_token, "enrol",
+                     request=NewTokenRequest, response=NewToken, status=201),
+            Endpoint("POST", ENROL_PATH, "Enrol with a one-time token (202: queued)", self.enrol,
+                     request=EnrolmentRequest, response=Enrolment, status=201),
+            Endpoint("GET", f"{ENROLMENTS_PATH}/{{id}}", "Where an enrolment stands, for its own key", self.enrolment,
+                     response=Enrolment),
+            Endpoint("POST", TOKEN_ENDPOINT_PATH, "Access token for a client assertion (RFC 7523)", self.token,
+                     response=TokenAnswer),
+            Endpoint("GET", JWKS_PATH, "Public keys of this control plane", self.jwks, response=JwkSet),
+        )  # fmt: skip
 
     async def create_token(self, request: Request) -> Response:
         now = self._clock()

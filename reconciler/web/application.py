@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 from starlette.applications import Starlette
@@ -15,7 +14,7 @@ from reconciler.observability.metrics import Metrics
 from reconciler.web.agent_api import AgentApi
 from reconciler.web.agent_stream import AgentStream
 from reconciler.web.api import Api, Control
-from reconciler.web.endpoint import Endpoint, openapi
+from reconciler.web.endpoint import Endpoint, openapi, routes_of
 from reconciler.web.limits import Limits
 from reconciler.web.problem import HANDLERS
 from reconciler.web.webhooks import MAX_BODY, WebhookEndpoint
@@ -56,22 +55,17 @@ def make_application(
     *, api: Api, agents: AgentApi, stream: AgentStream, webhooks: WebhookEndpoint, probes: Probes, version: str
 ) -> ASGIApp:
     """Assemble the routes."""
-    table = (*api.endpoints(), *probes.endpoints())
+    table = (*api.endpoints(), *agents.endpoints(), *probes.endpoints())
     document = openapi(table, version=version)
 
     async def serve_openapi(_: Request) -> Response:
         return JSONResponse(document)
 
     routes: list[BaseRoute] = [
-        *_routes(table),
-        *agents.routes(),
+        *routes_of(table),
         Route(WEBHOOK_PATH, webhooks, methods=["POST"]),
         Route("/openapi.json", serve_openapi, methods=["GET"]),
         WebSocketRoute(STREAM_PATH, stream),
     ]
     handlers: dict[Any, Any] = dict(HANDLERS)
     return Limits(Starlette(routes=routes, exception_handlers=handlers), bodies={WEBHOOK_PATH: MAX_BODY})
-
-
-def _routes(table: Sequence[Endpoint]) -> list[Route]:
-    return [Route(one.path, one.handler, methods=[one.method]) for one in table]

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from reconciler.pki.authenticator import Scope
 
@@ -45,6 +46,11 @@ class Endpoint:
     query: Mapping[str, str] | None = None
     """Parameter → what it does."""
     status: int = 200
+
+
+def routes_of(endpoints: Sequence[Endpoint]) -> list[Route]:
+    """Return Starlette's routes for a table."""
+    return [Route(one.path, one.handler, methods=[one.method]) for one in endpoints]
 
 
 def openapi(endpoints: Sequence[Endpoint], *, version: str) -> dict[str, Any]:

@@ -38,7 +38,8 @@ class HttpProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def _drop_if_headless(self) -> None:
-        if self.cycle is None and not self.transport.is_closing() and self.transport.get_protocol() is self:
+        has_head = getattr(self, "cycle", None) is not None
+        if not has_head and not self.transport.is_closing() and self.transport.get_protocol() is self:
             self.transport.abort()
 
 

@@ -19,6 +19,7 @@ from reconciler.pki.operator_credential import OperatorCredential
 from reconciler.pki.replay import ReplayCache
 from reconciler.pki.token_endpoint import TokenEndpoint
 from reconciler.web.agent_api import AgentApi
+from reconciler.web.endpoint import routes_of
 from reconciler.web.limits import Limits
 from reconciler.web.problem import HANDLERS
 from schemas.agent import Agent
@@ -71,6 +72,6 @@ async def served(data: Path, world: World | None = None, **options: Any) -> Asyn
             keys=keys,
             clock=lambda: one.world.now,
         )
-        app = Limits(Starlette(routes=api.routes(), exception_handlers=dict(HANDLERS)))
+        app = Limits(Starlette(routes=routes_of(api.endpoints()), exception_handlers=dict(HANDLERS)))
         operator = OperatorCredential.write(data, address=ISSUER, issuer=ISSUER, keys=keys)
         yield Served(one, app, authenticator, operator, keys)
