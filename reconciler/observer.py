@@ -78,9 +78,9 @@ class AgentObserver:
         self._metrics.agents_connected(len(self._connected))
         self._tell("AgentConnected", "info", name, f"connected with version {hello.version}", now)
         self._tracker.agent_presence(name, connected=True)
-        if hello.applied_generation:
+        if hello.applied_digest is not None:
             applied = AgentProgress(state="applied", applied=datetime.fromtimestamp(now, UTC))
-            self._tracker.agent_progress(name, hello.applied_generation, applied)
+            self._tracker.agent_progress(name, hello.applied_digest, applied)
 
     def disconnected(self, name: str, reason: str, now: float) -> None:
         self._connected.discard(name)
@@ -103,7 +103,7 @@ class AgentObserver:
         progress = AgentProgress(
             state=_STATES[report.outcome], applied=moment, reason=report.reason, message=report.message
         )
-        self._tracker.agent_progress(name, report.generation, progress)
+        self._tracker.agent_progress(name, report.digest, progress)
         if report.outcome in ("failed", "refused"):
             self._tell("AgentFailed", "error", name, f"{report.reason}: {report.message}", now)
 

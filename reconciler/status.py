@@ -30,8 +30,8 @@ class Record:
     generation: int | None = None
     stages: Mapping[Stage, float] = field(default_factory=dict)
     agents: Mapping[str, AgentProgress] = field(default_factory=dict)
-    wanted: Mapping[str, int] = field(default_factory=dict)
-    """Concerned agent → generation of its document that belongs to this revision."""
+    wanted: Mapping[str, str] = field(default_factory=dict)
+    """Concerned agent → digest of its document in this revision."""
     quarantined: tuple[Problem, ...] = ()
     plan: Plan | None = None
     stopped: tuple[RevisionState, str, str] | None = None
@@ -97,6 +97,8 @@ class Tracker:
         self._clock = clock
         self._records: dict[str, Record] = {}
         self._dirty: dict[str, None] = {}
+        self._applied: dict[str, str] = {}
+        """Agent → digest of the document that it said it has applied last."""
         self._listeners: set[asyncio.Queue[RevisionStatus]] = set()
         self.on_converged: Callable[[Record], None] = lambda _: None
 
@@ -138,18 +140,33 @@ class Tracker:
 
     # --- what agents report -------------------------------------------------------------------------------------
 
-    def concern(self, revision: str, wanted: Mapping[str, int], connected: Iterable[str]) -> None:
-        """Note which agents must apply which generation; those that are not connected are offline."""
+    def concern(self, revision: str, wanted: Mapping[str, str], connected: Iterable[str]) -> None:
+        """Note which agents must apply which document, by digest; those that are not connected are offline.
+
+        An agent that has the same content from an older generation is sent nothing, and is done.
+        """
         present = set(connected)
-        agents = {name: AgentProgress(state="pending" if name in present else "offline") for name in wanted}
+        agents = {name: self._progress(name, digest, present) for name, digest in wanted.items()}
         self._put(replace(self._records[revision], wanted=dict(wanted), agents=agents))
         self._check_applied(revision)
 
-    def agent_progress(self, name: str, generation: int, progress: AgentProgress) -> None:
-        """Note how far an agent is with a generation, in every record that waits for that or an older one."""
+    def _progress(self, name: str, digest: str, present: set[str]) -> AgentProgress:
+        if name not in present:
+            return AgentProgress(state="offline")
+        if self._applied.get(name) == digest:
+            return AgentProgress(state="applied", applied=_time(self._clock()))
+        return AgentProgress(state="pending")
+
+    def agent_progress(self, name: str, digest: str | None, progress: AgentProgress) -> None:
+        """Note how far an agent is with a document, in every record that waits for it.
+
+        ``digest`` is None where the agent could not tell which document it refuses: that concerns whatever it was sent.
+        """
+        if progress.state == "applied" and digest is not None:
+            self._applied[name] = digest
         for revision, record in list(self._records.items()):
             wanted = record.wanted.get(name)
-            if wanted is None or wanted > generation or record.stopped is not None:
+            if wanted is None or digest not in (None, wanted) or record.stopped is not None:
                 continue
             if record.agents[name].state == "applied":
                 continue

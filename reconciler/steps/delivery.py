@@ -54,8 +54,8 @@ class Delivery:
             agents[name] = (this.generation, digest_of_items(this.items[name]))
         this.agents = agents
 
-    async def push(self, published: Published, items: Mapping[str, tuple[Item, ...]]) -> dict[str, int]:
-        """Close what was revoked, then offer the changed documents. Returns agent → generation that it must apply."""
+    async def push(self, published: Published, items: Mapping[str, tuple[Item, ...]]) -> dict[str, str]:
+        """Close what was revoked, then offer the changed documents. Returns agent → digest that it must apply."""
         self._hub.revoke(self._directory.update(agents_in(published.state)))
         documents = {
             name: WantedDocument(generation, published.revision, digest, items[name])
@@ -63,7 +63,7 @@ class Delivery:
             if name in items
         }
         await self._hub.publish(documents)
-        return {name: document.generation for name, document in documents.items()}
+        return {name: document.digest for name, document in documents.items()}
 
     async def resume(self, published: Published) -> None:
         """After a restart: let every agent of the published state connect, and have its document ready."""
