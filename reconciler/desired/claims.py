@@ -6,8 +6,8 @@ keeps it. Claims and references follow from the document alone, so they are comp
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final, NamedTuple
+from collections.abc import Container, Iterator, Sequence
+from typing import Any, Final, NamedTuple
 
 from reconciler.desired.finding import FieldPath
 from schemas.agent import Agent
@@ -15,7 +15,7 @@ from schemas.certificate import Certificate
 from schemas.deployment import Deployment
 from schemas.fleet import Fleet
 from schemas.middleware import Middleware, ServiceAddress
-from schemas.names import covers, overlaps
+from schemas.names import overlaps
 from schemas.objects import AnyObject, ObjectKey
 from schemas.route import Backend, Route, RouteSpec
 
@@ -31,17 +31,21 @@ class Reference(NamedTuple):
 
 
 class HostMatch(NamedTuple):
-    """Which requests to a host a route answers. Empty: all."""
+    """Which requests to a host a route answers. No methods, no headers: any."""
 
-    paths: frozenset[tuple[str, str]] = frozenset()
+    paths: frozenset[tuple[str, str]] = frozenset({("prefix", "/")})
+    """(``prefix`` or ``exact``, path); never empty."""
     methods: frozenset[str] = frozenset()
     headers: frozenset[tuple[str, str]] = frozenset()
 
     def meets(self, other: HostMatch) -> bool:
         """Say whether some request is answered by both, and neither is the more specific one."""
-        same_path = self.paths == other.paths or bool(self.paths & other.paths)
-        same_method = not self.methods or not other.methods or bool(self.methods & other.methods)
-        return same_path and same_method and self.headers == other.headers
+        if self.headers != other.headers or self.paths.isdisjoint(other.paths):
+            return False
+        return not self.methods or not other.methods or not self.methods.isdisjoint(other.methods)
+
+
+EVERYTHING: Final = HostMatch()
 
 
 class Claim(NamedTuple):
@@ -52,7 +56,7 @@ class Claim(NamedTuple):
     pattern: str
     owner: ObjectKey
     entry_point: str = ""
-    match: HostMatch = HostMatch()
+    match: HostMatch = EVERYTHING
     field: FieldPath = ()
 
     @property
@@ -76,6 +80,38 @@ class Claim(NamedTuple):
         if self.owner.team != other.owner.team:
             return overlaps(self.pattern, other.pattern)
         return self.pattern == other.pattern and self.entry_point == other.entry_point and self.match.meets(other.match)
+
+
+def covered(host: str, patterns: Container[str]) -> bool:
+    """Say whether one of ``patterns`` covers ``host``, which may be ``*.parent`` itself. Two look-ups in a set."""
+    return host in patterns or (not host.startswith("*.") and f"*.{host.partition('.')[2]}" in patterns)
+
+
+def claims_to_json(claims: Sequence[Claim]) -> list[Any]:
+    """Return claims as JSON, for the store."""
+    return [
+        [one.scope, one.pattern, list(one.owner), one.entry_point, [sorted(part) for part in one.match], one.field]
+        for one in claims
+    ]
+
+
+def claims_from_json(stored: Sequence[Any]) -> tuple[Claim, ...]:
+    """Return what :func:`claims_to_json` wrote."""
+    return tuple(
+        Claim(
+            scope,
+            pattern,
+            ObjectKey(*owner),
+            point,
+            HostMatch(
+                frozenset((kind, path) for kind, path in paths),
+                frozenset(methods),
+                frozenset((name, value) for name, value in headers),
+            ),
+            tuple(field),
+        )
+        for scope, pattern, owner, point, (paths, methods, headers), field in stored
+    )
 
 
 def hosts_of(route: Route, fleet: Fleet, agents: tuple[str, ...]) -> tuple[str, ...]:
@@ -167,12 +203,7 @@ def _claims_of_route(key: ObjectKey, route: Route, fleet: Fleet, agents: tuple[s
     spec, points = route.spec, fleet.spec.entry_points
     hosts = hosts_of(route, fleet, agents)
     if spec.type == "http":
-        match = HostMatch(
-            frozenset(("prefix", path.prefix) if path.prefix else ("exact", path.exact or "") for path in spec.paths)
-            or frozenset({("prefix", "/")}),
-            frozenset(spec.methods),
-            frozenset((header.name.lower(), header.value) for header in spec.headers),
-        )
+        match = _match_of(spec) if spec.paths or spec.methods or spec.headers else EVERYTHING
         point = points.http if spec.tls.mode == "none" else points.https
         for index, host in enumerate(hosts):
             yield Claim("http", host, key, point, match, _host_field(spec, index))
@@ -184,6 +215,12 @@ def _claims_of_route(key: ObjectKey, route: Route, fleet: Fleet, agents: tuple[s
         yield Claim(f"tcp:{point}", host, key, point, field=_host_field(spec, index))
 
 
+def _match_of(spec: RouteSpec) -> HostMatch:
+    paths = frozenset(("prefix", path.prefix) if path.prefix else ("exact", path.exact or "") for path in spec.paths)
+    headers = frozenset((header.name.lower(), header.value) for header in spec.headers)
+    return HostMatch(paths or EVERYTHING.paths, frozenset(spec.methods), headers)
+
+
 def _host_field(spec: RouteSpec, index: int) -> FieldPath:
     if spec.hostnames:
         return ("spec", "hostnames", index)
@@ -191,44 +228,117 @@ def _host_field(spec: RouteSpec, index: int) -> FieldPath:
 
 
 class ClaimIndex:
-    """Who claims what. A value: :meth:`copy` before changing it."""
+    """Who claims what. A value: :meth:`copy` before changing it.
 
-    def __init__(self, by_thing: dict[tuple[str, str], tuple[Claim, ...]] | None = None) -> None:
-        self._by_thing = by_thing or {}
+    Whatever a claim can conflict with is found by a few look-ups, however many routes share a host: within a team by
+    host, entry point and path, across teams by host, below a wildcard by the wildcard's parent.
+    """
+
+    def __init__(self) -> None:
+        self._things: dict[tuple[str, str], dict[str, tuple[Claim, ...]]] = {}
+        """(scope, pattern) → team → claims."""
+        self._paths: dict[tuple[str, str, tuple[str, str]], tuple[Claim, ...]] = {}
+        """(host, entry point, path) → HTTP claims."""
+        self._below: dict[tuple[str, str], dict[str, None]] = {}
+        """(scope, parent) → patterns one label below; for TCP also (scope, ANY) → all patterns."""
+        self._own: set[tuple[str, str]] = set()
+        """Keys of ``_below`` whose value belongs to this index alone; the others are shared with those it came from."""
 
     def copy(self) -> ClaimIndex:
-        return ClaimIndex(self._by_thing.copy())
+        other = ClaimIndex()
+        other._things = self._things.copy()
+        other._paths = self._paths.copy()
+        other._below = self._below.copy()
+        self._own = set()
+        return other
 
     def add(self, claims: tuple[Claim, ...]) -> None:
         for claim in claims:
-            self._by_thing[claim.thing] = (*self._by_thing.get(claim.thing, ()), claim)
+            thing, team = claim.thing, claim.owner.team
+            teams = self._things.get(thing)
+            if teams is None:
+                self._things[thing] = {team: (claim,)}
+                for parent in _parents(thing):
+                    self._patterns_below(parent)[thing[1]] = None
+            else:
+                self._things[thing] = {**teams, team: (*teams.get(team, ()), claim)}
+            if claim.scope == "http":
+                for path in claim.match.paths:
+                    slot = (claim.pattern, claim.entry_point, path)
+                    self._paths[slot] = (*self._paths.get(slot, ()), claim)
 
     def remove(self, claims: tuple[Claim, ...]) -> None:
         for claim in claims:
-            rest = tuple(other for other in self._by_thing.get(claim.thing, ()) if other.owner != claim.owner)
-            if rest:
-                self._by_thing[claim.thing] = rest
-            else:
-                self._by_thing.pop(claim.thing, None)
+            thing, team = claim.thing, claim.owner.team
+            teams = dict(self._things.get(thing, {}))
+            teams[team] = tuple(other for other in teams.get(team, ()) if other != claim)
+            if not teams[team]:
+                del teams[team]
+            if teams:
+                self._things[thing] = teams
+            elif self._things.pop(thing, None) is not None:
+                for parent in _parents(thing):
+                    self._patterns_below(parent).pop(thing[1], None)
+            if claim.scope == "http":
+                for path in claim.match.paths:
+                    self._leave_path((claim.pattern, claim.entry_point, path), claim)
+
+    def _leave_path(self, slot: tuple[str, str, tuple[str, str]], claim: Claim) -> None:
+        rest = tuple(other for other in self._paths.get(slot, ()) if other != claim)
+        if rest:
+            self._paths[slot] = rest
+        else:
+            self._paths.pop(slot, None)
+
+    def _patterns_below(self, parent: tuple[str, str]) -> dict[str, None]:
+        if parent not in self._own:
+            self._own.add(parent)
+            self._below[parent] = dict(self._below.get(parent, ()))
+        return self._below[parent]
 
     def at(self, scope: str, pattern: str) -> tuple[Claim, ...]:
         """Return the claims of exactly this thing."""
-        return self._by_thing.get((scope, pattern), ())
+        return tuple(claim for claims in self._things.get((scope, pattern), {}).values() for claim in claims)
 
-    def conflicting(self, claim: Claim) -> Iterator[Claim]:
-        """Yield the claims of others that cannot be in service together with ``claim``."""
+    def conflicting(self, claim: Claim) -> list[Claim]:
+        """List the claims of others that cannot be in service together with ``claim``."""
+        team, is_http = claim.owner.team, claim.scope == "http"
+        found: list[Claim] = []
         for thing in self._related(claim):
-            yield from (other for other in self._by_thing.get(thing, ()) if claim.conflicts(other))
+            teams = self._things.get(thing)
+            if teams is None or (is_http and len(teams) == 1 and team in teams):
+                continue
+            for other_team, claims in teams.items():
+                if not is_http or other_team != team:
+                    found += [other for other in claims if claim.conflicts(other)]
+        if is_http:
+            for path in claim.match.paths:
+                same = self._paths.get((claim.pattern, claim.entry_point, path), ())
+                found += [other for other in same if other.owner.team == team and claim.conflicts(other)]
+        return list(dict.fromkeys(found)) if len(found) > 1 else found
 
     def _related(self, claim: Claim) -> list[tuple[str, str]]:
-        """List what could conflict without looking at everything, except for the rare wildcards."""
+        """List the things whose claims of other teams could conflict."""
         scope, pattern = claim.thing
-        if scope != "http" and not scope.startswith("tcp:"):
+        if scope == "http":
+            if not pattern.startswith("*."):
+                return [claim.thing, (scope, f"*.{pattern.partition('.')[2]}")]
+            return [claim.thing, *((scope, other) for other in self._below.get((scope, pattern[2:]), ()))]
+        if not scope.startswith("tcp:"):
             return [claim.thing]
-        if pattern == ANY or pattern.startswith("*."):
-            return [
-                thing
-                for thing in self._by_thing
-                if thing[0] == scope and (ANY in (pattern, thing[1]) or covers(pattern, thing[1]))
-            ]
+        if pattern == ANY:
+            return [(scope, other) for other in self._below.get((scope, ANY), ())]
+        if pattern.startswith("*."):
+            below = ((scope, other) for other in self._below.get((scope, pattern[2:]), ()))
+            return [claim.thing, *below, (scope, ANY)]
         return [claim.thing, (scope, f"*.{pattern.partition('.')[2]}"), (scope, ANY)]
+
+
+def _parents(thing: tuple[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return under which keys of ``_below`` a pattern is found."""
+    scope, pattern = thing
+    if scope == "http":
+        return () if pattern.startswith("*.") else ((scope, pattern.partition(".")[2]),)
+    if scope.startswith("tcp:"):
+        return (scope, ANY), (scope, pattern.partition(".")[2])
+    return ()

@@ -33,6 +33,8 @@ class Finding:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ``Did you mean "x"?`` for the closest known word, or an empty string."""
+    if len(word) > 100:
+        return ""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f'Did you mean "{close[0]}"?' if close else ""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from reconciler.desired.state import State
-from reconciler.desired.view import View, sealed_for_somebody_else
 from schemas.agent import Agent
 from schemas.certificate import Certificate
 from schemas.deployment import Deployment
@@ -14,11 +13,11 @@ from schemas.session import Item, digest_of
 
 
 class AgentItems:
-    """Items by agent, for one state. Selectors are resolved once."""
+    """Items by agent, for one state."""
 
     def __init__(self, state: State) -> None:
         self._state = state
-        self._view = View(state.objects, sealed_for_somebody_else)
+        self._selecting: dict[str, list[ObjectKey]] | None = None
 
     def of(self, agent: str) -> tuple[Item, ...]:
         """Return the items of an agent by id; empty where the agent is not in service."""
@@ -30,12 +29,14 @@ class AgentItems:
     def _keys(self, agent: ObjectKey) -> Iterable[ObjectKey]:
         yield agent
         for key in self._state.referrers.get(agent, ()):
-            if key.kind in ("Certificate", "Deployment") and key not in self._state.selecting:
+            if key.kind in ("Certificate", "Deployment") and key not in self._state.selected:
                 yield key
-        for key in self._state.selecting:
-            found = self._state.served[key].object
-            if isinstance(found, Deployment) and agent.name in self._view.agent_names_of(key.team, found):
-                yield key
+        if self._selecting is None:
+            self._selecting = {}
+            for key, names in self._state.selected.items():
+                for name in names:
+                    self._selecting.setdefault(name, []).append(key)
+        yield from self._selecting.get(agent.name, ())
 
     def concerned_by(self, key: ObjectKey) -> tuple[str, ...]:
         """Name the agents whose document ``key`` is part of in this state."""
@@ -47,7 +48,7 @@ class AgentItems:
         if isinstance(served.object, Certificate):
             return served.object.spec.used_by.agents
         if isinstance(served.object, Deployment):
-            return self._view.agent_names_of(key.team, served.object)
+            return self._state.selected.get(key, served.object.spec.agents)
         return ()
 
 

@@ -10,7 +10,6 @@ from reconciler.desired.items import AgentItems
 from reconciler.desired.settle import Settled
 from reconciler.desired.state import State
 from reconciler.desired.traffic import traffic_changes
-from reconciler.desired.view import View, sealed_for_somebody_else
 from schemas.fleet import DeletionGuard
 from schemas.objects import ObjectKey
 from schemas.plan import AgentChange, GuardFinding, ObjectChange, Plan
@@ -25,8 +24,7 @@ def make_plan(base: State, settled: Settled, problems: Sequence[Problem] = ()) -
     state = settled.state
     touched = sorted(settled.touched)
     changes = tuple(change for key in touched if (change := _object_change(base, state, key)) is not None)
-    base_view, view = _view(base), _view(state)
-    traffic = traffic_changes(base, base_view, state, view, touched)
+    traffic = traffic_changes(base, base.view(), state, state.view(), touched)
     agents = _agent_changes(base, state, touched)
     identity = {
         "base": base.revision,
@@ -67,18 +65,14 @@ def guard(base: State, state: State, changes: Iterable[ObjectChange]) -> GuardFi
     return None
 
 
-def _view(state: State) -> View:
-    return View(state.objects, sealed_for_somebody_else)
-
-
 def _object_change(base: State, state: State, key: ObjectKey) -> ObjectChange | None:
     old, new = base.served.get(key), state.served.get(key)
     if new is None:
         if old is None:
             return None
         return ObjectChange(action="delete", kind=key.kind, team=key.team, name=key.name or "fleet", path=key.path)
-    if old is not None and old.object == new.object:
-        return None
+    if old is not None and not old.retained and old.object == new.object:
+        return None  # what it refers to changed, and that is told there
     return ObjectChange(
         action="create" if old is None else "update",
         kind=key.kind,
@@ -110,16 +104,12 @@ def _differing(old: object, new: object, where: str = "") -> list[str]:
 
 
 def _agent_changes(base: State, state: State, touched: Sequence[ObjectKey]) -> tuple[AgentChange, ...]:
-    kinds = {key.kind for key in touched}
-    if not kinds & {"Agent", "Certificate", "Deployment", "Fleet"}:
+    if all(key.kind not in ("Agent", "Certificate", "Deployment") for key in touched):
         return ()
     before, after = AgentItems(base), AgentItems(state)
     concerned: set[str] = set()
     for key in touched:
         concerned.update(before.concerned_by(key), after.concerned_by(key))
-    if "Agent" in kinds or "Fleet" in kinds:
-        for key in base.selecting | state.selecting:
-            concerned.update(before.concerned_by(key), after.concerned_by(key))
     changes = (_agent_change(name, before, after) for name in sorted(concerned))
     return tuple(change for change in changes if change is not None)
 

@@ -6,103 +6,136 @@ object with a finding of severity ``error`` is quarantined by :mod:`reconciler.d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
-from reconciler.desired.claims import references_of
+from reconciler.desired.claims import Reference, covered, hosts_of, references_of
 from reconciler.desired.finding import FieldPath, Finding, did_you_mean
 from reconciler.desired.view import View, port_of
+from schemas.agent import Agent
 from schemas.certificate import Certificate
 from schemas.deployment import Deployment
-from schemas.fleet import Team
+from schemas.fleet import Fleet, Team
 from schemas.middleware import ServiceAddress
-from schemas.names import covers
-from schemas.objects import TEAM_KINDS, AnyObject, ObjectKey
+from schemas.objects import FLEET_PATH, TEAM_KINDS, AnyObject, Kind, ObjectKey
 from schemas.route import Backend, Route
 
-Rule = Callable[[ObjectKey, AnyObject, View], Iterator[Finding]]
 _WHAT: Final = {"Agent": "agent", "Deployment": "deployment", "Secret": "secret", "Certificate": "certificate"}
 
 
-def check(key: ObjectKey, found: AnyObject, view: View) -> list[Finding]:
-    """Run every rule. Rules that need the team are skipped where the fleet does not know it."""
-    if key.kind in TEAM_KINDS and view.team(key.team) is None:
-        names = [team.name for team in view.fleet.spec.teams]
-        hint = (
-            did_you_mean(key.team, names) or f"Add the team to fleet.yaml, or move the file. Known: {', '.join(names)}."
-        )
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The object that is judged. ``team`` is None for kinds that belong to no team."""
+
+    key: ObjectKey
+    object: AnyObject
+    references: tuple[Reference, ...]
+    team: Team | None
+
+
+Rule = Callable[[Subject, View], Iterable[Finding]]
+
+
+def check(
+    key: ObjectKey, found: AnyObject, view: View, references: tuple[Reference, ...] | None = None
+) -> list[Finding]:
+    """Run every rule. Rules that need the team are skipped where the fleet does not know it.
+
+    ``references`` are those of the object, for a caller who has them already.
+    """
+    team = view.team(key.team) if key.kind in TEAM_KINDS else None
+    if team is None and key.kind in TEAM_KINDS:
+        names = [one.name for one in view.fleet.spec.teams]
+        hint = did_you_mean(key.team, names) or "Add the team to fleet.yaml, or move the file."
         return [Finding(key.path, "unknown-team", f'the fleet has no team "{key.team}"', hint)]
-    return [finding for rule in RULES for finding in rule(key, found, view)]
+    subject = Subject(key, found, references_of(key, found) if references is None else references, team)
+    return [finding for rule in RULES[key.kind] for finding in rule(subject, view)]
 
 
-def references_exist(key: ObjectKey, found: AnyObject, view: View) -> Iterator[Finding]:
-    """Everything that is named exists."""
-    for reference in references_of(key, found):
-        if view.get(reference.key) is not None:
-            continue
-        what = _WHAT[reference.key.kind]
-        subject = "backend" if "backends" in reference.field else "the document"
-        hint = did_you_mean(reference.key.name, view.names(reference.key.kind, reference.key.team))
-        yield Finding(
-            key.path,
-            f"unknown-{what}",
-            f'{subject} names {what} "{reference.key.name}", which does not exist.',
-            hint or f"Add {reference.key.path}, or name another one.",
-            reference.field,
-        )
+def check_fleet(fleet: Fleet) -> list[Finding]:
+    """Check what the fleet alone can get wrong: entry points that serve two kinds of traffic would mix up owners."""
+    points = fleet.spec.entry_points
+    findings = []
+    taken: dict[str, str] = {}
+    named = [("http", points.http), ("https", points.https), ("mongodb", points.mongodb)]
+    for field, name in [*named, *((f"tcp.{known}", name) for known, name in points.tcp.items())]:
+        if name in taken and not (field.startswith("tcp.") and taken[name].startswith("tcp.")):
+            where: FieldPath = ("spec", "entryPoints", *field.split(".", 1))
+            text = f'entryPoints.{field} is "{name}", and so is entryPoints.{taken[name]}'
+            hint = "Give each its own entry point: routes of one kind would take the other's requests."
+            findings.append(Finding(FLEET_PATH, "entry-point-shared", text, hint, where))
+        taken.setdefault(name, field)
+    return findings
 
 
-def agents_are_granted(key: ObjectKey, found: AnyObject, view: View) -> Iterator[Finding]:
-    """A team uses only the agents that the fleet grants it."""
-    team = view.team(key.team)
-    if team is None:
-        return
-    for reference in references_of(key, found):
-        agent = view.agent(reference.key.name) if reference.key.kind == "Agent" else None
-        if agent is not None and not view.may_use(team, agent):
-            yield Finding(
-                key.path,
-                "agent-not-granted",
-                f'team "{key.team}" may not use agent "{reference.key.name}".',
-                f"Grant it in fleet.yaml under teams, {key.team}, agents, or use another agent.",
-                reference.field,
-            )
+def references_are_good(subject: Subject, view: View) -> Iterator[Finding]:
+    """Everything that is named exists, and a team uses only the agents that the fleet grants it."""
+    path, team = subject.key.path, subject.team
+    for target, field in subject.references:
+        named = view.get(target)
+        if named is None:
+            what = _WHAT[target.kind]
+            text = f'{_speaker(field)} names {what} "{target.name}", which does not exist.'
+            hint = view.similar_name(target) or f"Add {target.path}, or name another one."
+            yield Finding(path, f"unknown-{what}", text, hint, field)
+        elif team is not None and isinstance(named, Agent) and not view.may_use(team, named):
+            text = f'team "{team.name}" may not use agent "{target.name}".'
+            hint = f"Grant it in fleet.yaml under teams, {team.name}, agents, or use another agent."
+            yield Finding(path, "agent-not-granted", text, hint, field)
 
 
-def hosts_are_owned(key: ObjectKey, found: AnyObject, view: View) -> Iterator[Finding]:
+def _speaker(field: FieldPath) -> str:
+    """Return who names something, as the start of a sentence."""
+    if "backends" in field:
+        return "backend"
+    return f"spec.{field[1]}"
+
+
+def hosts_are_owned(subject: Subject, view: View) -> Iterator[Finding]:
     """A route claims only hosts of its team. Hosts of databases follow from the agent and need no grant."""
-    team = view.team(key.team)
-    if not isinstance(found, Route) or team is None or found.spec.type == "mongodb":
+    route, team = subject.object, subject.team
+    if not isinstance(route, Route) or team is None or route.spec.type == "mongodb":
         return
-    default = () if found.spec.type == "tcp" else (f"{found.metadata.name}.app.{view.fleet.spec.domain}",)
-    for index, host in enumerate(found.spec.hostnames or default):
-        if any(covers(pattern, host) for pattern in team.hostnames):
+    granted = view.hosts_granted(team)
+    for index, host in enumerate(hosts_of(route, view.fleet, ())):
+        if covered(host, granted):
             continue
-        granted = ", ".join(team.hostnames) or "none"
-        field: FieldPath = ("spec", "hostnames", index) if found.spec.hostnames else ("spec",)
-        yield Finding(
-            key.path,
-            "host-not-owned",
-            f'team "{key.team}" does not own "{host}".',
-            f"It owns: {granted}. Grant the host in fleet.yaml, or use one of these.",
-            field,
-        )
+        field: FieldPath = ("spec", "hostnames", index) if route.spec.hostnames else ("spec",)
+        text = f'team "{team.name}" does not own "{host}".'
+        hint = f"It owns: {_some(team.hostnames)}. Grant the host in fleet.yaml, or use one of these."
+        yield Finding(subject.key.path, "host-not-owned", text, hint, field)
 
 
-def backends_have_ports(key: ObjectKey, found: AnyObject, view: View) -> Iterator[Finding]:
-    """Each backend leads to one port that the team may use."""
-    team = view.team(key.team)
-    if not isinstance(found, Route) or team is None:
+def _some(words: Iterable[str]) -> str:
+    """List at most ten words."""
+    known = list(words)
+    more = f" and {len(known) - 10} more" if len(known) > 10 else ""
+    return ", ".join(known[:10]) + more if known else "none"
+
+
+def backends_lead_somewhere(subject: Subject, view: View) -> Iterator[Finding]:
+    """Each backend leads to one port that the team may use, on agents that exist."""
+    route, key, team = subject.object, subject.key, subject.team
+    if not isinstance(route, Route) or team is None:
         return
-    for target, field in _targets(found):
-        if target.agent is not None and target.port is not None:
-            yield from _port_granted(key, team, target.port, (*field, "port"))
+    for target, field in _targets(route):
+        if target.agent is not None:
+            if target.port is not None:
+                yield from _port_granted(key, team, target.port, (*field, "port"))
             continue
         deployment = view.deployment(key.team, target.deployment or "")
-        if deployment is not None and port_of(target, deployment) is None:
-            known = ", ".join(f"{port.name or '-'} ({port.container})" for port in deployment.spec.ports) or "none"
+        if deployment is None:
+            continue
+        if port_of(target, deployment) is None:
+            known = _some(f"{port.name or '-'} ({port.container})" for port in deployment.spec.ports)
             text = f'deployment "{target.deployment}" has no single port that fits; it has: {known}.'
             yield Finding(key.path, "unknown-port", text, "Name one with port or portName.", field)
+        missing = [name for name in view.agent_names_of(key.team, deployment) if view.agent(name) is None]
+        if missing:
+            text = f'deployment "{target.deployment}" runs on agent "{missing[0]}", which does not exist.'
+            hint = f"Mend deployments/{key.team}/{target.deployment}.yaml."
+            yield Finding(key.path, "unknown-agent", text, hint, (*field, "deployment"))
 
 
 def _targets(route: Route) -> Iterator[tuple[Backend | ServiceAddress, FieldPath]]:
@@ -118,107 +151,114 @@ def _targets(route: Route) -> Iterator[tuple[Backend | ServiceAddress, FieldPath
 
 def _port_granted(key: ObjectKey, team: Team, port: int, field: FieldPath) -> Iterator[Finding]:
     if not any(granted.first <= port <= granted.last for granted in team.ports):
-        ranges = ", ".join(f"{granted.first}-{granted.last}" for granted in team.ports)
-        text = f'team "{key.team}" may not use port {port}.'
+        ranges = _some(f"{granted.first}-{granted.last}" for granted in team.ports)
+        text = f'team "{team.name}" may not use port {port}.'
         yield Finding(key.path, "port-not-granted", text, f"It may use {ranges} (fleet.yaml).", field)
 
 
-def entry_point_exists(key: ObjectKey, found: AnyObject, view: View) -> Iterator[Finding]:
+def entry_point_exists(subject: Subject, view: View) -> Iterator[Finding]:
     """A TCP route names an entry point of the fleet."""
-    if not isinstance(found, Route) or found.spec.entry_point is None:
+    route = subject.object
+    if not isinstance(route, Route) or route.spec.entry_point is None:
         return
     points = view.fleet.spec.entry_points.tcp
-    if found.spec.entry_point not in points:
-        hint = did_you_mean(found.spec.entry_point, points) or f"Known: {', '.join(points) or 'none'} (fleet.yaml)."
-        text = f'the fleet has no TCP entry point "{found.spec.entry_point}".'
-        yield Finding(key.path, "unknown-entry-point", text, hint, ("spec", "entryPoint"))
+    if route.spec.entry_point not in points:
+        hint = did_you_mean(route.spec.entry_point, points) or f"The fleet has: {_some(points)} (entryPoints.tcp)."
+        text = f'the fleet has no TCP entry point "{route.spec.entry_point}".'
+        yield Finding(subject.key.path, "unknown-entry-point", text, hint, ("spec", "entryPoint"))
 
 
-def certificate_covers_host(key: ObjectKey, found: AnyObject, view: View) -> Iterator[Finding]:
+def certificate_covers_host(subject: Subject, view: View) -> Iterator[Finding]:
     """A certificate that a route names covers each of its hosts."""
-    if not isinstance(found, Route) or found.spec.tls.certificate is None:
+    route = subject.object
+    if not isinstance(route, Route) or route.spec.tls.certificate is None:
         return
-    certificate = view.get(ObjectKey("Certificate", "", found.spec.tls.certificate))
+    certificate = view.get(ObjectKey("Certificate", "", route.spec.tls.certificate))
     if not isinstance(certificate, Certificate):
         return
-    for host in found.spec.hostnames:
-        if not any(covers(name, host) for name in certificate.spec.dns_names):
-            text = f'certificate "{found.spec.tls.certificate}" does not cover "{host}".'
-            hint = f"It covers: {', '.join(certificate.spec.dns_names)}."
-            yield Finding(key.path, "certificate-does-not-cover", text, hint, ("spec", "tls", "certificate"))
+    names = frozenset(certificate.spec.dns_names)
+    agents = view.agents_behind(subject.key, route) if route.spec.type == "mongodb" else ()
+    for host in hosts_of(route, view.fleet, agents):
+        if not covered(host, names):
+            text = f'certificate "{route.spec.tls.certificate}" does not cover "{host}".'
+            hint = f"It covers: {_some(certificate.spec.dns_names)}. Add the host to its dnsNames, or name another one."
+            yield Finding(subject.key.path, "certificate-does-not-cover", text, hint, ("spec", "tls", "certificate"))
 
 
-def certificate_names_are_owned(key: ObjectKey, found: AnyObject, view: View) -> Iterator[Finding]:
+def certificate_names_are_owned(subject: Subject, view: View) -> Iterator[Finding]:
     """A certificate carries only names of the fleet: below its domain, or owned by a team."""
-    if not isinstance(found, Certificate):
+    certificate = subject.object
+    if not isinstance(certificate, Certificate):
         return
     domain = view.fleet.spec.domain
-    granted = [pattern for team in view.fleet.spec.teams for pattern in team.hostnames]
-    for index, name in enumerate(found.spec.dns_names):
+    for index, name in enumerate(certificate.spec.dns_names):
         below = name.removeprefix("*.") == domain or name.endswith(f".{domain}")
-        if not below and not any(covers(pattern, name) for pattern in granted):
+        if not below and not covered(name, view.every_host_granted):
             text = f'nobody in the fleet owns "{name}".'
             hint = f"Use names below {domain}, or grant the host to a team in fleet.yaml."
-            yield Finding(key.path, "name-not-owned", text, hint, ("spec", "dnsNames", index))
+            yield Finding(subject.key.path, "name-not-owned", text, hint, ("spec", "dnsNames", index))
 
 
-def secret_keys_exist(key: ObjectKey, found: AnyObject, view: View) -> Iterator[Finding]:
+def secret_keys_exist(subject: Subject, view: View) -> Iterator[Finding]:
     """The named key is in the named secret."""
-    wanted: list[tuple[str, str, FieldPath]] = []
+    for name, value_key, field in _secret_values(subject.object):
+        secret = view.secret(subject.key.team, name)
+        if secret is not None and value_key not in secret.spec.sealed:
+            text = f'secret "{name}" has no key "{value_key}".'
+            hint = did_you_mean(value_key, secret.spec.sealed) or f"It has: {_some(secret.spec.sealed)}."
+            yield Finding(subject.key.path, "unknown-secret-key", text, hint, field)
+
+
+def _secret_values(found: AnyObject) -> Iterator[tuple[str, str, FieldPath]]:
+    """Yield secret, key and field of each sealed value that an object uses."""
     if isinstance(found, Route):
         for index, middleware in enumerate(found.spec.middlewares):
             if middleware.basic_auth is not None:
                 reference = middleware.basic_auth.secret
-                field: FieldPath = ("spec", "middlewares", index, "basicAuth", "secret", "key")
-                wanted.append((reference.name, reference.key, field))
+                yield reference.name, reference.key, ("spec", "middlewares", index, "basicAuth", "secret", "key")
     elif isinstance(found, Deployment):
         for index, env in enumerate(found.spec.secrets):
-            wanted.append((env.secret, env.key, ("spec", "secrets", index, "key")))
+            yield env.secret, env.key, ("spec", "secrets", index, "key")
         for index, user in enumerate(found.spec.mongodb.users if found.spec.mongodb else ()):
             field = ("spec", "mongodb", "users", index, "password", "key")
-            wanted.append((user.password.name, user.password.key, field))
-    for name, value_key, field in wanted:
-        secret = view.secret(key.team, name)
-        if secret is not None and value_key not in secret.spec.sealed:
-            text = f'secret "{name}" has no key "{value_key}".'
-            hint = did_you_mean(value_key, secret.spec.sealed) or f"It has: {', '.join(secret.spec.sealed)}."
-            yield Finding(key.path, "unknown-secret-key", text, hint, field)
+            yield user.password.name, user.password.key, field
 
 
-def deployment_fits_its_agents(key: ObjectKey, found: AnyObject, view: View) -> Iterator[Finding]:
+def deployment_fits_its_agents(subject: Subject, view: View) -> Iterator[Finding]:
     """Each agent can run the deployment, its ports are granted, and a selector selects somebody."""
-    team = view.team(key.team)
-    if not isinstance(found, Deployment) or team is None:
+    deployment, key, team = subject.object, subject.key, subject.team
+    if not isinstance(deployment, Deployment) or team is None:
         return
-    for index, mapping in enumerate(found.spec.ports):
+    spec = deployment.spec
+    for index, mapping in enumerate(spec.ports):
         yield from _port_granted(key, team, mapping.host, ("spec", "ports", index, "host"))
-    agents = view.agents_of(key.team, found)
-    if not agents and not found.spec.agents:
-        labels = ", ".join(f"{name}={value}" for name, value in found.spec.agent_selector.items())
+    agents = view.agents_of(key.team, deployment)
+    if not agents and not spec.agents:
+        labels = ", ".join(f"{name}={value}" for name, value in spec.agent_selector.items())
         text = f'no agent of team "{key.team}" carries the labels {labels}; the deployment runs nowhere.'
-        yield Finding(
-            key.path, "selects-no-agent", text, "Label an agent.", ("spec", "agentSelector"), severity="warning"
-        )
-    field: FieldPath
+        field: FieldPath = ("spec", "agentSelector")
+        yield Finding(key.path, "selects-no-agent", text, "Label an agent.", field, severity="warning")
     for agent in agents:
-        if found.spec.type not in agent.spec.capabilities:
-            name = agent.metadata.name
-            able = ", ".join(agent.spec.capabilities) or "nothing"
-            text = f'agent "{name}" cannot run type {found.spec.type}; it can run {able}.'
-            listed = name in found.spec.agents
-            field = ("spec", "agents", found.spec.agents.index(name)) if listed else ("spec", "agentSelector")
-            hint = f"Add {found.spec.type} to its capabilities in {ObjectKey('Agent', '', name).path}, or move it."
+        name = agent.metadata.name
+        if spec.type not in agent.spec.capabilities:
+            text = f'agent "{name}" cannot run type {spec.type}; it can run {_some(agent.spec.capabilities)}.'
+            field = ("spec", "agents", spec.agents.index(name)) if name in spec.agents else ("spec", "agentSelector")
+            hint = f"Add {spec.type} to its capabilities in {ObjectKey('Agent', '', name).path}, or move it."
             yield Finding(key.path, "agent-lacks-capability", text, hint, field)
 
 
-RULES: Final[tuple[Rule, ...]] = (
-    references_exist,
-    agents_are_granted,
-    hosts_are_owned,
-    backends_have_ports,
-    entry_point_exists,
-    certificate_covers_host,
-    certificate_names_are_owned,
-    secret_keys_exist,
-    deployment_fits_its_agents,
-)
+RULES: Final[dict[Kind, tuple[Rule, ...]]] = {
+    "Fleet": (),
+    "Agent": (),
+    "Secret": (),
+    "Certificate": (references_are_good, certificate_names_are_owned),
+    "Deployment": (references_are_good, secret_keys_exist, deployment_fits_its_agents),
+    "Route": (
+        references_are_good,
+        hosts_are_owned,
+        backends_lead_somewhere,
+        entry_point_exists,
+        certificate_covers_host,
+        secret_keys_exist,
+    ),
+}

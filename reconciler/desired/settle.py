@@ -2,39 +2,42 @@
 
 1. Files that cannot be parsed, and files that are gone, are taken note of.
 2. Candidates are collected: changed objects, quarantined ones that may have become good, and everything that depends
-   on a changed object. A changed fleet file makes everything a candidate.
+   on one of these. A changed fleet file makes everything a candidate.
 3. Kind by kind, in the order in which kinds refer to each other, each candidate must pass the rules, then win its
    claims, then (routes) compile. References lead only to kinds that are settled already, so one pass is enough.
 4. A candidate that fails goes back to its last good version, as it was compiled then, whatever became of the objects
    it refers to; one that was never good stays out.
 
 Who keeps a claim when two want it: what is in service already; then the object that was in service before this
-revision; then the one whose path sorts first. A last good version that comes back takes its claims back with it.
+revision; then the one whose path sorts first. A last good version that comes back takes its claims back with it, and
+who lost a claim to somebody that has it no more is asked again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
-from reconciler.desired.claims import Claim, claims_of, references_of
+from reconciler.desired.claims import Claim, Reference, claims_of, references_of
 from reconciler.desired.compile_problem import CompileProblem
+from reconciler.desired.conflicts import CONTESTED, contested, lost
 from reconciler.desired.finding import Finding
-from reconciler.desired.lookup import Lookup
 from reconciler.desired.parse import Parsed
-from reconciler.desired.policy import check
+from reconciler.desired.policy import check, check_fleet
+from reconciler.desired.serving import CompileRoute, Serving
 from reconciler.desired.state import Served, State
-from reconciler.desired.traefik_model import TraefikObjects
-from reconciler.desired.view import OpenSecret, View
-from schemas.deployment import Deployment
+from reconciler.desired.view import OpenSecret
+from schemas.fleet import Fleet
 from schemas.objects import FLEET_KEY, FLEET_PATH, AnyObject, Kind, ObjectKey, key_of_path
 from schemas.route import Route
 
 ORDER: Final[tuple[Kind, ...]] = ("Agent", "Secret", "Certificate", "Deployment", "Route")
 """Kinds refer only to kinds further left."""
-
-CompileRoute = Callable[[ObjectKey, Route, Lookup], TraefikObjects]
+MAX_CONFLICTS: Final = 5
+"""Conflicts that are told of one object."""
+NOTHING_REFUSED: Final[Mapping[ObjectKey, Finding]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,243 +61,270 @@ FileNews = Parsed | Gone | Unusable
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The new state, and the keys whose object in service (or its compiled form) differs from the former state's."""
+    """The new state, and the keys whose object in service (or what follows from it) differs from the former state's."""
 
     state: State
     touched: frozenset[ObjectKey]
 
 
 def settle(
-    base: State, revision: str, news: Iterable[FileNews], *, compile_route: CompileRoute, open_sealed: OpenSecret
+    base: State,
+    revision: str,
+    news: Iterable[FileNews],
+    *,
+    compile_route: CompileRoute,
+    open_sealed: OpenSecret,
+    refused: Mapping[ObjectKey, Finding] = NOTHING_REFUSED,
 ) -> Settled:
     """Derive the state of ``revision`` from ``base`` and what is new in its files.
 
     ``base`` is not changed. Where it was restored after a restart, what routes were compiled to is computed on demand.
+    ``refused``: objects that may not be served in their newest version, and why (Traefik did not take them).
     """
-    work = _Settling(base, compile_route, open_sealed)
-    work.take_news(news)
-    for kind in ORDER:
-        work.settle_kind(kind)
+    work = _Settling(Serving(base, compile_route, open_sealed), refused)
+    if work.take_news(news):
+        for kind in ORDER:
+            work.settle_kind(kind)
     return work.result(revision)
 
 
-class _Settling:
-    """Working copies of one call of :func:`settle`; nothing of it outlives the call."""
+@dataclass(slots=True)
+class _Candidate:
+    """An object on its way into service. ``former``: what is to be served in its place when it fails."""
 
-    def __init__(self, base: State, compile_route: CompileRoute, open_sealed: OpenSecret) -> None:
-        self.base = base
-        self.compile_route = compile_route
-        self.served = dict(base.served)
-        self.objects: dict[ObjectKey, AnyObject] = dict(base.objects)
-        self.pending = dict(base.pending)
-        self.findings = dict(base.findings)
-        self.blobs = dict(base.blobs)
-        self.claims = base.claims.copy()
-        self.referrers = dict(base.referrers)
-        self.owned_referrers: dict[ObjectKey, dict[ObjectKey, None]] = {}
-        self.selecting = set(base.selecting)
-        self.compiled = dict(base.compiled)
-        self.candidates: dict[ObjectKey, Parsed] = {}
-        self.accepted: set[ObjectKey] = set()
+    key: ObjectKey
+    newest: Parsed
+    object: AnyObject
+    former: Served | None
+    rank: int = 0
+    references: tuple[Reference, ...] = ()
+    agents: tuple[str, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    warnings: Sequence[Finding] = ()
+    accepted: bool = False
+    rival: tuple[Claim, Claim] | None = None
+    """Own claim and the one that it lost to."""
+
+
+class _Settling:
+    """One call of :func:`settle`; nothing of it outlives the call."""
+
+    def __init__(self, serving: Serving, refused: Mapping[ObjectKey, Finding]) -> None:
+        self.serving = serving
+        self.base = serving.base
+        self.refused = refused
+        self.pending = dict(self.base.pending)
+        self.findings = dict(self.base.findings)
+        self.blobs = dict(self.base.blobs)
+        self.candidates: dict[ObjectKey, _Candidate] = {}
+        self.losers: dict[ObjectKey, list[_Candidate]] = {}
+        """Owner of a claim → those who lost to it."""
+        self.again: list[tuple[int, _Candidate]] = []
+        """Heap of those who lost to somebody that has the claim no more."""
         self.touched: set[ObjectKey] = set()
-        self.view = View(self.objects, open_sealed)
-        self.base_view = View(base.objects, open_sealed)
 
     # --- what changed -------------------------------------------------------------------------------------------
 
-    def take_news(self, news: Iterable[FileNews]) -> None:
-        changed: set[ObjectKey] = set()
+    def take_news(self, news: Iterable[FileNews]) -> bool:
+        """Collect the candidates. False: there is no fleet, so nothing can be judged."""
+        self._forget_contests()
+        changed: dict[ObjectKey, Parsed | None] = {}
         for one in news:
             key = self._take(one)
             if key is not None:
-                changed.add(key)
-        if not self._settle_fleet():
-            return
-        if FLEET_KEY in self.touched:
-            changed.update(self.served)
-        for key, parsed in self.pending.items():
-            self.candidates.setdefault(key, parsed)
-        for key in self._dependents(changed):
-            self._recheck(key)
+                changed[key] = one if isinstance(one, Parsed) and one.object is not None else None
+        self._settle_fleet(changed.pop(FLEET_KEY, None))
+        candidates = self.pending | {key: parsed for key, parsed in changed.items() if parsed is not None}
+        if FLEET_KEY not in self.serving.served:
+            self.pending = candidates
+            return False
+        for key in self._dependents([*changed, *candidates]):
+            parsed = candidates.get(key) or self._served_again(key)
+            if parsed is not None and parsed.object is not None:
+                self.candidates[key] = _Candidate(key, parsed, parsed.object, self.base.served.get(key))
         for key in self.candidates:
-            self._withdraw(key)
+            self.serving.withdraw(key)
+        return True
 
     def _take(self, one: FileNews) -> ObjectKey | None:
-        key = key_of_path(one.path)
-        self.findings.pop(one.path, None)
-        self.blobs.pop(one.path, None)
+        path = one.path
+        key = one.key if isinstance(one, Parsed) else key_of_path(path)
+        self.findings.pop(path, None)
+        self.blobs.pop(path, None)
         if key is not None:
             self.pending.pop(key, None)
-        if isinstance(one, Unusable):
-            self._report(one.path, one.blob, [one.finding])
-        elif isinstance(one, Gone):
-            if key == FLEET_KEY:
-                text = "fleet.yaml is missing; nothing can be checked without it"
-                self._report(FLEET_PATH, "", [Finding(FLEET_PATH, "fleet-missing", text, "Bring it back.")])
-            elif key is not None and key in self.served:
-                self._withdraw(key)
-                self.compiled.pop(key, None)
-                self.touched.add(key)
+        if isinstance(one, Gone):
+            self._take_gone(key)
+        elif isinstance(one, Unusable):
+            self._report(path, one.blob, [one.finding])
+            self._retain(key)
         elif one.object is None:
-            self._report(one.path, one.blob, one.findings)
-        elif one.key is not None:
-            self.candidates[one.key] = one
-        if key is not None and key in self.served and (isinstance(one, Unusable) or self.findings.get(one.path)):
-            self.served[key] = replace(self.served[key], retained=True)
+            self._report(path, one.blob, one.findings)
+            self._retain(key)
         return key
 
-    def _settle_fleet(self) -> bool:
-        """Put the new fleet file into service. False: there is none, so nothing else can be judged."""
-        fleet = self.candidates.pop(FLEET_KEY, None)
-        if fleet is not None and fleet.object is not None:
-            self._serve(fleet, ())
-            self.touched.add(FLEET_KEY)
-        if FLEET_KEY in self.served:
-            return True
-        if FLEET_PATH not in self.findings:
-            text = "there is no fleet.yaml; nothing can be checked without it"
-            self._report(
-                FLEET_PATH, "", [Finding(FLEET_PATH, "fleet-missing", text, "Add it: cloudlunacy init shows one.")]
-            )
-        self.pending.update(self.candidates)
-        self.candidates.clear()
-        return False
+    def _take_gone(self, key: ObjectKey | None) -> None:
+        if key == FLEET_KEY:
+            text = "there is no fleet.yaml any more, and nothing can be checked without it"
+            hint = "Bring it back; until then the last one is in force."
+            self._report(FLEET_PATH, "", [Finding(FLEET_PATH, "fleet-missing", text, hint)])
+            self._retain(key)
+        elif key is not None and key in self.serving.served:
+            self.serving.withdraw(key)
+            self.touched.add(key)
 
-    def _dependents(self, changed: set[ObjectKey]) -> set[ObjectKey]:
-        """Everything in service that depends on a changed object, over any number of steps."""
-        found: set[ObjectKey] = set(changed)
-        waiting = list(changed)
-        if any(key.kind == "Agent" for key in changed):
-            waiting.extend(self.selecting - found)
-            found |= self.selecting
+    def _retain(self, key: ObjectKey | None) -> None:
+        """Go on with the last good version of an object whose file cannot be read."""
+        former = self.base.served.get(key) if key is not None else None
+        if former is not None and not self.serving.retain(former):
+            self.touched.add(former.key)
+
+    def _settle_fleet(self, newest: Parsed | None) -> None:
+        """Put the new fleet file into service, where there is one and it is good."""
+        if newest is not None and isinstance(newest.object, Fleet):
+            wrong = check_fleet(newest.object)
+            if wrong:
+                self._report(FLEET_PATH, newest.blob, wrong)
+                self._retain(FLEET_KEY)
+                return
+            former = self.base.served.get(FLEET_KEY)
+            self.serving.withdraw(FLEET_KEY)
+            self.serving.enter(Served(FLEET_KEY, newest.blob, newest.object, (), ()), ())
+            if former is None or former.object != newest.object:
+                self.touched.add(FLEET_KEY)
+        elif FLEET_KEY not in self.serving.served and FLEET_PATH not in self.findings:
+            text = "there is no fleet.yaml, and nothing can be checked without it"
+            hint = "Add one: cloudlunacy init writes an example."
+            self._report(FLEET_PATH, "", [Finding(FLEET_PATH, "fleet-missing", text, hint)])
+
+    def _dependents(self, changed: Iterable[ObjectKey]) -> Iterable[ObjectKey]:
+        """Return the changed keys and everything in service that depends on them, over any number of steps."""
+        found = dict.fromkeys(changed)
+        if FLEET_KEY in self.touched:
+            return found | self.serving.served
+        waiting = list(found)
+        if any(key.kind == "Agent" for key in found):
+            waiting += [key for key in self.serving.selected if key not in found]
+            found |= dict.fromkeys(waiting)
         while waiting:
-            for key in self.referrers.get(waiting.pop(), ()):
+            for key in self.serving.referrers.get(waiting.pop(), ()):
                 if key not in found:
-                    found.add(key)
+                    found[key] = None
                     waiting.append(key)
         return found
 
-    def _recheck(self, key: ObjectKey) -> None:
-        served = self.served.get(key)
-        if served is None or served.retained or key in self.candidates or key == FLEET_KEY:
-            return
-        self.candidates[key] = Parsed(key.path, served.blob, key, served.object, b"")
+    def _served_again(self, key: ObjectKey) -> Parsed | None:
+        """Return an unchanged object in service, to be judged again; one that is only retained is left alone."""
+        served = self.serving.served.get(key)
+        if served is None or served.retained or key == FLEET_KEY:
+            return None
+        return Parsed(key.path, served.blob, key, served.object)
 
     # --- one kind -----------------------------------------------------------------------------------------------
 
     def settle_kind(self, kind: Kind) -> None:
-        candidates = [parsed for key, parsed in self.candidates.items() if key.kind == kind]
-        candidates.sort(key=lambda parsed: (parsed.key not in self.base.served, parsed.path))
-        for parsed in candidates:
-            if parsed.key is not None and parsed.object is not None:
-                self.objects[parsed.key] = parsed.object
-        passed = [parsed for parsed in candidates if self._passes_rules(parsed)]
-        for parsed in passed:
-            self._claim(parsed)
-        if kind == "Route":
-            for parsed in passed:
-                self._compile(parsed)
-        for parsed in candidates:
-            self._compare(parsed)
+        candidates = [one for one in self.candidates.values() if one.key.kind == kind]
+        candidates.sort(key=lambda one: (one.former is None, one.newest.path))
+        for rank, one in enumerate(candidates):
+            one.rank = rank
+            self.serving.objects[one.key] = one.object
+        passed = [one for one in candidates if self._passes_rules(one)]
+        for one in passed:
+            self._count_claims(one)
+        for one in passed:
+            self._try(one)
+        while self.again:
+            _, one = heapq.heappop(self.again)
+            if not one.accepted:
+                self._try(one)
+        for one in candidates:
+            self._compare(one)
 
-    def _passes_rules(self, parsed: Parsed) -> bool:
-        assert parsed.key is not None
-        assert parsed.object is not None
-        found = check(parsed.key, parsed.object, self.view)
-        errors = [finding for finding in found if finding.severity == "error"]
-        if errors:
-            self._quarantine(parsed, found)
-        elif found:
-            self._report(parsed.path, parsed.blob, found)
-        else:
-            self.findings.pop(parsed.path, None)
-            self.blobs.pop(parsed.path, None)
-        return not errors
+    def _passes_rules(self, one: _Candidate) -> bool:
+        one.references = references_of(one.key, one.object)
+        found = check(one.key, one.object, self.serving.view, one.references)
+        if any(finding.severity == "error" for finding in found):
+            self._quarantine(one, found)
+            return False
+        one.warnings = found
+        return True
 
-    def _claim(self, parsed: Parsed) -> None:
-        assert parsed.key is not None
-        assert parsed.object is not None
-        claims = claims_of(
-            parsed.key, parsed.object, self.view.fleet, self.view.agents_behind(parsed.key, parsed.object)
-        )
-        lost = [(claim, other) for claim in claims for other in self.claims.conflicting(claim)]
-        if lost:
-            self._quarantine(parsed, [_explain_conflict(parsed.path, *pair) for pair in lost[:5]])
+    def _count_claims(self, one: _Candidate) -> None:
+        view = self.serving.view
+        one.agents = view.agents_behind(one.key, one.object)
+        one.claims = claims_of(one.key, one.object, view.fleet, one.agents)
+
+    def _try(self, one: _Candidate) -> None:
+        """Put a candidate into service, or quarantine it."""
+        conflicting = self.serving.claims.conflicting
+        rivals = [(claim, other) for claim in one.claims for other in conflicting(claim)]
+        if rivals:
+            one.rival = rivals[0]
+            self.losers.setdefault(one.rival[1].owner, []).append(one)
+            self._quarantine(one, [lost(*pair) for pair in rivals[:MAX_CONFLICTS]])
             return
-        self._serve(parsed, claims)
-        self.accepted.add(parsed.key)
-
-    def _compile(self, parsed: Parsed) -> None:
-        key, route = parsed.key, parsed.object
-        if key not in self.accepted or not isinstance(route, Route):
-            return
+        compiled = None
         try:
-            self.compiled[key] = self.compile_route(key, route, self.view)
+            if isinstance(one.object, Route):
+                compiled = self.serving.compile(one.key, one.object)
         except CompileProblem as problem:
-            finding = Finding(parsed.path, problem.code, problem.message, problem.hint, problem.field)
-            self._withdraw(key)
-            self._quarantine(parsed, [finding])
-
-    # --- in and out of service ----------------------------------------------------------------------------------
-
-    def _serve(self, parsed: Parsed, claims: tuple[Claim, ...]) -> None:
-        assert parsed.key is not None
-        assert parsed.object is not None
-        references = tuple(dict.fromkeys(one.key for one in references_of(parsed.key, parsed.object)))
-        self._enter(Served(parsed.key, parsed.blob, parsed.object, claims, references))
-        self.pending.pop(parsed.key, None)
-
-    def _enter(self, served: Served) -> None:
-        self.served[served.key] = served
-        self.objects[served.key] = served.object
-        self.claims.add(served.claims)
-        for name in served.references:
-            self._own_referrers(name)[served.key] = None
-        if isinstance(served.object, Deployment) and served.object.spec.agent_selector:
-            self.selecting.add(served.key)
-
-    def _withdraw(self, key: ObjectKey) -> None:
-        """Take an object out of service, with its claims and references."""
-        served = self.served.pop(key, None)
-        self.objects.pop(key, None)
-        self.selecting.discard(key)
-        self.accepted.discard(key)
-        if served is None:
+            finding = Finding(one.newest.path, problem.code, problem.message, problem.hint, problem.field)
+            self._quarantine(one, [finding])
             return
-        self.claims.remove(served.claims)
-        for name in served.references:
-            self._own_referrers(name).pop(key, None)
-
-    def _own_referrers(self, name: ObjectKey) -> dict[ObjectKey, None]:
-        """Return the referrers of ``name`` as a dictionary that this call may change."""
-        if name not in self.owned_referrers:
-            self.owned_referrers[name] = self.referrers[name] = dict(self.referrers.get(name, {}))
-        return self.owned_referrers[name]
-
-    def _quarantine(self, parsed: Parsed, findings: Sequence[Finding]) -> None:
-        """Keep ``parsed`` out; its last good version comes back, and takes its claims from whoever took them."""
-        assert parsed.key is not None
-        self._report(parsed.path, parsed.blob, findings)
-        self.pending[parsed.key] = parsed
-        former = self.base.served.get(parsed.key)
-        if former is None:
-            self.objects.pop(parsed.key, None)
-            self.compiled.pop(parsed.key, None)
+        if one.key in self.refused:
+            self._quarantine(one, [self.refused[one.key]])
             return
-        self._enter(replace(former, retained=True))
-        self._keep_compiled(former)
-        for claim in former.claims:
-            for other in list(self.claims.conflicting(claim)):
-                if other.owner in self.accepted:
-                    loser = self.candidates[other.owner]
-                    self._withdraw(other.owner)
-                    self._quarantine(loser, [_explain_conflict(loser.path, other, claim)])
+        self._accept(one)
+        if compiled is not None:
+            self.serving.compiled[one.key] = compiled
 
-    def _keep_compiled(self, former: Served) -> None:
-        if not isinstance(former.object, Route):
+    def _accept(self, one: _Candidate) -> None:
+        if one.key in self.serving.served:
+            self._release(one.key)
+        names = tuple(dict.fromkeys([reference.key for reference in one.references]))
+        self.serving.enter(Served(one.key, one.newest.blob, one.object, one.claims, names), one.agents)
+        one.accepted, one.rival = True, None
+        self.pending.pop(one.key, None)
+        if one.warnings:
+            self._report(one.newest.path, one.newest.blob, one.warnings)
+        elif one.newest.path in self.findings:
+            del self.findings[one.newest.path], self.blobs[one.newest.path]
+
+    def _release(self, key: ObjectKey) -> None:
+        """Take out of service, and give those who lost to it another chance."""
+        self.serving.withdraw(key)
+        for loser in self.losers.pop(key, ()):
+            heapq.heappush(self.again, (loser.rank, loser))
+
+    # --- quarantine ---------------------------------------------------------------------------------------------
+
+    def _quarantine(self, one: _Candidate, findings: Sequence[Finding]) -> None:
+        """Keep a candidate out; its last good version comes back, and takes its claims from whoever took them."""
+        self._keep_out(one, findings)
+        if one.key in self.serving.served:
             return
-        compiled = self.base.compiled.get(former.key)
-        self.compiled[former.key] = compiled or self.compile_route(former.key, former.object, self.base_view)
+        returning = [one]
+        while returning:
+            back = returning.pop()
+            if back.former is None or not self.serving.retain(back.former):
+                self.serving.withdraw(back.key)
+                continue
+            for claim in back.former.claims:
+                for other in self.serving.claims.conflicting(claim):
+                    loser = self.candidates.get(other.owner)
+                    if loser is not None and loser.accepted:
+                        self._evict(loser, other, claim)
+                        returning.append(loser)
+
+    def _evict(self, loser: _Candidate, own: Claim, other: Claim) -> None:
+        self._release(loser.key)
+        loser.accepted, loser.rival = False, (own, other)
+        self.losers.setdefault(other.owner, []).append(loser)
+        self._keep_out(loser, [lost(own, other)])
+
+    def _keep_out(self, one: _Candidate, findings: Sequence[Finding]) -> None:
+        self._report(one.newest.path, one.newest.blob, findings)
+        self.pending[one.key] = one.newest
 
     def _report(self, path: str, blob: str, findings: Sequence[Finding]) -> None:
         self.findings[path] = tuple(findings)
@@ -302,51 +332,52 @@ class _Settling:
 
     # --- result -------------------------------------------------------------------------------------------------
 
-    def _compare(self, parsed: Parsed) -> None:
-        """Take note of a candidate whose object in service, or its compiled form, is another than before."""
-        key = parsed.key
-        assert key is not None
-        old, new = self.base.served.get(key), self.served.get(key)
-        same_object = old is not None and new is not None and old.blob == new.blob
-        if not same_object or self._compiled_before(key) != self.compiled.get(key):
+    def _compare(self, one: _Candidate) -> None:
+        """Take note of a candidate whose object in service, or what follows from it, is another than before."""
+        key, serving, base = one.key, self.serving, self.base
+        new = serving.served.get(key)
+        if one.former is None or new is None:
+            changed = one.former is not new
+        else:
+            changed = (one.former.blob != new.blob and one.former.object != new.object) or (
+                base.selected.get(key) != serving.selected.get(key)
+                or (key.kind == "Route" and serving.compiled_before(key) != serving.compiled.get(key))
+            )
+        if changed:
             self.touched.add(key)
 
-    def _compiled_before(self, key: ObjectKey) -> TraefikObjects | None:
-        former = self.base.served.get(key)
-        if former is None or not isinstance(former.object, Route):
-            return None
-        return self.base.compiled.get(key) or self.compile_route(key, former.object, self.base_view)
+    def _forget_contests(self) -> None:
+        for path, found in list(self.findings.items()):
+            rest = tuple(finding for finding in found if finding.code != CONTESTED)
+            if not rest:
+                del self.findings[path], self.blobs[path]
+            elif len(rest) < len(found):
+                self.findings[path] = rest
+
+    def _report_contests(self) -> None:
+        """Where two newcomers want the same, nobody knows who is right: tell the winner as well."""
+        for one in self.candidates.values():
+            if one.rival is None or one.accepted or one.former is not None:
+                continue
+            claim, other = one.rival
+            winner = self.candidates.get(other.owner)
+            if winner is not None and winner.accepted and winner.former is None:
+                path = winner.newest.path
+                self._report(path, winner.newest.blob, [*self.findings.get(path, ()), contested(other, claim)])
 
     def result(self, revision: str) -> Settled:
+        self._report_contests()
+        serving = self.serving
         state = State(
             revision,
-            self.served,
-            self.objects,
+            serving.served,
+            serving.objects,
             self.pending,
             self.findings,
             self.blobs,
-            self.claims,
-            self.referrers,
-            frozenset(self.selecting),
-            self.compiled,
+            serving.claims,
+            serving.referrers,
+            serving.selected,
+            serving.compiled,
         )
         return Settled(state, frozenset(self.touched))
-
-
-def _explain_conflict(path: str, claim: Claim, other: Claim) -> Finding:
-    holder = other.owner.path
-    if claim.scope.startswith("port:"):
-        text = f'port {claim.pattern} of agent "{claim.scope.partition(":")[2]}" is taken by {holder}.'
-        return Finding(path, "port-taken", text, "Choose another host port.", claim.field)
-    if claim.scope == "identity":
-        text = f"the key of this agent is the key of {holder} as well."
-        return Finding(path, "identity-taken", text, "Each agent has a key of its own; enrol it again.", claim.field)
-    if claim.scope == "certificate":
-        text = f'a certificate for "{claim.pattern}" exists already: {holder}.'
-        return Finding(path, "certificate-taken", text, "Name each host in one certificate.", claim.field)
-    what = "the whole entry point" if claim.pattern == "*" else f'"{claim.pattern}"'
-    if claim.owner.team != other.owner.team:
-        text = f'{what} belongs to team "{other.owner.team}": {holder} answers "{other.pattern}".'
-        return Finding(path, "host-taken", text, "One host belongs to one team; choose another.", claim.field)
-    text = f"{what} is answered by {holder} with the same paths, methods and headers."
-    return Finding(path, "host-taken", text, "Make one of them more specific, or remove one.", claim.field)

@@ -12,6 +12,7 @@ from reconciler.desired.claims import Claim, ClaimIndex
 from reconciler.desired.finding import Finding
 from reconciler.desired.parse import Parsed
 from reconciler.desired.traefik_model import TraefikObjects
+from reconciler.desired.view import OpenSecret, View, sealed_for_somebody_else
 from schemas.fleet import Fleet
 from schemas.objects import FLEET_KEY, AnyObject, ObjectKey
 
@@ -46,14 +47,18 @@ class State:
     blobs: Mapping[str, str] = field(default_factory=dict)
     claims: ClaimIndex = field(default_factory=ClaimIndex)
     referrers: Mapping[ObjectKey, Mapping[ObjectKey, None]] = field(default_factory=dict)
-    selecting: frozenset[ObjectKey] = frozenset()
-    """Deployments that choose their agents by label, and so depend on every agent."""
+    selected: Mapping[ObjectKey, tuple[str, ...]] = field(default_factory=dict)
+    """Deployments in service that choose their agents by label → the agents that they run on, by name."""
     compiled: Mapping[ObjectKey, TraefikObjects] = field(default_factory=dict)
 
     @property
     def fleet(self) -> Fleet | None:
         served = self.served.get(FLEET_KEY)
         return served.object if served is not None and isinstance(served.object, Fleet) else None
+
+    def view(self, open_sealed: OpenSecret = sealed_for_somebody_else) -> View:
+        """Return the questions that rules and compile steps ask, answered by what is in service."""
+        return View(self.objects, open_sealed, self.selected)
 
     @property
     def quarantined(self) -> Iterator[str]:

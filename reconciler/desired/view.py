@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from typing import Final
 
+from reconciler.desired.finding import did_you_mean
 from reconciler.desired.lookup import SecretUnavailable
 from schemas.agent import Agent
 from schemas.deployment import Deployment, PortMapping
@@ -18,26 +20,55 @@ OpenSecret = Callable[[str], str]
 """Armoured age file → clear value; raises :class:`SecretUnavailable`."""
 
 
+MAX_GUESSES: Final = 100
+"""Different wrong words for which a view looks for a similar name: each costs milliseconds in a large fleet."""
+MAX_COMPARED: Final = 500
+NOWHERE: Final[Mapping[ObjectKey, tuple[str, ...]]] = {}
+
+
 def sealed_for_somebody_else(_: str) -> str:
     """Open nothing: for commands that have no key, such as ``validate`` in CI."""
     raise SecretUnavailable("this command has no key to open secrets with")
 
 
 class View:
-    """Implements :class:`reconciler.desired.lookup.Lookup` over a mapping that may change under it."""
+    """Implements :class:`reconciler.desired.lookup.Lookup` over mappings that may change under it.
 
-    def __init__(self, objects: Mapping[ObjectKey, AnyObject], open_sealed: OpenSecret) -> None:
+    ``selected`` says for deployments in service that choose their agents by label which ones they chose; for others
+    the choice is made anew. Agents and fleet must be settled before the first question about labels or teams.
+    """
+
+    def __init__(
+        self,
+        objects: Mapping[ObjectKey, AnyObject],
+        open_sealed: OpenSecret,
+        selected: Mapping[ObjectKey, tuple[str, ...]] = NOWHERE,
+    ) -> None:
         self._objects = objects
         self._open = open_sealed
+        self._served_selections = selected
+        self._agents: tuple[Agent, ...] | None = None
         self._teams: dict[str, Team] | None = None
-        self._selected: dict[tuple[str, tuple[tuple[LabelKey, LabelValue], ...]], tuple[str, ...]] = {}
+        self._hosts: dict[str, frozenset[str]] = {}
+        self._granted: dict[str, frozenset[str]] = {}
+        self._selections: dict[tuple[str, tuple[tuple[LabelKey, LabelValue], ...]], tuple[str, ...]] = {}
+        self._guesses: dict[tuple[str, str, str], str] = {}
 
     def get(self, key: ObjectKey) -> AnyObject | None:
         return self._objects.get(key)
 
-    def names(self, kind: str, team: str = "") -> Iterable[str]:
-        """Names of the objects of a kind, for hints."""
-        return (key.name for key in self._objects if key.kind == kind and key.team == team)
+    def similar_name(self, key: ObjectKey) -> str:
+        """Return ``Did you mean …?`` for a name that does not exist, or an empty string."""
+        question = key.kind, key.team, key.name
+        if question not in self._guesses:
+            if len(self._guesses) >= MAX_GUESSES:
+                return ""
+            names = [one.name for one in self._objects if one.kind == key.kind and one.team == key.team]
+            if len(names) > MAX_COMPARED:
+                ends = key.name[:2], key.name[-2:]
+                names = [one for one in names if one[:2] == ends[0] or one[-2:] == ends[1]][:MAX_COMPARED]
+            self._guesses[question] = did_you_mean(key.name, names)
+        return self._guesses[question]
 
     @property
     def fleet(self) -> Fleet:
@@ -49,6 +80,21 @@ class View:
         if self._teams is None:
             self._teams = {team.name: team for team in self.fleet.spec.teams}
         return self._teams.get(name)
+
+    def hosts_granted(self, team: Team) -> frozenset[str]:
+        """Return the host patterns of a team, for :func:`reconciler.desired.claims.covered`."""
+        found = self._hosts.get(team.name)
+        if found is None:
+            found = self._hosts[team.name] = frozenset(team.hostnames)
+        return found
+
+    @property
+    def every_host_granted(self) -> frozenset[str]:
+        """The host patterns of all teams."""
+        found = self._hosts.get("")
+        if found is None:
+            found = self._hosts[""] = frozenset(host for team in self.fleet.spec.teams for host in team.hostnames)
+        return found
 
     def agent(self, name: str) -> Agent | None:
         found = self._objects.get(ObjectKey("Agent", "", name))
@@ -64,7 +110,10 @@ class View:
 
     def may_use(self, team: Team, agent: Agent) -> bool:
         """Say whether the fleet grants the agent to the team, by name or by label."""
-        if agent.metadata.name in team.agents:
+        names = self._granted.get(team.name)
+        if names is None:
+            names = self._granted[team.name] = frozenset(team.agents)
+        if agent.metadata.name in names:
             return True
         wanted = team.agent_selector
         return bool(wanted) and wanted.items() <= agent.metadata.labels.items()
@@ -78,19 +127,23 @@ class View:
         selector = deployment.spec.agent_selector
         if not selector:
             return tuple(sorted(deployment.spec.agents))
+        key = ObjectKey("Deployment", team, deployment.metadata.name)
+        if key in self._served_selections:
+            return self._served_selections[key]
         question = (team, tuple(sorted(selector.items())))
-        if question not in self._selected:
-            self._selected[question] = self._select(team, selector)
-        return tuple(sorted({*deployment.spec.agents, *self._selected[question]}))
+        if question not in self._selections:
+            self._selections[question] = self._select(team, selector)
+        return tuple(sorted({*deployment.spec.agents, *self._selections[question]}))
 
     def _select(self, team: str, selector: Mapping[LabelKey, LabelValue]) -> tuple[str, ...]:
         grant = self.team(team)
         if grant is None:
             return ()
-        agents = (found for found in self._objects.values() if isinstance(found, Agent))
+        if self._agents is None:
+            self._agents = tuple(found for found in self._objects.values() if isinstance(found, Agent))
         return tuple(
             agent.metadata.name
-            for agent in agents
+            for agent in self._agents
             if selector.items() <= agent.metadata.labels.items() and self.may_use(grant, agent)
         )
 
