@@ -80,6 +80,8 @@ HOUSEKEEPING_SECONDS: Final = 10.0
 DAY: Final = 86_400.0
 KEPT_EVENTS: Final = 100_000
 KEPT_RECORDS: Final = 5_000
+MISSED_HEARTBEATS: Final = 3
+"""After so many an agent counts as gone."""
 RESUME_PAUSE: Final = 2.0
 WRITABLE: Final = re.compile(r"agents/[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.yaml")
 """The only files that commits of our own may touch."""
@@ -126,7 +128,12 @@ class ControlPlane:
             keys.signing("desired"),
             self._is_authorised,
             self._observer,
-            limits=HubLimits(session=SessionLimits(heartbeat_seconds=self._settings.heartbeat_seconds)),
+            limits=HubLimits(
+                session=SessionLimits(
+                    heartbeat_seconds=self._settings.heartbeat_seconds,
+                    silence_seconds=MISSED_HEARTBEATS * self._settings.heartbeat_seconds + 5,
+                )
+            ),
         )
 
     def _is_authorised(self, name: str, thumbprint: str) -> bool:

@@ -27,6 +27,8 @@ from reconciler.git.runner import Command, GitRunner
 SIGNATURE_FORMAT: Final = "--format=%G?%n%GS%n%GF"
 GPG_SECONDS: Final = 30.0
 MAX_KEY_BYTES: Final = 16 * 1024 * 1024
+_CONFIGURATION: Final = "gpg.conf"
+_PUBLIC_KEYS: Final = "pubring.kbx"
 _GPG_CONF: Final = "batch\nno-tty\nno-autostart\nno-auto-key-retrieve\ntrust-model always\n"
 
 _REASONS: Final[Mapping[str, str]] = {
@@ -86,7 +88,7 @@ class Verifier:
         home = self._home / f"gnupg-{_digest(files)}"
         if await asyncio.to_thread(home.is_dir):
             return home
-        fresh = await asyncio.to_thread(_fresh_home, self._home)
+        fresh = await asyncio.to_thread(_fresh_home)
         try:
             if files:
                 await self._import(fresh, files)
@@ -133,19 +135,24 @@ def _digest(files: Mapping[Path, bytes]) -> str:
     return hashlib.sha256(b"".join(contents)).hexdigest()[:32]
 
 
-def _fresh_home(parent: Path) -> Path:
+def _fresh_home() -> Path:
+    """Make a home in the system's temporary directory: gpg fails where its socket's path would be too long."""
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        home = Path(tempfile.mkdtemp(prefix="gnupg-fresh-", dir=parent))
-        (home / "gpg.conf").write_text(_GPG_CONF, encoding="ascii")
+        home = Path(tempfile.mkdtemp(prefix="gpg-"))
+        (home / _CONFIGURATION).write_text(_GPG_CONF, encoding="ascii")
     except OSError as error:
-        raise Broken(f"A home of GnuPG cannot be made in {parent}: {error.strerror}.") from error
+        raise Broken(f"A temporary home of GnuPG cannot be made: {error.strerror}.") from error
     return home
 
 
 def _put_in_place(fresh: Path, home: Path) -> None:
     try:
-        fresh.rename(home)
+        home.parent.mkdir(parents=True, exist_ok=True)
+        staged = Path(tempfile.mkdtemp(prefix="gnupg-fresh-", dir=home.parent))
+        for name in (_CONFIGURATION, _PUBLIC_KEYS):
+            if (fresh / name).exists():  # without keys there is no ring
+                shutil.copy2(fresh / name, staged / name)
+        staged.rename(home)
     except OSError as error:
         # Another call made the same one meanwhile.
         if not home.is_dir():

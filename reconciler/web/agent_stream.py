@@ -7,17 +7,16 @@ browsers have no business here (any ``Origin`` is refused), then the subprotocol
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
-from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from reconciler.agents.hub import Hub
 from reconciler.errors import Refused
+from reconciler.web.problem import problem
 from reconciler.web.websocket import TRANSPORT
 from schemas.session import SUBPROTOCOL
 
@@ -64,7 +63,7 @@ class AgentStream:
         try:
             identity = self._authorise(websocket)
         except Refused as refusal:
-            await websocket.send_denial_response(_problem(refusal))
+            await websocket.send_denial_response(problem(refusal))
             return None
         await websocket.accept(SUBPROTOCOL)
         return identity
@@ -125,18 +124,3 @@ class AsgiConnection:
 def _no_room(_text: str) -> bool:
     """Another server: nothing is known of its transport, so every send takes the long way."""
     return False
-
-
-def _problem(refusal: Refused) -> JSONResponse:
-    headers = {}
-    if refusal.status == 401:
-        headers["WWW-Authenticate"] = 'DPoP algs="ES256"'
-    if refusal.retry_after is not None:
-        headers["Retry-After"] = str(math.ceil(refusal.retry_after))
-    body = {
-        "type": f"urn:cloudlunacy:problem:{refusal.code}",
-        "title": refusal.message,
-        "status": refusal.status,
-        "detail": refusal.hint or refusal.message,
-    }
-    return JSONResponse(body, refusal.status, headers, "application/problem+json")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,13 @@ def judge(tmp_path: Path, remote: BareRepo, revision: str, keys: SigningKeys) ->
     return asyncio.run(scenario())
 
 
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A directory whose path leaves room for the sockets of GnuPG's agent (108 bytes in all)."""
+    with tempfile.TemporaryDirectory(prefix="gpg-", ignore_cleanup_errors=True) as directory:
+        yield Path(directory)
+
+
 def make_gpg_key(home: Path) -> Path:
     """Make a GPG key in a home of its own; return the exported public key."""
     gpg = require("gpg")
@@ -95,10 +104,10 @@ def test_ssh_signature_of_another_key_is_not_good(tmp_path: Path, remote: BareRe
     assert "not among the given" in found.reason
 
 
-def test_gpg_signature_of_a_given_key_is_good(tmp_path: Path, remote: BareRepo) -> None:
+def test_gpg_signature_of_a_given_key_is_good(tmp_path: Path, remote: BareRepo, short_path: Path) -> None:
     """A commit signed with a given GPG key names its user id; a folder of keys serves as well as a file."""
-    public = make_gpg_key(tmp_path / "gpg")
-    tip = sign_gpg(remote, tmp_path / "gpg")
+    public = make_gpg_key(short_path / "gpg")
+    tip = sign_gpg(remote, short_path / "gpg")
     expected = Signature(good=True, signer=f"Dev <{EMAIL}>", reason="")
     assert judge(tmp_path, remote, tip, SigningKeys(gpg_keyring=public)) == expected
     folder = tmp_path / "keys"
@@ -107,21 +116,21 @@ def test_gpg_signature_of_a_given_key_is_good(tmp_path: Path, remote: BareRepo) 
     assert judge(tmp_path, remote, tip, SigningKeys(gpg_keyring=folder)) == expected
 
 
-def test_gpg_signature_of_another_key_is_not_good(tmp_path: Path, remote: BareRepo) -> None:
+def test_gpg_signature_of_another_key_is_not_good(tmp_path: Path, remote: BareRepo, short_path: Path) -> None:
     """A GPG key that was not given counts for nothing, whatever is in the keyring of the machine."""
-    make_gpg_key(tmp_path / "gpg")
-    other = make_gpg_key(tmp_path / "gpg2")
-    tip = sign_gpg(remote, tmp_path / "gpg")
+    make_gpg_key(short_path / "gpg")
+    other = make_gpg_key(short_path / "gpg2")
+    tip = sign_gpg(remote, short_path / "gpg")
     found = judge(tmp_path, remote, tip, SigningKeys(gpg_keyring=other))
     assert not found.good
     assert "not among the given" in found.reason
 
 
-def test_one_kind_does_not_open_the_other(tmp_path: Path, remote: BareRepo) -> None:
+def test_one_kind_does_not_open_the_other(tmp_path: Path, remote: BareRepo, short_path: Path) -> None:
     """With only GPG keys given an SSH signature is not good, and the other way round."""
-    key, public = make_key(tmp_path / "key"), make_gpg_key(tmp_path / "gpg")
+    key, public = make_key(tmp_path / "key"), make_gpg_key(short_path / "gpg")
     by_ssh = sign_ssh(remote, key)
-    by_gpg = sign_gpg(remote, tmp_path / "gpg")
+    by_gpg = sign_gpg(remote, short_path / "gpg")
     ssh_keys, gpg_keys = SigningKeys(allowed_signers=allowed_signers(tmp_path, key)), SigningKeys(gpg_keyring=public)
     assert not judge(tmp_path, remote, by_ssh, gpg_keys).good
     assert not judge(tmp_path, remote, by_gpg, ssh_keys).good
@@ -156,10 +165,10 @@ def test_changed_commit_is_not_good(tmp_path: Path, remote: BareRepo) -> None:
     assert not found.good
 
 
-def test_removed_key_no_longer_counts(tmp_path: Path, remote: BareRepo) -> None:
+def test_removed_key_no_longer_counts(tmp_path: Path, remote: BareRepo, short_path: Path) -> None:
     """Keys are read at each check: one that was taken out of its file is out."""
-    first, second = make_gpg_key(tmp_path / "gpg"), make_gpg_key(tmp_path / "gpg2")
-    tip = sign_gpg(remote, tmp_path / "gpg")
+    first, second = make_gpg_key(short_path / "gpg"), make_gpg_key(short_path / "gpg2")
+    tip = sign_gpg(remote, short_path / "gpg")
     assert judge(tmp_path, remote, tip, SigningKeys(gpg_keyring=first)).good
     first.write_bytes(second.read_bytes())
     assert not judge(tmp_path, remote, tip, SigningKeys(gpg_keyring=first)).good
