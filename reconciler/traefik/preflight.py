@@ -18,7 +18,7 @@ from typing import Final
 from reconciler.errors import Broken, Transient
 from reconciler.traefik.api import ObjectFailure
 from reconciler.traefik.binary import binary_version
-from reconciler.traefik.standby import Standby
+from reconciler.traefik.standby import Standby, StandbyLost
 
 _DEADLINE: Final = 10.0
 _ATTEMPTS: Final = 2
@@ -68,15 +68,19 @@ class Preflight:
             Transient: ``PreflightUnavailable``, when no Traefik can be started; nothing was checked then.
         """
         async with self._lock:
-            for attempt in range(1, _ATTEMPTS + 1):
+            lost = ""
+            for _ in range(_ATTEMPTS):
                 standby = await self._ready()
                 try:
                     return await self._judge(standby, document)
-                except Transient:  # it was killed from outside, or hangs
+                except OSError as error:
+                    raise _unavailable(f"cannot write the candidate: {error.strerror}") from None
+                except (StandbyLost, Transient) as error:  # killed from outside, or hangs
                     await self._drop()
-                    if attempt == _ATTEMPTS:
-                        raise
-            raise AssertionError("unreachable")
+                    lost = str(error)
+            # a fresh one was lost in the same way: it is the candidate that Traefik cannot bear
+            self._renew()
+            return (ObjectFailure("", "", lost),)
 
     async def close(self) -> None:
         """End the standby. Safe to call twice."""
@@ -87,16 +91,11 @@ class Preflight:
             await self._drop()
 
     async def _judge(self, standby: Standby, document: str) -> tuple[ObjectFailure, ...]:
-        try:
-            refusal = await standby.load(document, self._deadline)
-        except OSError as error:
-            raise _unavailable(f"cannot write the candidate: {error.strerror}") from None
+        refusal = await standby.load(document, self._deadline)
         if refusal is None:
             failures = await standby.api.failures()
             standby.forget()
             return failures
-        if not standby.alive and standby is self._standby:
-            raise _unavailable(refusal)
         await self._drop()
         self._renew()
         return (ObjectFailure("", "", refusal),)

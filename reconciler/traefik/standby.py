@@ -24,6 +24,7 @@ from reconciler.errors import Transient
 from reconciler.traefik.api import TraefikAPI
 from reconciler.traefik.default_certificate import new_default_certificate
 
+_PREFIX: Final = "cloudlunacy-preflight-"
 _START_DEADLINE: Final = 15.0
 _POLL: Final = 0.003
 _LOG_LINES: Final = 50
@@ -35,6 +36,10 @@ _DIE_WITH_PARENT: Final = (
     "if os.getppid() != int(sys.argv[1]): sys.exit(1)\n"
     "os.execve(sys.argv[2], sys.argv[2:], {})\n"
 )
+
+
+class StandbyLost(Exception):
+    """It ended, or does not answer in time. The text says what it said last."""
 
 
 class Standby:
@@ -56,7 +61,8 @@ class Standby:
         Raises:
             Transient: ``PreflightUnavailable`` with the reason, when it does not come up.
         """
-        folder = Path(tempfile.mkdtemp(prefix="cloudlunacy-preflight-"))
+        _sweep()
+        folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
         standby: Standby | None = None
         try:
             (folder / "dynamic").mkdir()
@@ -71,6 +77,8 @@ class Standby:
             refusal = await standby.load("", _START_DEADLINE)
         except OSError as error:
             refusal = error.strerror or type(error).__name__
+        except StandbyLost as error:
+            refusal = str(error)
         except BaseException:
             await _discard(standby, folder)
             raise
@@ -93,6 +101,7 @@ class Standby:
         Returns why it refused the file as a whole, None when it did not.
 
         Raises:
+            StandbyLost: when it neither loads nor refuses it.
             OSError: when the directory cannot be written.
         """
         clock = asyncio.get_running_loop().time
@@ -109,9 +118,11 @@ class Standby:
             if refusal is not None:
                 return refusal
             if not self.alive:
-                return f"Traefik ended with status {self._process.returncode}. {self._last_words()}".rstrip()
+                raise StandbyLost(
+                    f"Traefik ended with status {self._process.returncode}. {self._last_words()}".rstrip()
+                )
             await asyncio.sleep(_POLL)
-        return f"Traefik did not load it within {deadline:g} s. {self._last_words()}".rstrip()
+        raise StandbyLost(f"Traefik did not load it within {deadline:g} s. {self._last_words()}".rstrip())
 
     def forget(self) -> None:
         """Put an empty candidate in place, so that the last one's health checks end. Does not wait for it."""
@@ -166,6 +177,25 @@ class Standby:
 
     def _last_words(self) -> str:
         return f"It said: {self._log[-1]}" if self._log else ""
+
+
+def _sweep() -> None:
+    """Remove what a control plane that was killed left behind: our user's folders whose process is gone."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        with suppress(OSError):
+            if owner.isdecimal() and folder.lstat().st_uid == os.getuid() and not _runs(int(owner)):
+                shutil.rmtree(folder)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
 
 
 async def _spawn(binary: Path, folder: Path) -> asyncio.subprocess.Process:

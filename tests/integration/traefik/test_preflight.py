@@ -19,6 +19,7 @@ from reconciler.desired.traefik_model import Router, TraefikObject
 from reconciler.errors import Transient
 from reconciler.traefik.api import ObjectFailure
 from reconciler.traefik.preflight import Preflight
+from reconciler.traefik.standby import Standby
 from reconciler.traefik.templates import load_templates
 from tests.support.traefik import Backend, backends, fleet, key, lookup, route, traefik_binary
 from tests.support.waiting import eventually, wait_for
@@ -141,18 +142,37 @@ def test_a_standby_killed_from_outside_is_replaced() -> None:
 
 
 def test_a_standby_that_hangs_is_replaced_after_the_deadline() -> None:
-    """A stopped process is not waited for endlessly, and is gone afterwards."""
+    """A stopped process is not waited for endlessly, is gone afterwards, and is not held against the candidate."""
 
     async def scenario(preflight: Preflight) -> None:
         await preflight.prepare()
         first = preflight.pid
         assert first is not None
         os.kill(first, signal.SIGSTOP)
-        (failure,) = await preflight.check(document(*good()))
-        assert "did not load it within" in failure.error
+        assert await preflight.check(document(*good())) == ()
         assert gone(first)
 
-    run(scenario, deadline=0.3)
+    run(scenario, deadline=2.0)
+
+
+def test_a_candidate_that_traefik_does_not_survive_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lost twice, the second time a fresh one: the candidate is at fault, and the next one gets its chance."""
+    load = Standby.load
+
+    async def die_of_poison(self: Standby, text: str, deadline: float) -> str | None:
+        if "poison" in text:
+            os.kill(self.pid, signal.SIGKILL)
+        return await load(self, text, deadline)
+
+    monkeypatch.setattr(Standby, "load", die_of_poison)
+
+    async def scenario(preflight: Preflight) -> None:
+        (failure,) = await preflight.check("# poison\n")
+        assert "ended with status" in failure.error
+        assert (failure.section, failure.name) == ("", "")
+        assert await preflight.check(document(*good())) == ()
+
+    run(scenario)
 
 
 def test_other_entry_points_mean_another_standby() -> None:
@@ -206,8 +226,8 @@ def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_it_dies_with_its_parent() -> None:
-    """A control plane that is killed leaves no Traefik running."""
+def test_it_dies_with_its_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A control plane that is killed leaves no Traefik running, and the next one removes its files."""
     program = (
         "import asyncio, sys\n"
         "from pathlib import Path\n"
@@ -220,12 +240,21 @@ def test_it_dies_with_its_parent() -> None:
         "asyncio.run(main())\n"
     )
     command = [sys.executable, "-c", program, str(traefik_binary())]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
         assert not gone(child)
         parent.kill()
     wait_for(lambda: gone(child), 5)
+    (left,) = tmp_path.iterdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    async def scenario(preflight: Preflight) -> None:
+        await preflight.prepare()
+        assert not left.exists()
+
+    run(scenario)
 
 
 def test_its_environment_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
