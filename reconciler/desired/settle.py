@@ -3,8 +3,8 @@
 1. Files that cannot be parsed, and files that are gone, are taken note of.
 2. Candidates are collected: changed objects, quarantined ones that may have become good, and everything that depends
    on one of these. A changed fleet file makes everything a candidate.
-3. Kind by kind, in the order in which kinds refer to each other, each candidate must pass the rules, then win its
-   claims, then (routes) compile. References lead only to kinds that are settled already, so one pass is enough.
+3. Kind by kind, in the order in which kinds refer to each other, each candidate must pass the rules, then
+   (routes) compile, then win its claims. References lead only to kinds that are settled already, so one pass is enough.
 4. A candidate that fails goes back to its last good version, as it was compiled then, whatever became of the objects
    it refers to; one that was never good stays out.
 
@@ -28,6 +28,7 @@ from reconciler.desired.parse import Parsed
 from reconciler.desired.policy import check, check_fleet
 from reconciler.desired.serving import CompileRoute, Serving
 from reconciler.desired.state import Served, State
+from reconciler.desired.traefik_model import TraefikObjects
 from reconciler.desired.view import OpenSecret
 from schemas.fleet import Fleet
 from schemas.objects import FLEET_KEY, FLEET_PATH, AnyObject, Kind, ObjectKey, key_of_path
@@ -100,6 +101,7 @@ class _Candidate:
     references: tuple[Reference, ...] = ()
     agents: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
+    compiled: TraefikObjects | None = None
     warnings: Sequence[Finding] = ()
     accepted: bool = False
     rival: tuple[Claim, Claim] | None = None
@@ -228,9 +230,7 @@ class _Settling:
         for rank, one in enumerate(candidates):
             one.rank = rank
             self.serving.objects[one.key] = one.object
-        passed = [one for one in candidates if self._passes_rules(one)]
-        for one in passed:
-            self._count_claims(one)
+        passed = [one for one in candidates if self._passes_rules(one) and self._compiles(one)]
         for one in passed:
             self._try(one)
         while self.again:
@@ -238,6 +238,8 @@ class _Settling:
             if not one.accepted:
                 self._try(one)
         for one in candidates:
+            if one.rival is not None:
+                self._report_conflicts(one)
             self._compare(one)
 
     def _passes_rules(self, one: _Candidate) -> bool:
@@ -249,40 +251,41 @@ class _Settling:
         one.warnings = found
         return True
 
-    def _count_claims(self, one: _Candidate) -> None:
-        view = self.serving.view
-        one.agents = view.agents_behind(one.key, one.object)
-        one.claims = claims_of(one.key, one.object, view.fleet, one.agents)
-
-    def _try(self, one: _Candidate) -> None:
-        """Put a candidate into service, or quarantine it."""
-        conflicting = self.serving.claims.conflicting
-        rivals = [(claim, other) for claim in one.claims for other in conflicting(claim)]
-        if rivals:
-            one.rival = rivals[0]
-            self.losers.setdefault(one.rival[1].owner, []).append(one)
-            self._quarantine(one, [lost(*pair) for pair in rivals[:MAX_CONFLICTS]])
-            return
-        compiled = None
+    def _compiles(self, one: _Candidate) -> bool:
+        """Work out what follows from the object alone: agents, claims, and what Traefik gets."""
+        serving, finding = self.serving, self.refused.get(one.key)
+        one.agents = serving.view.agents_behind(one.key, one.object)
+        one.claims = claims_of(one.key, one.object, serving.view.fleet, one.agents)
         try:
             if isinstance(one.object, Route):
-                compiled = self.serving.compile(one.key, one.object)
+                one.compiled = serving.compile(one.key, one.object)
         except CompileProblem as problem:
             finding = Finding(one.newest.path, problem.code, problem.message, problem.hint, problem.field)
+        if finding is not None:
             self._quarantine(one, [finding])
-            return
-        if one.key in self.refused:
-            self._quarantine(one, [self.refused[one.key]])
-            return
-        self._accept(one)
-        if compiled is not None:
-            self.serving.compiled[one.key] = compiled
+        return finding is None
+
+    def _try(self, one: _Candidate) -> None:
+        """Put a candidate into service if nobody has what it claims."""
+        conflicting = self.serving.claims.conflicting
+        rival = next(((claim, other) for claim in one.claims for other in conflicting(claim)), None)
+        if rival is None:
+            self._accept(one)
+        else:
+            self._lose(one, *rival)
+            self._quarantine(one, [lost(*rival)])
+
+    def _lose(self, one: _Candidate, own: Claim, other: Claim) -> None:
+        one.rival = own, other
+        self.losers.setdefault(other.owner, []).append(one)
 
     def _accept(self, one: _Candidate) -> None:
         if one.key in self.serving.served:
             self._release(one.key)
         names = tuple(dict.fromkeys([reference.key for reference in one.references]))
         self.serving.enter(Served(one.key, one.newest.blob, one.object, one.claims, names), one.agents)
+        if one.compiled is not None:
+            self.serving.compiled[one.key] = one.compiled
         one.accepted, one.rival = True, None
         self.pending.pop(one.key, None)
         if one.warnings:
@@ -318,8 +321,8 @@ class _Settling:
 
     def _evict(self, loser: _Candidate, own: Claim, other: Claim) -> None:
         self._release(loser.key)
-        loser.accepted, loser.rival = False, (own, other)
-        self.losers.setdefault(other.owner, []).append(loser)
+        loser.accepted = False
+        self._lose(loser, own, other)
         self._keep_out(loser, [lost(own, other)])
 
     def _keep_out(self, one: _Candidate, findings: Sequence[Finding]) -> None:
@@ -329,6 +332,14 @@ class _Settling:
     def _report(self, path: str, blob: str, findings: Sequence[Finding]) -> None:
         self.findings[path] = tuple(findings)
         self.blobs[path] = blob
+
+    def _report_conflicts(self, one: _Candidate) -> None:
+        """Tell a loser about all who are in its way now that everybody has found a place."""
+        conflicting = self.serving.claims.conflicting
+        rivals = [(claim, other) for claim in one.claims for other in sorted(conflicting(claim), key=_by_owner)]
+        if rivals:
+            one.rival = rivals[0]
+            self._report(one.newest.path, one.newest.blob, [lost(*pair) for pair in rivals[:MAX_CONFLICTS]])
 
     # --- result -------------------------------------------------------------------------------------------------
 
@@ -356,14 +367,17 @@ class _Settling:
 
     def _report_contests(self) -> None:
         """Where two newcomers want the same, nobody knows who is right: tell the winner as well."""
-        for one in self.candidates.values():
-            if one.rival is None or one.accepted or one.former is not None:
-                continue
+        told: dict[ObjectKey, list[Finding]] = {}
+        losers = [one for one in self.candidates.values() if one.rival is not None and one.former is None]
+        for one in sorted(losers, key=lambda loser: loser.newest.path):
+            assert one.rival is not None
             claim, other = one.rival
             winner = self.candidates.get(other.owner)
             if winner is not None and winner.accepted and winner.former is None:
-                path = winner.newest.path
-                self._report(path, winner.newest.blob, [*self.findings.get(path, ()), contested(other, claim)])
+                told.setdefault(winner.key, []).append(contested(other, claim))
+        for key, findings in told.items():
+            path, blob = self.candidates[key].newest.path, self.candidates[key].newest.blob
+            self._report(path, blob, [*self.findings.get(path, ()), *findings[:MAX_CONFLICTS]])
 
     def result(self, revision: str) -> Settled:
         self._report_contests()
@@ -381,3 +395,7 @@ class _Settling:
             serving.compiled,
         )
         return Settled(state, frozenset(self.touched))
+
+
+def _by_owner(claim: Claim) -> ObjectKey:
+    return claim.owner
