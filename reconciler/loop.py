@@ -303,6 +303,10 @@ class Reconciler:
     async def _go_back(self, this: Pass, failure: NotLoaded) -> None:
         """A front refuses the generation: bring the last confirmed one back, under a new number, and hold."""
         self._metrics.read_back_failed(failure.reason)
+        if not self._confirmed.revision:
+            text = f"a front did not take the first generation: {failure}; there is none to go back to"
+            await self._stop(this, "Held", "ReadBackFailed", text)
+            return
         generation = await self._fronts.next_generation()
         self.published = self._confirmed = replace(self._confirmed, generation=generation)
         await self._fronts.publish(self.published, self._clock())

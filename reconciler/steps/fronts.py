@@ -182,7 +182,7 @@ class Fronts:
         """
         for front in self.fronts:
             await asyncio.to_thread(front.file.adopt)
-            if published.revision and front.file.digest != digest:
+            if published.state.fleet is not None and front.file.digest != digest:
                 await self._write_again(front, published)
 
     async def read_back(self, published: Published, overtaken: asyncio.Event) -> bool:
@@ -218,7 +218,7 @@ class Fronts:
     async def repair(self, published: Published) -> bool:
         """Write again what somebody changed or removed. True when there was something to mend."""
         mended = False
-        for front in self.fronts:
+        for front in self.fronts if published.state.fleet is not None else ():
             if await asyncio.to_thread(front.file.drifted) is None:
                 continue
             await self._write_again(front, published)

@@ -18,11 +18,16 @@ from reconciler.desired.restore import KeptOut, restore
 from reconciler.desired.snapshot import changes_between
 from reconciler.desired.state import State
 from reconciler.desired.traefik_model import TraefikObject, TraefikObjects
+from reconciler.errors import Rejected
+from reconciler.observability.logs import get_logger
 from reconciler.steps.passing import Published
 from reconciler.steps.reading import DocumentReader
 from reconciler.steps.source import Repository
 from reconciler.store.protocols import Publication, PublicationStore, Retained
 from schemas.objects import key_of_path
+
+
+log = get_logger(__name__)
 
 
 class Keeper:
@@ -74,7 +79,13 @@ class Keeper:
         return published, await self._published(confirmed), newest.front_digest
 
     async def _published(self, publication: Publication) -> Published:
-        await self._repository.fetch(publication.revision)
+        try:
+            await self._repository.fetch(publication.revision)
+        except Rejected as error:
+            # The mirror is gone and the remote has dropped the commit. Its number still bars the way to a rewritten
+            # history; what the fronts serve stays until somebody approves that.
+            log.error("the published revision cannot be had any more", revision=publication.revision, error=str(error))
+            return Published(publication.generation, publication.revision, State(publication.revision))
         files = (await self._repository.snapshot(publication.revision)).files
         retained = {one.path: one for one in publication.retained}
         news = await self._reader.read(changes_between({}, files))

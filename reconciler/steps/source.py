@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, Protocol
 
-from reconciler.desired.snapshot import Change, Snapshot, changes_between
+from reconciler.desired.snapshot import REGULAR_FILE, Change, File, Snapshot, changes_between
+from reconciler.desired.state import State
 from reconciler.errors import Rejected
 from reconciler.git.commits import CommitInfo
 from reconciler.git.signatures import Signature, SigningKeys
@@ -47,15 +48,18 @@ class Source:
     async def accept(self, this: Pass, mode: SignatureMode) -> None:
         """Raise Rejected when history was rewritten or a signature is missing, else list the changed files."""
         base = this.base.revision
-        if base and base != this.revision and not await self._repository.descends(this.revision, base):
-            await self._accept_rewritten(this)
+        rewritten = bool(base) and base != this.revision and not await self._repository.descends(this.revision, base)
+        if rewritten:
+            await self._require_approval(this)
         await self._check_signatures(this, mode)
-        if base:
+        if base and not rewritten:
             this.changes = await self._repository.changes(base, this.revision)
         else:
-            this.changes = changes_between({}, (await self._repository.snapshot(this.revision)).files)
+            # git may not have the former revision any more, so what is in service says what was there
+            files = (await self._repository.snapshot(this.revision)).files
+            this.changes = changes_between(files_of(this.base.state), files)
 
-    async def _accept_rewritten(self, this: Pass) -> None:
+    async def _require_approval(self, this: Pass) -> None:
         checksum = rewrite_checksum(this.base.revision, this.revision)
         if await self._approved(checksum):
             return
@@ -96,3 +100,9 @@ class Source:
 def rewrite_checksum(base: str, revision: str) -> str:
     """Return what a person approves to let a rewritten history in: this step from base to revision, no other."""
     return f"rewrite:{base}..{revision}"
+
+
+def files_of(state: State) -> dict[str, File]:
+    """Return the object files that a state came from: path and newest blob, quarantined ones included."""
+    files = {key.path: File(REGULAR_FILE, one.blob) for key, one in state.served.items()}
+    return files | {path: File(REGULAR_FILE, blob) for path, blob in state.blobs.items() if blob}
