@@ -26,7 +26,6 @@ from reconciler.steps.source import Repository
 from reconciler.store.protocols import Publication, PublicationStore, Retained
 from schemas.objects import key_of_path
 
-
 log = get_logger(__name__)
 
 
@@ -84,7 +83,9 @@ class Keeper:
         except Rejected as error:
             # The mirror is gone and the remote has dropped the commit. Its number still bars the way to a rewritten
             # history; what the fronts serve stays until somebody approves that.
-            log.error("the published revision cannot be had any more", revision=publication.revision, error=str(error))
+            log.warning(
+                "the published revision cannot be had any more", revision=publication.revision, error=str(error)
+            )
             return Published(publication.generation, publication.revision, State(publication.revision))
         files = (await self._repository.snapshot(publication.revision)).files
         retained = {one.path: one for one in publication.retained}
