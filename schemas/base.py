@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -25,13 +25,17 @@ class Model(BaseModel):
     )
 
 
+# pydantic copies a dict that is a default deeply for each object, which is half the time of validating a small one
+_EMPTY: Final[Any] = Field(max_length=64, default_factory=dict, json_schema_extra={"default": {}})
+
+
 class Metadata(Model):
     """Who an object is. The team is not written here: the file's folder says it."""
 
     name: Name
-    labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=64)] = {}
+    labels: Annotated[dict[LabelKey, LabelValue], _EMPTY]
     """Free words to select by."""
-    annotations: Annotated[dict[LabelKey, Annotated[str, Field(max_length=4096)]], Field(max_length=64)] = {}
+    annotations: Annotated[dict[LabelKey, Annotated[str, Field(max_length=4096)]], _EMPTY]
     """Free text for people and tools; the control plane does not read it."""
 
 
