@@ -17,6 +17,8 @@ from schemas.problem import Problem
 from schemas.session import digest_of
 
 MAX_FIELDS = 20
+_ON_AGENTS = frozenset({"Agent", "Certificate", "Deployment"})
+"""Kinds that are part of agents' documents."""
 
 
 def make_plan(base: State, settled: Settled, problems: Sequence[Problem] = ()) -> Plan:
@@ -26,12 +28,12 @@ def make_plan(base: State, settled: Settled, problems: Sequence[Problem] = ()) -
     changes = tuple(change for key in touched if (change := _object_change(base, state, key)) is not None)
     traffic = traffic_changes(base, base.view(), state, state.view(), touched)
     agents = _agent_changes(base, state, touched)
-    identity = {
-        "base": base.revision,
-        "revision": state.revision,
-        "changes": [change.model_dump(mode="json") for change in changes],
-        "traffic": [change.model_dump(mode="json") for change in traffic],
-    }
+    identity = (
+        base.revision,
+        state.revision,
+        [(one.action, one.path, one.blob, one.fields) for one in changes],
+        [(one.host, one.entry_point, one.match, one.action, one.before, one.after, one.effects) for one in traffic],
+    )
     return Plan(
         base=base.revision,
         revision=state.revision,
@@ -104,12 +106,13 @@ def _differing(old: object, new: object, where: str = "") -> list[str]:
 
 
 def _agent_changes(base: State, state: State, touched: Sequence[ObjectKey]) -> tuple[AgentChange, ...]:
-    if all(key.kind not in ("Agent", "Certificate", "Deployment") for key in touched):
+    if not any(key.kind in _ON_AGENTS for key in touched):
         return ()
     before, after = AgentItems(base), AgentItems(state)
     concerned: set[str] = set()
     for key in touched:
-        concerned.update(before.concerned_by(key), after.concerned_by(key))
+        if key.kind in _ON_AGENTS:
+            concerned.update(before.concerned_by(key), after.concerned_by(key))
     changes = (_agent_change(name, before, after) for name in sorted(concerned))
     return tuple(change for change in changes if change is not None)
 

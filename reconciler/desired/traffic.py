@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from reconciler.desired.claims import Claim
+from reconciler.desired.claims import EVERYTHING, Claim
 from reconciler.desired.state import Served, State
 from reconciler.desired.view import View, port_of
 from schemas.objects import ObjectKey
@@ -13,8 +13,7 @@ from schemas.plan import TrafficChange
 from schemas.route import Backend, Route
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """One route's answer at one host: what is compared, and how it is told."""
 
     key: ObjectKey
@@ -74,6 +73,8 @@ def _changed(old: Answer, new: Answer) -> TrafficChange | None:
 
 
 def _effects_of_coming(new: Answer, base: State) -> list[str]:
+    if not base.served:
+        return ["new host"]
     effects = []
     for claim in _claims_at(base, new.entry_point, new.host, new.key):
         if claim.pattern == new.host:
@@ -115,7 +116,9 @@ def _answers(served: Served | None, view: View) -> Iterator[Answer]:
         return
     spec = served.object.spec
     backends = tuple(text for backend in spec.backends for text in _backend(served.key.team, backend, view))
-    middlewares = " ".join(middleware.model_dump_json(exclude_unset=True) for middleware in spec.middlewares)
+    middlewares = ""
+    if spec.middlewares:
+        middlewares = " ".join([middleware.model_dump_json(exclude_unset=True) for middleware in spec.middlewares])
     for claim in served.claims:
         yield Answer(
             key=served.key,
@@ -130,6 +133,8 @@ def _answers(served: Served | None, view: View) -> Iterator[Answer]:
 
 
 def _match(claim: Claim) -> str:
+    if claim.match is EVERYTHING:
+        return ""
     paths = [path if kind == "prefix" else f"={path}" for kind, path in sorted(claim.match.paths)]
     parts = [" ".join(paths) if paths != ["/"] else "", " ".join(sorted(claim.match.methods))]
     parts += [f"{name}: {value}" for name, value in sorted(claim.match.headers)]
