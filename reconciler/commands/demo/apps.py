@@ -1,0 +1,116 @@
+"""The apps that run on one server of the demo: HTTP servers that say what reached them, and a TCP echo.
+
+Run in a process of its own: ``python -m reconciler.commands.demo.apps vps-1 --http 8081 --tcp 9101``. Standard library
+only. ``/health`` and ``/healthz`` answer ``ok``; ``/auth`` lets everybody in as ``demo``, for the route that asks it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socketserver
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Final
+
+HOST: Final = "127.0.0.1"
+HEALTH: Final = ("/health", "/healthz")
+MOST_BODY: Final = 1024 * 1024
+
+
+class HttpApp(BaseHTTPRequestHandler):
+    """Answers every request with what it looks like from here."""
+
+    protocol_version = "HTTP/1.1"
+    server: Named
+
+    def _answer(self) -> None:
+        length = self.headers.get("Content-Length", "0")
+        if not length.isdigit() or int(length) > MOST_BODY:
+            self.send_error(413)
+            return
+        self.rfile.read(int(length))
+        path = self.path.partition("?")[0]
+        if path in HEALTH:
+            self._send(b"ok\n", "text/plain")
+            return
+        said = {
+            "app": self.server.name,
+            "host": self.headers.get("Host", ""),
+            "method": self.command,
+            "path": self.path,
+            "headers": dict(self.headers.items()),
+        }
+        self._send(
+            f"{json.dumps(said, indent=2)}\n".encode(), "application/json", user="demo" if path == "/auth" else ""
+        )
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _answer  # noqa: N815 - http.server's names
+
+    def _send(self, body: bytes, kind: str, *, user: str = "") -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("X-App", self.server.name)
+        if user:
+            self.send_header("X-User", user)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Health checks come every few seconds and would hide everything else."""
+        if self.path.partition("?")[0] not in HEALTH:
+            super().log_request(code, size)
+
+
+class Named(ThreadingHTTPServer):
+    """A server that knows what it is called."""
+
+    def __init__(self, name: str, port: int) -> None:
+        self.name = name
+        super().__init__((HOST, port), HttpApp)
+
+
+class Echo(socketserver.StreamRequestHandler):
+    """Greets, then sends back each line."""
+
+    server: NamedTcp
+
+    def handle(self) -> None:
+        self.wfile.write(f"this is {self.server.name}\n".encode())
+        for line in self.rfile:
+            self.wfile.write(line)
+
+
+class NamedTcp(socketserver.ThreadingTCPServer):
+    """A TCP server that knows what it is called."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+
+    def __init__(self, name: str, port: int) -> None:
+        self.name = name
+        super().__init__((HOST, port), Echo)
+
+
+def main() -> int:
+    """Serve until the process is ended."""
+    parser = argparse.ArgumentParser(description="The apps of one server of the demo.")
+    parser.add_argument("name")
+    parser.add_argument("--http", type=int, action="append", default=[], metavar="PORT")
+    parser.add_argument("--tcp", type=int, action="append", default=[], metavar="PORT")
+    options = parser.parse_args()
+    servers: list[Any] = [Named(f"{options.name}:{port}", port) for port in options.http]
+    servers += [NamedTcp(f"{options.name}:{port}", port) for port in options.tcp]
+    threads = [threading.Thread(target=server.serve_forever, name=server.name) for server in servers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,225 @@
+"""Brings the fleet up: state repo and keys, machines, control plane, agents, until everything has converged."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from reconciler.commands.client import Client, Target
+from reconciler.commands.demo import parts
+from reconciler.commands.demo.folder import Folder, write_secret
+from reconciler.commands.demo.ports import BEHIND, FRONT, Ports, choose_ports, taken
+from reconciler.commands.demo.programs import Programs
+from reconciler.commands.demo.state_repo import StateRepo, htpasswd
+from reconciler.commands.demo.supervisor import Supervisor
+from reconciler.commands.evaluate import judge
+from reconciler.commands.status_command import look, wait
+from reconciler.commands.tree import read_directory
+from reconciler.desired.render import Renderer
+from reconciler.errors import Broken
+from reconciler.pki.keystore import KeyStore
+from reconciler.pki.operator_credential import OperatorCredential
+from reconciler.traefik.static import static_configuration
+from reconciler.traefik.templates import load_templates
+from schemas.api import AgentList
+from schemas.status import RevisionStatus
+
+ADMIN = "admin"
+"""User of the route that asks for a password."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What outlives one run, for ``--keep``: ports, and the passwords that the screen shows."""
+
+    ports: Ports
+    admin_password: str = field(repr=False)
+    database_password: str = field(repr=False)
+
+    def save(self, folder: Folder) -> None:
+        write_secret(
+            folder.memory,
+            json.dumps(
+                {
+                    "front": dict(self.ports.front),
+                    "behind": [[usual, port] for usual, port in self.ports.behind.items()],
+                    "adminPassword": self.admin_password,
+                    "databasePassword": self.database_password,
+                }
+            ),
+        )
+
+    @classmethod
+    def load(cls, folder: Folder) -> Memory:
+        """Read it.
+
+        Raises:
+            Broken: when it is damaged, or one of its ports is taken.
+        """
+        try:
+            said: dict[str, Any] = json.loads(folder.memory.read_text(encoding="utf-8"))
+            front = {name: int(said["front"][name]) for name in FRONT}
+            behind = {int(usual): int(port) for usual, port in said["behind"]}
+            memory = cls(Ports(front, behind), str(said["adminPassword"]), str(said["databasePassword"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            raise Broken(f"{folder.memory} is damaged.", hint="Start anew, without --keep.") from None
+        if set(behind) != set(BEHIND):
+            raise Broken(f"{folder.root} is of another version.", hint="Start anew, without --keep.")
+        if in_use := taken(memory.ports):
+            raise Broken(
+                f"port {in_use[0]}, which the kept demo uses, is taken.", hint="Free it, or start without --keep."
+            )
+        return memory
+
+
+class Demo:
+    """A fleet that is coming up, or up."""
+
+    def __init__(
+        self,
+        folder: Folder,
+        programs: Programs,
+        supervisor: Supervisor,
+        *,
+        usual_ports: bool = True,
+        progress: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.folder = folder
+        self.programs = programs
+        self.supervisor = supervisor
+        self.repo = StateRepo(folder, programs.git)
+        self._usual_ports = usual_ports
+        self._progress = progress
+        self._began = time.monotonic()
+        self.memory: Memory
+
+    @property
+    def ports(self) -> Ports:
+        return self.memory.ports
+
+    @property
+    def target(self) -> Target:
+        """How to reach the control plane, once it is up."""
+        credential = OperatorCredential.load(self.folder.data)
+        return Target(credential.address, credential, None)
+
+    def bring_up(self) -> RevisionStatus:
+        """Start everything; return the record of the newest revision, converged.
+
+        Raises:
+            Broken, Interrupted
+        """
+        self._prepare()
+        self._write_static()
+        self._start(*parts.machines(self.folder, self.ports, self.programs))
+        if self.programs.mongod is None:
+            self._say(f"no MongoDB: {self.programs.no_mongod}")
+        self._start(parts.control_plane(self.folder, self.ports, self.programs))
+        self._enrol()
+        self._start(*(parts.agent(self.folder, name, self._is_settled) for name in parts.AGENTS))
+        status = self.wait_converged(self.repo.head())
+        self._say(f"generation {status.generation} has converged")
+        return status
+
+    def wait_converged(self, revision: str) -> RevisionStatus:
+        """Wait as ``cloudlunacy status --wait`` does.
+
+        Raises:
+            Broken: when it is held, fails or takes too long; the message says why.
+            Interrupted
+        """
+        with Client(self.target) as client:
+
+            def look_and_check() -> RevisionStatus | None:
+                self.supervisor.check()
+                return look(client, revision)
+
+            status = wait(look_and_check, self.supervisor.seconds_left, show_progress=False)
+        if status is None:
+            raise Broken(f"the control plane never looked at revision {revision[:12]}.")
+        if status.state != "Converged":
+            problems = "".join(f"\n    {problem}" for problem in status.quarantined)
+            raise Broken(f"revision {revision[:12]} is {status.state}, {status.reason}: {status.message}{problems}")
+        return status
+
+    # --- steps --------------------------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        if self.folder.memory.exists():
+            self.memory = Memory.load(self.folder)
+            self._say(f"going on with {self.folder.root}")
+            return
+        ports = choose_ports(usual=self._usual_ports)
+        memory = self.memory = Memory(ports, secrets.token_urlsafe(9), secrets.token_urlsafe(9))
+        if self._usual_ports:
+            for notice in ports.notices():
+                self._say(notice)
+        write_secret(self.folder.webhook_secret, secrets.token_urlsafe(32))
+        self.repo.create(
+            moved=ports.moved,
+            recipient=KeyStore(self.folder.data / "keys").recipient(),
+            values={
+                "admin.users": htpasswd(ADMIN, memory.admin_password),
+                "orders-database.password": memory.database_password,
+            },
+            webhook=f"{ports.url('control plane')}/webhooks/git",
+        )
+        memory.save(self.folder)
+        self._say(f"state repo: {self._shown(self.folder.remote)}, clone to edit: {self._shown(self.folder.work)}")
+
+    def _write_static(self) -> None:
+        """Write what ``cloudlunacy render`` recommends, with the demo's addresses."""
+        fleet = judge(read_directory(self.folder.work)).settled.state.fleet
+        if fleet is None:
+            raise Broken(f"{self.folder.work}/fleet.yaml is not valid.", hint="Mend it, or start without --keep.")
+        text = static_configuration(
+            Renderer(load_templates()),
+            fleet,
+            self.folder.dynamic.parent,
+            addresses={name: self.ports.address(name) for name in FRONT if name not in ("traefik", "control plane")},
+            api_address=self.ports.address("traefik"),
+        )
+        self.folder.static.write_text(text, encoding="utf-8")
+
+    def _start(self, *wanted: parts.Part) -> None:
+        self.supervisor.start(*wanted)
+        for part in wanted:
+            self._say(part.what)
+
+    def _enrol(self) -> None:
+        """Let each agent enrol as on a server of its own: with a one-time token, which no argument shows."""
+        with Client(self.target) as client:
+            known = {one.name for one in self._agents(client).agents if one.enrolled}
+            for name in parts.AGENTS:
+                if name in known and self.folder.agent(name).exists():
+                    continue
+                token = str(client.post("/enrolment-tokens", {"agent": name, "ttl": "5m"})["token"])
+                command = [
+                    *(*parts.PROGRAM, "agent", "enrol", "--server", self.ports.url("control plane")),
+                    *("--token-file", "-", "--name", name, "--data", str(self.folder.agent(name)), "--timeout", "60"),
+                ]
+                self.supervisor.finish(f"enrol-{name}", command, parts.environment(), stdin=f"{token}\n")
+                self._say(f"{name} has enrolled: commit {self.repo.head()[:12]}")
+        self.repo.pull()
+
+    def _is_settled(self, name: str) -> bool:
+        """Say whether an agent is connected and has applied what it should."""
+        with Client(self.target) as client:
+            found = [one for one in self._agents(client).agents if one.name == name]
+        return bool(found) and found[0].connected and found[0].applied_generation >= found[0].wanted_generation > 0
+
+    @staticmethod
+    def _agents(client: Client) -> AgentList:
+        return AgentList.model_validate(client.get("/agents", limit=1000))
+
+    def _say(self, text: str) -> None:
+        self._progress(f"{time.monotonic() - self._began:5.1f} s  {text}")
+
+    @staticmethod
+    def _shown(path: os.PathLike[str]) -> str:
+        return os.path.relpath(path)

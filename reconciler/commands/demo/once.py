@@ -1,0 +1,127 @@
+"""The demo without a person: push one change, wait until it is live, and see with requests of our own that it is."""
+
+from __future__ import annotations
+
+import importlib.util
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import httpx
+
+from reconciler.commands.demo import parts
+from reconciler.commands.demo.bring_up import ADMIN, Demo
+from reconciler.commands.demo.screen import mongodb_uri
+from reconciler.errors import Broken
+from schemas.status import STAGES, RevisionStatus
+
+HEADER: Final = "X-Demo"
+WEB: Final = "web.app.cloudlunacy.test"
+SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One request through Traefik and what must come back."""
+
+    host: str
+    status: int
+    headers: dict[str, str] = field(default_factory=dict)
+    """Headers that the answer must carry."""
+    user: tuple[str, str] | None = None
+    entry_point: str = "web"
+
+
+def push_change(demo: Demo, word: str) -> str:
+    """Push one commit that concerns Traefik (a header) and an agent (a variable); return its id."""
+    demo.repo.edit("routes/shop/web.yaml", lambda route: _add_header(route, word))
+    demo.repo.edit("deployments/shop/api.yaml", lambda one: one["spec"]["env"].update(GREETING=word))
+    return demo.repo.push(f"Greet with {word}")
+
+
+def try_once(demo: Demo, say: Callable[[str], None]) -> RevisionStatus:
+    """Do all of it; return the record.
+
+    Raises:
+        Broken: at the first thing that is not as it should be.
+        Interrupted
+    """
+    word = secrets.token_hex(4)
+    if _ask(demo, Check(WEB, 200)).headers.get(HEADER) is not None:
+        raise Broken(f"{WEB} sends {HEADER} before anybody asked for it.")
+    revision = push_change(demo, word)
+    status = demo.wait_converged(revision)
+    _check_record(status, revision)
+    for check in checks(word, demo.memory.admin_password):
+        _check_served(demo, check)
+        say(f"{check.host} answers {check.status}" + (f" with {check.headers}" if check.headers else ""))
+    for line in _ping_mongodb(demo):
+        say(line)
+    return status
+
+
+def checks(word: str, password: str) -> list[Check]:
+    """The change first, then routes of every kind beside it, which must go on as before."""
+    return [
+        Check(WEB, 200, {HEADER: word, "X-Frame-Options": "DENY"}),
+        Check("balanced.app.cloudlunacy.test", 200),
+        Check("reports.analytics.cloudlunacy.test", 200),
+        Check("notebooks.analytics.cloudlunacy.test", 200),
+        Check("checkout.app.cloudlunacy.test", 503),
+        Check("admin.app.cloudlunacy.test", 401),
+        Check("admin.app.cloudlunacy.test", 200, user=(ADMIN, password)),
+        Check("shop.example.test", 200, entry_point="websecure"),
+        Check("unknown.app.cloudlunacy.test", 404),
+    ]
+
+
+def _add_header(route: Any, word: str) -> None:  # noqa: ANN401 - a document of ruamel's
+    for middleware in route["spec"]["middlewares"]:
+        if "headers" in middleware:
+            middleware["headers"]["response"][HEADER] = word
+
+
+def _check_record(status: RevisionStatus, revision: str) -> None:
+    if status.revision != revision:
+        raise Broken(f"revision {revision[:12]} was overtaken by {status.revision[:12]}: somebody else pushes here.")
+    missing = [stage for stage in STAGES if status.stages.get(stage) is None]
+    if missing or status.quarantined:
+        raise Broken(f"the record lacks {', '.join(missing) or 'nothing'}; problems: {len(status.quarantined)}.")
+    applied = [name for name, one in status.agents.items() if one.state == "applied"]
+    if not applied:
+        raise Broken("no agent has applied the change.")
+
+
+def _check_served(demo: Demo, check: Check) -> None:
+    answer = _ask(demo, check)
+    if answer.status_code != check.status:
+        raise Broken(f"{check.host} answers {answer.status_code} and not {check.status}.")
+    for name, value in check.headers.items():
+        if answer.headers.get(name) != value:
+            raise Broken(f"{check.host} sends {name}: {answer.headers.get(name)} and not {value}.")
+
+
+def _ask(demo: Demo, check: Check) -> httpx.Response:
+    secure = check.entry_point == "websecure"
+    url = f"{'https' if secure else 'http'}://{demo.ports.address(check.entry_point)}/"
+    try:
+        # the certificate is Traefik's own until certificates are issued, so there is nothing to verify
+        with httpx.Client(verify=not secure, trust_env=False, timeout=SECONDS) as client:
+            return client.get(
+                url, headers={"Host": check.host}, auth=check.user, extensions={"sni_hostname": check.host}
+            )
+    except httpx.HTTPError as error:
+        raise Broken(f"Traefik does not answer for {check.host}: {error}.") from None
+
+
+def _ping_mongodb(demo: Demo) -> Iterator[str]:
+    if demo.programs.mongod is None:
+        yield f"MongoDB was not tried: {demo.programs.no_mongod}"
+        return
+    if importlib.util.find_spec("pymongo") is None:
+        yield "MongoDB was not tried: pymongo is not installed"
+        return
+    command = [*parts.PYTHON, "-m", "reconciler.commands.demo.ping", mongodb_uri(demo.ports)]
+    demo.supervisor.finish("ping-mongodb", command, parts.environment())
+    yield "MongoDB answers a ping through Traefik, by its name"

@@ -1,0 +1,129 @@
+"""The table of parts: the processes of the demo, in the order in which they start.
+
+| part | is | ready when |
+|---|---|---|
+| mongodb | a real mongod, without authentication | its port is open |
+| apps-vps-1, apps-vps-2 | what runs on the two servers | each port is open |
+| traefik | the real Traefik | ``/ping`` answers |
+| serve | the control plane | ``/readyz`` answers: it has reached the remote |
+| agent-vps-1, agent-vps-2 | the agents | the control plane says that they are connected |
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from reconciler.commands.demo.folder import Folder
+from reconciler.commands.demo.ports import HOST, Ports
+from reconciler.commands.demo.programs import Programs
+
+AGENTS: Final = ("vps-1", "vps-2")
+MONGODB_PORT: Final = 27117
+"""In the example; another one may stand in for it."""
+POLL_SECONDS: Final = 5.0
+"""The remote's hook tells of each push at once; polling only catches what a hook missed."""
+_APPS: Final[Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]] = {
+    "vps-1": ((8081, 8083), (9101,)),
+    "vps-2": ((8082, 8084), (9102,)),
+}
+"""Agent → its HTTP and its TCP ports in the example."""
+_INHERITED: Final = ("PATH", "TMPDIR", "LANG", "LC_ALL", "PYTHONPATH")
+PYTHON: Final = (sys.executable, "-P")
+PROGRAM: Final = (*PYTHON, "-m", "reconciler")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One process. ``ready`` is asked for ``seconds`` at most; ending may take ``grace`` seconds."""
+
+    name: str
+    command: Sequence[str]
+    ready: Callable[[], bool]
+    what: str
+    """For the person who waits."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = 30.0
+    grace: float = 5.0
+
+
+def machines(folder: Folder, ports: Ports, programs: Programs) -> list[Part]:
+    """What runs on the servers, and Traefik before them."""
+    parts = [_mongodb(folder, ports.behind[MONGODB_PORT], programs.mongod)] if programs.mongod else []
+    parts += [_apps(name, ports) for name in _APPS]
+    return [*parts, _traefik(folder, ports, programs.traefik)]
+
+
+def control_plane(folder: Folder, ports: Ports, programs: Programs) -> Part:
+    """``serve``, with the folder's remote and Traefik."""
+    command = [
+        *(*PROGRAM, "serve", "--repo", str(folder.remote), "--data", str(folder.data)),
+        *("--listen", ports.address("control plane"), "--poll", f"{POLL_SECONDS:g}", "--log-format", "text"),
+        *("--traefik-file", str(folder.dynamic), "--traefik-api", ports.url("traefik")),
+    ]
+    variables = {"CLOUDLUNACY_WEBHOOK_SECRET_FILE": str(folder.webhook_secret), "TRAEFIK_BIN": str(programs.traefik)}
+    address = ports.url("control plane")
+    return Part(
+        "serve", command, lambda: _answers(f"{address}/readyz"), f"control plane at {address}",
+        environment=environment() | variables, grace=15.0,
+    )  # fmt: skip
+
+
+def agent(folder: Folder, name: str, connected: Callable[[str], bool]) -> Part:
+    """An enrolled agent."""
+    command = [*PROGRAM, "agent", "run", "--data", str(folder.agent(name))]
+    return Part(f"agent-{name}", command, lambda: connected(name), f"agent {name}", environment=environment())
+
+
+def environment() -> dict[str, str]:
+    """Return what Python needs of our own environment, and nothing that could be a secret or a proxy."""
+    return {name: os.environ[name] for name in _INHERITED if name in os.environ} | {"PYTHONUNBUFFERED": "1"}
+
+
+def _mongodb(folder: Folder, port: int, program: Path) -> Part:
+    command = [
+        *(str(program), "--dbpath", str(folder.mongodb), "--port", str(port), "--bind_ip", HOST),
+        *("--nounixsocket", "--quiet", "--wiredTigerCacheSizeGB", "0.25"),
+    ]
+    return Part("mongodb", command, lambda: _listens(port), f"mongod on port {port}", seconds=60.0)
+
+
+def _apps(name: str, ports: Ports) -> Part:
+    http, tcp = ([ports.behind[port] for port in usual] for usual in _APPS[name])
+    options = [word for port in http for word in ("--http", str(port))]
+    options += [word for port in tcp for word in ("--tcp", str(port))]
+    command = [*PYTHON, "-m", "reconciler.commands.demo.apps", name, *options]
+    return Part(
+        f"apps-{name}",
+        command,
+        lambda: all(_listens(port) for port in (*http, *tcp)),
+        f"apps on {name}: ports {', '.join(map(str, (*http, *tcp)))}",
+        environment=environment(),
+    )
+
+
+def _traefik(folder: Folder, ports: Ports, program: Path) -> Part:
+    command = [str(program), f"--configfile={folder.static}"]
+    return Part("traefik", command, lambda: _answers(f"{ports.url('traefik')}/ping"), f"Traefik at {ports.url('web')}")
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2.0, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection((HOST, port), timeout=1.0).close()
+    except OSError:
+        return False
+    return True
