@@ -1,0 +1,100 @@
+"""``make bench``: measure every row, print the table, write it as JSON. ``ROWS=commit,idle`` picks rows.
+
+Each row runs in a process of its own, in a directory of its own, and measures both of its sides in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from bench.table import as_table
+
+RESULTS: Final = Path(__file__).parent / "results"
+ROWS: Final[dict[str, str]] = {
+    "commit": "bench.commit:measure_commit",
+    "rerender": "bench.commit:measure_rerender",
+    "idle": "bench.commit:measure_idle",
+}
+SECONDS: Final = 240
+"""Most that one row may take."""
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("rows", nargs="*", help=f"of {', '.join(ROWS)} (default: all)", metavar="ROW")
+    parser.add_argument("--out", type=Path, default=RESULTS / "latest.json", help="default: %(default)s")
+    parser.add_argument("--measure", metavar="ROW", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.measure:
+        return _measure(options.measure)
+    names = [name for part in options.rows for name in part.split(",")] or list(ROWS)
+    unknown = [name for name in names if name not in ROWS]
+    if unknown:
+        parser.error(f"no such row: {', '.join(unknown)}; there are {', '.join(ROWS)}")
+    results: list[dict[str, Any]] = []
+    failed = False
+    for name in names:
+        began = time.monotonic()
+        print(f"measuring {name} …", file=sys.stderr, end=" ", flush=True)
+        rows = _in_a_process(name)
+        print(f"{time.monotonic() - began:.0f} s", file=sys.stderr)
+        failed |= rows is None
+        results += rows or []
+    print(as_table(results))
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps({"machine": _machine(), "rows": results}, indent=2) + "\n", encoding="utf-8")
+    return int(failed)
+
+
+def _in_a_process(name: str) -> list[dict[str, Any]] | None:
+    """Run one row; None when it failed, which it says on stderr."""
+    command = [sys.executable, "-m", "bench", "--measure", name]
+    try:
+        finished = subprocess.run(command, stdout=subprocess.PIPE, timeout=SECONDS, check=True)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return None
+    rows: list[dict[str, Any]] = json.loads(finished.stdout)
+    return rows
+
+
+def _measure(name: str) -> int:
+    module, _, function = ROWS[name].partition(":")
+    # git must find nothing of the user's: a signing key or a hook would be measured too
+    os.environ |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+    os.environ |= {f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in _WHO.items()}
+    with tempfile.TemporaryDirectory(prefix="cloudlunacy-bench-") as folder:
+        rows = getattr(importlib.import_module(module), function)(Path(folder))
+    print(json.dumps([{**asdict(row), "hit": row.hit} for row in rows]))
+    return 0
+
+
+_WHO: Final = {"NAME": "Bench", "EMAIL": "bench@example.test"}
+
+
+def _machine() -> dict[str, Any]:
+    """Describe the machine in general words."""
+    git = subprocess.run(["git", "--version"], capture_output=True, text=True, check=True).stdout.split()[2]
+    return {
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "git": git,
+        "load": round(os.getloadavg()[0], 2),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
