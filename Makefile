@@ -53,8 +53,8 @@ format: $(STAMP) ## Format and repair what ruff can
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-bench: $(STAMP) ## Measure against the references of bench/README.md
-	@$(BIN)/python -m bench
+bench: $(STAMP) ## Measure against the references of bench/README.md; ROWS=commit,idle picks rows
+	@$(BIN)/python -m bench $(ROWS)
 
 schemas: $(STAMP) ## Generate schemas/json and the copy in the example
 	@$(BIN)/python -m reconciler.commands.schemas $(SCHEMA_FOLDERS)
