@@ -21,7 +21,7 @@ from schemas.middleware import ServiceAddress
 from schemas.objects import FLEET_PATH, TEAM_KINDS, AnyObject, Kind, ObjectKey
 from schemas.route import Backend, Route
 
-_WHAT: Final = {"Agent": "agent", "Deployment": "deployment", "Secret": "secret", "Certificate": "certificate"}
+NAMED_KINDS: Final = {"Agent": "agent", "Deployment": "deployment", "Secret": "secret", "Certificate": "certificate"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def references_are_good(subject: Subject, view: View) -> Iterator[Finding]:
     for target, field in subject.references:
         named = view.get(target)
         if named is None:
-            what = _WHAT[target.kind]
+            what = NAMED_KINDS[target.kind]
             text = f'{_speaker(field)} names {what} "{target.name}", which does not exist.'
             hint = view.similar_name(target) or f"Add {target.path}, or name another one."
             yield Finding(path, f"unknown-{what}", text, hint, field)
