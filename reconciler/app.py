@@ -15,6 +15,7 @@ import re
 import signal
 import socket
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Coroutine
 from functools import partial
 from pathlib import Path
@@ -46,7 +47,7 @@ from reconciler.pki.replay import ReplayCache
 from reconciler.pki.token_endpoint import TokenEndpoint
 from reconciler.pki.tokens import verify_enrolment_proof
 from reconciler.settings import Settings, bracketed
-from reconciler.status import Tracker
+from reconciler.status import Record, Tracker
 from reconciler.steps.delivery import Delivery
 from reconciler.steps.desire import Desire
 from reconciler.steps.fronts import Front, Fronts
@@ -73,6 +74,7 @@ from reconciler.web.webhooks import WebhookEndpoint
 from schemas.api import FrontStatus
 from schemas.plan import Plan
 from schemas.problem import Problem
+from schemas.status import RevisionState
 
 log = get_logger(__name__)
 
@@ -122,6 +124,7 @@ class ControlPlane:
 
     def _build_agents(self, keys: KeyStore) -> None:
         self._tracker = Tracker(self._store, time.time)
+        self._tracker.on_state = self._count_state
         self._observer = AgentObserver(self._tracker, self._store, self._store, self._metrics)
         self._directory = AgentDirectory()
         self._hub = Hub(
@@ -169,6 +172,7 @@ class ControlPlane:
             events=store,
             metrics=self._metrics,
             poll_seconds=settings.poll_seconds,
+            read_back_seconds=settings.read_back_seconds,
         )
 
     async def _is_approved(self, checksum: str) -> bool:
@@ -266,12 +270,12 @@ class ControlPlane:
 
     async def superseding(self, revision: str) -> str | None:
         """A commit that nobody looked at by itself is part of what was published after it."""
-        published = self.loop.published.revision
-        if len(revision) < 40 or not published:
+        if len(revision) < 40:
             return None
-        with contextlib.suppress(CloudLunacyError):
-            if await self.mirror.descends(published, revision):
-                return published
+        for newer in filter(None, dict.fromkeys((self.loop.published.revision, self._tracker.newest))):
+            with contextlib.suppress(CloudLunacyError):
+                if await self.mirror.descends(newer, revision):
+                    return newer
         return None
 
     # --- running ------------------------------------------------------------------------------------------------
@@ -293,13 +297,14 @@ class ControlPlane:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         await self._close(tasks)
         for task in done:
-            task.result()
+            _require_expected_end(task, stop)
 
     def _task(self, name: str, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         return asyncio.create_task(coroutine, name=name)
 
     async def _close(self, tasks: set[asyncio.Task[None]]) -> None:
         await self._hub.close()
+        self._tracker.close()
         self.server.should_exit = True
         serving = [task for task in tasks if task.get_name() == "server" and not task.done()]
         if serving:
@@ -307,7 +312,10 @@ class ControlPlane:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._observer.flush()
+        try:
+            await self._observer.flush()
+        except CloudLunacyError as error:
+            log.warning("what agents said last cannot be written", error=str(error))
         await self._preflight.close()
         for front in self._fronts.fronts:
             await front.api.close()
@@ -321,7 +329,7 @@ class ControlPlane:
                 published, confirmed, digest = await self._keeper.load()
                 await self._fronts.adopt(published, digest)
                 break
-            except Transient as error:
+            except CloudLunacyError as error:
                 log.warning("what was published cannot be read yet", error=str(error))
                 await asyncio.sleep(RESUME_PAUSE * random.uniform(0.5, 1.5))  # noqa: S311 - spreads load, guards nothing
         await self.loop.resume(published, confirmed)
@@ -330,20 +338,30 @@ class ControlPlane:
 
     async def _housekeeping(self) -> None:
         while True:
-            depth, oldest = await self._store.backlog()
-            self._metrics.outbox(depth, oldest)
-            state = self.loop.published.state
-            counts: dict[str, int] = {}
-            for key in state.served:
-                counts[key.kind] = counts.get(key.kind, 0) + 1
-            self._metrics.objects(counts, quarantined=len(list(state.quarantined)))
-            now = time.time()
-            await self._store.prune_tokens(now - DAY)
-            await self._store.prune_outbox(now - 30 * DAY)
-            await self._store.prune_events(keep=KEPT_EVENTS, before=now - 90 * DAY)
-            await self._store.prune_records(KEPT_RECORDS)
-            await self.mirror.tidy()
+            try:
+                await self._keep_house()
+            except CloudLunacyError as error:  # a disk that is full today may not be tomorrow
+                log.warning("housekeeping failed, trying again", error=str(error))
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
+
+    async def _keep_house(self) -> None:
+        depth, oldest = await self._store.backlog()
+        self._metrics.outbox(depth, oldest)
+        state = self.loop.published.state
+        counts = Counter[str](key.kind for key in state.served)
+        self._metrics.objects(counts, quarantined=len(list(state.quarantined)))
+        now = time.time()
+        await self._store.prune_tokens(now - DAY)
+        await self._store.prune_outbox(now - 30 * DAY)
+        await self._store.prune_events(keep=KEPT_EVENTS, before=now - 90 * DAY)
+        await self._store.prune_records(KEPT_RECORDS)
+        await self.mirror.tidy()
+
+    def _count_state(self, record: Record, state: RevisionState) -> None:
+        self._metrics.revision(state)
+        if record.revision == self._tracker.newest:
+            waits = state in ("Progressing", "Held", "Failed")
+            self._metrics.waiting_since(record.stages.get("fetched", time.time()) if waits else None)
 
 
 @contextlib.asynccontextmanager
@@ -378,7 +396,7 @@ async def serve(settings: Settings) -> None:
             address=plane.address,
             data=str(settings.data),
             repo=str(plane.mirror.remote),
-            secrets_recipient=plane.recipient,
+            age_recipient=plane.recipient,
         )
         await plane.run(stop)
 
@@ -402,6 +420,18 @@ async def _front_status(front: Front) -> FrontStatus:
 
 async def _wait(stop: asyncio.Event) -> None:
     await stop.wait()
+
+
+def _require_expected_end(task: asyncio.Task[None], stop: asyncio.Event) -> None:
+    """Raise Broken, or what the task raised of ours, unless somebody asked for the end."""
+    error = task.exception()
+    if isinstance(error, CloudLunacyError):
+        raise error
+    if error is not None:
+        log.error("a task ended by a bug", task=task.get_name(), exc_info=error)
+    if error is not None or not stop.is_set():
+        hint = "The log has the details. Start it again: what is published stays in service."
+        raise Broken(f'the task "{task.get_name()}" ended unexpectedly.', hint=hint)
 
 
 def _address(bound: socket.socket) -> str:

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from reconciler.errors import Broken, Rejected, Transient
+from reconciler.errors import Broken, CloudLunacyError, Rejected, Transient
 from reconciler.observability.logs import bind_revision, get_logger
 from reconciler.observability.metrics import Metrics
 from reconciler.status import Tracker
@@ -29,7 +29,7 @@ from reconciler.steps.passing import Pass, Published
 from reconciler.steps.source import Repository, SignatureMode, Source
 from reconciler.store.protocols import Event, EventStore
 from schemas.problem import Problem
-from schemas.status import RevisionState, Stage
+from schemas.status import STAGES, RevisionState, Stage
 
 log = get_logger(__name__)
 
@@ -43,7 +43,10 @@ MAX_ROUNDS: Final = 5
 """Times that a pass is settled again without the objects that the throwaway Traefik refused."""
 JITTER: Final = 0.1
 BACKOFF_FIRST: Final = 1.0
-BACKOFF_MOST: Final = 300.0
+BACKOFF_MOST: Final = 5.0
+"""Longest pause in seconds after a failure, unless polls are further apart than that: a remote that is away is asked no
+more often than one that answers, and no later when it comes back."""
+READ_BACK_SECONDS: Final = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,7 @@ class Reconciler:
         events: EventStore,
         metrics: Metrics,
         poll_seconds: float,
+        read_back_seconds: float = READ_BACK_SECONDS,
         clock: Callable[[], float] = time.time,
         randomness: Callable[[float, float], float] = random.uniform,
         wakes: Wakes = Wakes(),
@@ -86,6 +90,11 @@ class Reconciler:
         self._events = events
         self._metrics = metrics
         self._poll_seconds = poll_seconds
+        self._read_back_seconds = read_back_seconds
+        self._late_at = 0.0
+        """Monotonic time from which on a front that has not loaded what is published is late."""
+        self._stuck = False
+        """A front does not even take what it is given back: it has to be mended, and then everything is looked at."""
         self._clock = clock
         self.problems: tuple[Problem, ...] = ()
         """Of the newest revision that was settled."""
@@ -94,6 +103,8 @@ class Reconciler:
         self._wakes = wakes
         self._considered = ""
         """Revision that needs no further pass: published, or waiting for a person or a new commit."""
+        self._asked = False
+        """Somebody wants it to be considered again; stays set while a pass is under way that may have missed why."""
         self.ready = False
         """A first look at the remote has succeeded."""
 
@@ -105,7 +116,7 @@ class Reconciler:
 
     def reconsider(self) -> None:
         """Look again at a revision that was held: somebody approved it, or something outside has changed."""
-        self._considered = ""
+        self._asked = True
         self._wake.set()
 
     async def run(self) -> None:
@@ -142,18 +153,21 @@ class Reconciler:
         self._wake.clear()
         try:
             await self.reconcile_once()
-        except (Transient, Broken) as error:
-            wait = getattr(error, "retry_after", None) or 0.0
-            pause = max(wait, self._random(0, min(BACKOFF_MOST, BACKOFF_FIRST * 2.0 ** min(failures, 10))))
-            log.warning("pass failed, trying again", reason=getattr(error, "reason", "Broken"), error=str(error))
-            self._metrics.poll(getattr(error, "reason", "Broken"))
-            return max(pause, 0.05)
+        except (Transient, Rejected, Broken) as error:
+            log.warning("pass failed, trying again", reason=_reason(error), error=str(error))
+            self._metrics.poll(_reason(error))
+            return max(getattr(error, "retry_after", None) or 0.0, self._back_off(failures), 0.05)
         except Exception:  # a bug must not end the loop: what is published stays in service
             log.exception("pass ended by a bug, trying again")
             self._metrics.poll("InternalError")
-            return max(1.0, self._random(0, min(BACKOFF_MOST, BACKOFF_FIRST * 2.0 ** min(failures, 10))))
+            return max(1.0, self._back_off(failures))
         self._metrics.poll()
         return None
+
+    def _back_off(self, failures: int) -> float:
+        """Return a pause with full jitter (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter)."""
+        most = max(BACKOFF_MOST, self._poll_seconds)
+        return self._random(0, min(most, BACKOFF_FIRST * 2.0 ** min(failures, 10)))
 
     # --- one look -----------------------------------------------------------------------------------------------
 
@@ -161,50 +175,94 @@ class Reconciler:
         """Go on from what was published before a restart."""
         self.published, self._confirmed = published, confirmed
         self._considered = published.revision
+        self._late_at = time.monotonic() + self._read_back_seconds
         await self._delivery.resume(published)
         self._metrics.serving(published.generation, published.revision)
+        await self._tracker.load({name: digest for name, (_, digest) in published.agents.items()})
+        if published.revision:
+            await self._take_up(published)
+
+    async def _take_up(self, published: Published) -> None:
+        """Go on with the record of what is published, which may have been written less far than it came."""
+        revision, tracker = published.revision, self._tracker
+        if tracker.get(revision) is None and await tracker.known(revision):
+            tracker.newest = revision  # it was done
+            return
+        tracker.begin(revision)
+        with contextlib.suppress(Rejected, Transient):
+            tracker.note(revision, commit=await self._source.describe(revision))
+        tracker.note(revision, generation=published.generation)
+        tracker.reach(revision, *STAGES[: STAGES.index("published") + 1])
+        if published.confirmed:
+            tracker.reach(revision, "loaded")
+        tracker.reach(revision, "pushed")
+        concerned = {name: digest for name, (at, digest) in published.agents.items() if at == published.generation}
+        tracker.concern(revision, concerned, self._delivery.connected)
+        await tracker.flush()
 
     async def reconcile_once(self) -> None:
         """Look at the remote once; bring a new commit into service, or look after what is there.
 
         Raises:
             Transient, Broken: when it should be tried again after a pause.
+            Rejected: when the remote has no such branch.
         """
         await self._look_after_fronts()
         revision = await self._head()
         self.ready = True
-        if revision == self._considered:
+        asked, self._asked = self._asked, False
+        if revision == self._considered and not asked:
             return
         with bind_revision(revision):
-            await self._bring(revision)
+            if revision == self.published.revision:
+                await self._return_to(revision)
+            else:
+                await self._bring(revision)
+
+    async def _return_to(self, revision: str) -> None:
+        """The branch is back where it was before something that was held: there is nothing to do."""
+        self._considered = self._tracker.newest = revision
+        await self._supersede(revision)
+        await self._tracker.flush()
 
     async def _look_after_fronts(self) -> None:
-        """Undo what was changed by hand, and confirm a generation that could not be read back earlier."""
+        """Undo what was changed by hand, and judge a generation that could not be read back earlier."""
         if not self.published.revision:
             return
         if await self._fronts.repair(self.published):
-            await self._tell("FrontRepaired", "warning", "a front's file had been changed or removed; it was restored")
-        if not self.published.confirmed and await self._fronts.is_loaded(self.published):
-            await self._confirm(self.published)
+            text = "a front's file had been changed or removed; it was restored"
+            await self._tell("FrontRepaired", "warning", text, self.published.revision)
+        if not self.published.confirmed:
+            await self._look_again(self.published)
+
+    async def _look_again(self, published: Published) -> None:
+        try:
+            loaded = await self._fronts.look(published)
+        except NotLoaded as failure:
+            if not self._stuck and (failure.reason != "Late" or time.monotonic() >= self._late_at):
+                await self._go_back(failure)
+            return
+        if loaded:
+            await self._confirm(published)
+        else:
+            self._late_at = time.monotonic() + self._read_back_seconds  # its time begins when it answers
 
     async def _bring(self, revision: str) -> None:
         this = Pass(revision, self.published)
-        with self._metrics.stage("fetched"):
-            await self._source.fetch(this)
-        self._tracker.begin(revision, await self._source.describe(revision))
-        self._tracker.reach(revision, "fetched")
+        self._tracker.begin(revision)
         try:
+            with self._metrics.stage("fetched"):
+                await self._source.fetch(this)
+            self._tracker.note(revision, commit=await self._source.describe(revision))
+            self._tracker.reach(revision, "fetched")
             await self._steps(this)
         except Rejected as error:
-            await self._stop(this, "Held" if error.reason in HELD else "Failed", error.reason, str(error))
+            await self._stop(revision, "Held" if error.reason in HELD else "Failed", error.reason, str(error))
         except Overtaken as newer:
             log.info("a newer commit came first")
-            self._tracker.supersede(str(newer), [revision])
-        except Transient as error:
-            self._tracker.wait(revision, error.reason, str(error))
-            raise
-        except Broken as error:
-            self._tracker.wait(revision, "Broken", str(error))
+            self._tracker.supersede(revision, str(newer))
+        except (Transient, Broken) as error:
+            self._tracker.wait(revision, _reason(error), str(error))
             raise
         except Exception:
             self._tracker.stop(revision, "Failed", "InternalError", "a bug ended the pass; the log has the details")
@@ -255,22 +313,27 @@ class Reconciler:
             this.generation, revision, this.state, this.rendered, this.agents, confirmed=not self._fronts.fronts
         )
         await self._stage(this, "published", lambda _: self._fronts.publish(published, self._clock()))
-        self.published, self._considered = published, revision
-        self._tracker.supersede(revision)
+        self._put_in_service(published)
+        self._considered = revision
+        await self._supersede(revision)
         self._tracker.note(revision, generation=this.generation)
         self._metrics.published(this.generation, revision)
         try:
             loaded = await self._fronts.read_back(published, self._wake)
         except NotLoaded as failure:
-            await self._go_back(this, failure)
+            await self._go_back(failure)
             return
         if loaded:
             await self._confirm(published)
-        else:
+        elif not self._wake.is_set():
             self._tracker.wait(revision, "FrontNotReached", "a front's API does not answer; its file is written")
         await self._push(this)
         log.info("published", generation=this.generation, agents=len(this.items), problems=len(this.problems))
-        await self._tell("RevisionPublished", "info", f"generation {this.generation} is published")
+        await self._tell("RevisionPublished", "info", f"generation {this.generation} is published", revision)
+
+    def _put_in_service(self, published: Published) -> None:
+        self.published, self._stuck = published, False
+        self._late_at = time.monotonic() + self._read_back_seconds
 
     async def _push(self, this: Pass) -> None:
         with self._metrics.stage("pushed"):
@@ -281,38 +344,69 @@ class Reconciler:
     async def _adopt(self, this: Pass) -> None:
         """The commit changes nothing that is in service: what is published is its state already."""
         state = this.state
-        self.published = replace(self.published, revision=this.revision, state=state)
+        adopted = replace(self.published, revision=this.revision, state=state)
+        await self._fronts.remember(adopted, self._clock())
         if self._confirmed.generation == self.published.generation:
-            self._confirmed = self.published
-        await self._fronts.remember(self.published, self._clock())
+            self._confirmed = adopted
+        self.published = adopted
         self._considered = this.revision
-        done: tuple[Stage, ...] = ("rendered", "preflighted", "published", "loaded", "pushed")
-        self._tracker.supersede(this.revision)
-        self._tracker.note(this.revision, generation=self.published.generation or None)
-        self._tracker.reach(this.revision, *done)
+        done: tuple[Stage, ...] = ("rendered", "preflighted", "published", "pushed")
+        await self._supersede(this.revision)
+        self._tracker.note(this.revision, generation=adopted.generation or None)
+        self._tracker.reach(this.revision, *done, *(("loaded",) if adopted.confirmed else ()))
         self._tracker.concern(this.revision, {}, ())
+
+    async def _supersede(self, newer: str) -> None:
+        """Close the records that ``newer`` overtakes. Mostly there are none, so that git need not be asked."""
+        for record in self._tracker.open():
+            if record.revision == newer:
+                continue
+            part = False
+            with contextlib.suppress(Rejected, Transient):
+                part = await self._repository.descends(newer, record.revision)
+            self._tracker.supersede(record.revision, newer, part=part)
 
     async def _confirm(self, published: Published) -> None:
         """Every front has loaded the generation: from here on it is what a failure goes back to."""
-        self.published = self._confirmed = replace(published, confirmed=True)
-        await self._fronts.confirm(self.published)
-        if self._tracker.get(published.revision) is not None:
-            self._tracker.note(published.revision, waiting=("", ""))
+        confirmed = replace(published, confirmed=True)
+        try:
+            await self._fronts.confirm(confirmed)
+        except (Transient, Broken) as error:  # the next look confirms it
+            log.warning("a generation cannot be noted as loaded", generation=published.generation, error=str(error))
+            return
+        self.published = self._confirmed = confirmed
+        record = self._tracker.get(published.revision)
+        if record is not None and record.generation == published.generation:
+            self._tracker.note(published.revision, waiting=("", ""), stopped=None)
             self._tracker.reach(published.revision, "loaded")
+            self._tracker.concern(published.revision, record.wanted, self._delivery.connected)
+        if self._stuck:
+            self._stuck = False
+            self.reconsider()
 
-    async def _go_back(self, this: Pass, failure: NotLoaded) -> None:
+    async def _go_back(self, failure: NotLoaded) -> None:
         """A front refuses the generation: bring the last confirmed one back, under a new number, and hold."""
+        failed = self.published
+        if failed.revision == self._confirmed.revision:
+            self._stuck = True  # it is the confirmed one already
+            return
         self._metrics.read_back_failed(failure.reason)
+        text = f"a front did not take generation {failed.generation}: {failure}"
         if not self._confirmed.revision:
-            text = f"a front did not take the first generation: {failure}; there is none to go back to"
-            await self._stop(this, "Held", "ReadBackFailed", text)
+            self._stuck = True
+            wanted = await self._delivery.resume(failed)
+            self._tracker.reach(failed.revision, "pushed")
+            self._tracker.concern(failed.revision, wanted, self._delivery.connected)
+            await self._stop(failed.revision, "Held", "ReadBackFailed", f"{text}; there is none to go back to")
             return
         generation = await self._fronts.next_generation()
-        self.published = self._confirmed = replace(self._confirmed, generation=generation)
-        await self._fronts.publish(self.published, self._clock())
+        agents = self._delivery.given_back(self._confirmed, failed.agents, generation)
+        restored = replace(self._confirmed, generation=generation, agents=agents, confirmed=False)
+        await self._fronts.publish(restored, self._clock())
+        self._put_in_service(restored)
         self._metrics.restored()
-        text = f"a front did not take generation {this.generation}: {failure}; the last good one is back"
-        await self._stop(this, "Held", "ReadBackFailed", text)
+        await self._delivery.resume(restored)
+        await self._stop(failed.revision, "Held", "ReadBackFailed", f"{text}; the last good one is back")
 
     # --- small parts --------------------------------------------------------------------------------------------
 
@@ -331,20 +425,24 @@ class Reconciler:
                 self._wake.set()
                 raise Overtaken(newest)
 
-    async def _stop(self, this: Pass, state: RevisionState, reason: str, message: str) -> None:
-        self._considered = this.revision
-        self._tracker.stop(this.revision, state, reason, message)
+    async def _stop(self, revision: str, state: RevisionState, reason: str, message: str) -> None:
+        self._considered = revision
+        self._tracker.stop(revision, state, reason, message)
         log.warning("revision not taken", state=state, reason=reason, message=message)
-        await self._tell(f"Revision{state}", "error" if state == "Failed" else "warning", message, reason=reason)
+        severity: Severity = "error" if state == "Failed" else "warning"
+        await self._tell(f"Revision{state}", severity, f"{reason}: {message}", revision)
 
     def _signature_mode(self) -> SignatureMode:
         fleet = self.published.state.fleet
         return fleet.spec.signatures.mode if fleet is not None else "none"
 
-    async def _tell(self, kind: str, severity: Severity, message: str, *, reason: str = "") -> None:
-        text = f"{reason}: {message}" if reason else message
-        revision = self.published.revision
-        await self._events.append(Event(self._clock(), kind, severity, f"revision/{revision}", text, revision))
+    async def _tell(self, kind: str, severity: Severity, message: str, revision: str) -> None:
+        self._metrics.event(severity)
+        await self._events.append(Event(self._clock(), kind, severity, f"revision/{revision}", message, revision))
+
+
+def _reason(error: CloudLunacyError) -> str:
+    return str(getattr(error, "reason", "Broken"))
 
 
 class Overtaken(Exception):

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final, Literal
 
+from reconciler.errors import Broken, Transient
+from reconciler.observability.logs import get_logger
 from reconciler.observability.metrics import Metrics
 from reconciler.status import Tracker
 from reconciler.store.protocols import AgentObservation, Event, EventStore, ObservationStore
 from schemas.session import Heartbeat, Hello, Report
 from schemas.status import AgentProgress, AgentState
+
+log = get_logger(__name__)
 
 Severity = Literal["info", "warning", "error"]
 SECONDS: Final = 1.0
@@ -35,7 +40,7 @@ class AgentObserver:
         self._metrics = metrics
         self._seen: dict[str, AgentObservation] = {}
         self._dirty: set[str] = set()
-        self._waiting: list[Event] = []
+        self._waiting: deque[Event] = deque()
         self._connected: set[str] = set()
 
     @property
@@ -48,18 +53,31 @@ class AgentObserver:
         self._seen = {one.name: replace(one, connected=False) for one in await self._store.observations()}
 
     async def run(self) -> None:
-        """Write what was gathered, once a second, for ever."""
+        """Write what was gathered, once a second, for ever. What cannot be written is tried again."""
         while True:
             await asyncio.sleep(SECONDS)
-            await self.flush()
+            try:
+                await self.flush()
+            except (Transient, Broken) as error:
+                log.warning("what agents say cannot be written", error=str(error))
 
     async def flush(self) -> None:
-        dirty, self._dirty = self._dirty, set()
+        """Write what was gathered.
+
+        Raises:
+            Transient, Broken: from the store; nothing is forgotten then.
+        """
+        dirty = set(self._dirty)
         if dirty:
-            await self._store.save_observations([self._seen[name] for name in dirty])
-        waiting, self._waiting = self._waiting, []
-        for event in waiting:
-            await self._events.append(event)
+            self._dirty -= dirty
+            try:
+                await self._store.save_observations([self._seen[name] for name in dirty])
+            except BaseException:
+                self._dirty |= dirty
+                raise
+        while self._waiting:
+            await self._events.append(self._waiting[0])
+            self._waiting.popleft()
         await self._tracker.flush()
 
     # --- the hub's calls ----------------------------------------------------------------------------------------

@@ -99,44 +99,64 @@ class Tracker:
         self._dirty: dict[str, None] = {}
         self._applied: dict[str, str] = {}
         """Agent → digest of the document that it said it has applied last."""
-        self._listeners: set[asyncio.Queue[RevisionStatus]] = set()
-        self.on_converged: Callable[[Record], None] = lambda _: None
+        self._listeners: set[asyncio.Queue[RevisionStatus | None]] = set()
+        self.newest = ""
+        """Revision that the branch was last seen at."""
+        self.on_state: Callable[[Record, RevisionState], None] = lambda _, __: None
+        """Called when a record's state becomes another one."""
 
     # --- what the loop reports ----------------------------------------------------------------------------------
 
-    def begin(self, revision: str, commit: CommitSummary) -> None:
+    def begin(self, revision: str) -> None:
         """Start the record of a revision, or take it up again: stages that were reached stay reached."""
+        self.newest = revision
         record = self._records.pop(revision, None) or Record(revision)
-        self._put(replace(record, commit=commit, stopped=None, waiting=("", "")))
+        self._put(replace(record, stopped=None, waiting=("", ""), superseded_by=""))
 
     def reach(self, revision: str, *stages: Stage) -> None:
         """Note that stages were reached now. A stage keeps the time at which it was reached first."""
-        record = self._records[revision]
+        record = self._get(revision)
         now = self._clock()
         reached = dict.fromkeys(stages, now) | dict(record.stages)
         self._put(replace(record, stages=reached))
 
     def note(self, revision: str, **what: Any) -> None:  # noqa: ANN401 - fields of Record
         """Set fields of the record, such as ``plan``, ``generation`` or ``quarantined``."""
-        self._put(replace(self._records[revision], **what))
+        self._put(replace(self._get(revision), **what))
 
     def stop(self, revision: str, state: RevisionState, reason: str, message: str) -> None:
         """End the way of a revision short of convergence."""
-        self._put(replace(self._records[revision], stopped=(state, reason, message), waiting=("", "")))
+        self._put(replace(self._get(revision), stopped=(state, reason, message), waiting=("", "")))
 
     def wait(self, revision: str, reason: str, message: str) -> None:
         """Say what the revision waits for; the next attempt clears it."""
-        self._put(replace(self._records[revision], waiting=(reason, message)))
+        self._put(replace(self._get(revision), waiting=(reason, message)))
 
-    def supersede(self, newer: str, revisions: Iterable[str] = ()) -> None:
-        """Mark every moving or given revision but ``newer`` as overtaken by it."""
-        for revision in {*revisions, *self._records} - {newer}:
-            record = self._records.get(revision) or Record(revision)
-            if judge(record)[0] == "Converged":
-                continue
-            text = f"{newer[:12]} came before it was done; its changes are part of that revision"
-            stopped: tuple[RevisionState, str, str] = ("Superseded", "NewerRevision", text)
-            self._put(replace(record, stopped=stopped, superseded_by=newer))
+    def open(self) -> tuple[Record, ...]:
+        """Return the records that another revision can end: not yet in service with only agents to wait for."""
+        return tuple(
+            record
+            for record in self._records.values()
+            if judge(record)[0] not in ("Converged", "Superseded") and not _only_agents_are_missing(record)
+        )
+
+    def supersede(self, revision: str, newer: str, *, part: bool = True) -> None:
+        """Mark a revision as overtaken by a newer one. ``part``: its changes are in the newer one.
+
+        What was said about the revision before is kept in the message, because somebody may still ask why.
+        """
+        record = self._get(revision)
+        reason = "NewerRevision" if part else "NotOnBranch"
+        text = f"{newer[:12]} came before it was done; its changes are part of that revision"
+        if not part:
+            text = f"the branch does not have it any more; {newer[:12]} is in service"
+        if record.stopped is not None:
+            text += f". It was {record.stopped[0]}, {record.stopped[1]}: {record.stopped[2]}"
+        superseded_by = newer if part else ""
+        self._put(replace(record, stopped=("Superseded", reason, text), superseded_by=superseded_by))
+
+    def _get(self, revision: str) -> Record:
+        return self._records.get(revision) or Record(revision)
 
     # --- what agents report -------------------------------------------------------------------------------------
 
@@ -146,9 +166,23 @@ class Tracker:
         An agent that has the same content from an older generation is sent nothing, and is done.
         """
         present = set(connected)
-        agents = {name: self._progress(name, digest, present) for name, digest in wanted.items()}
-        self._put(replace(self._records[revision], wanted=dict(wanted), agents=agents))
+        record = self._get(revision)
+        every = self._replaced(revision, wanted) | dict(wanted)
+        agents = {name: self._progress(name, digest, present) for name, digest in every.items()}
+        kept = {name: one for name, one in record.agents.items() if one.state == "applied" and name in agents}
+        self._put(replace(record, wanted=every, agents=agents | (kept if record.wanted in ({}, every) else {})))
         self._check_applied(revision)
+
+    def _replaced(self, revision: str, wanted: Mapping[str, str]) -> dict[str, str]:
+        """Supersede revisions whose documents the ``wanted`` ones replace; return what else those wait for."""
+        rest: dict[str, str] = {}
+        for other in list(self._records.values()):
+            waits = {name for name, one in other.agents.items() if one.state != "applied"} & other.wanted.keys()
+            is_other = other.revision != revision and other.stopped is None
+            if is_other and any(wanted.get(name, other.wanted[name]) != other.wanted[name] for name in waits):
+                rest |= {name: other.wanted[name] for name in waits}
+                self.supersede(other.revision, revision)
+        return rest
 
     def _progress(self, name: str, digest: str, present: set[str]) -> AgentProgress:
         if name not in present:
@@ -183,19 +217,24 @@ class Tracker:
                 self._check_applied(revision)
 
     def _check_applied(self, revision: str) -> None:
-        record = self._records[revision]
+        record = self._get(revision)
         open_states = {"pending", "progressing", "failed"}
         if "pushed" not in record.stages or "applied" in record.stages:
             return
         if not any(one.state in open_states for one in record.agents.values()):
             self.reach(revision, "applied")
-            self.on_converged(self._records[revision])
 
     # --- reading ------------------------------------------------------------------------------------------------
 
-    def moving(self) -> tuple[Record, ...]:
-        """Return the records in memory, oldest first."""
-        return tuple(self._records.values())
+    async def load(self, digests: Mapping[str, str]) -> None:
+        """After a restart: take up the newest records that are not done. ``digests``: agent → its document now."""
+        for stored in reversed(await self._store.records(limit=KEPT)):
+            if stored.state not in ("Converged", "Superseded") and stored.revision not in self._records:
+                self._records[stored.revision] = _taken_up(stored, digests)
+
+    async def known(self, revision: str) -> bool:
+        """Say whether there is a record, in memory or stored."""
+        return revision in self._records or await self._store.record(revision) is not None
 
     def get(self, revision: str) -> Record | None:
         return self._records.get(revision)
@@ -208,44 +247,103 @@ class Tracker:
         stored = await self._store.record(revision)
         return None if stored is None else from_store(stored)
 
+    async def newest_status(self) -> RevisionStatus | None:
+        """Return the status of the revision that the branch was last seen at."""
+        if self.newest and (found := await self.status(self.newest)) is not None:
+            return found
+        return next(iter(await self.statuses(limit=1)), None)
+
     async def statuses(self, *, limit: int = 50, before: float | None = None) -> list[RevisionStatus]:
         await self.flush()
         return [from_store(one) for one in await self._store.records(limit=limit, before=before)]
 
     # --- telling ------------------------------------------------------------------------------------------------
 
-    def listen(self) -> asyncio.Queue[RevisionStatus] | None:
-        """Return a queue that gets every change, None when too many listen. Slow listeners lose the oldest."""
+    def listen(self) -> asyncio.Queue[RevisionStatus | None] | None:
+        """Return a queue that gets every change, None when too many listen. Slow listeners lose the oldest.
+
+        None in the queue means that no more will come.
+        """
         if len(self._listeners) >= MAX_LISTENERS:
             return None
-        queue: asyncio.Queue[RevisionStatus] = asyncio.Queue(maxsize=100)
+        queue: asyncio.Queue[RevisionStatus | None] = asyncio.Queue(maxsize=100)
         self._listeners.add(queue)
         return queue
 
-    def unlisten(self, queue: asyncio.Queue[RevisionStatus]) -> None:
+    def unlisten(self, queue: asyncio.Queue[RevisionStatus | None]) -> None:
         self._listeners.discard(queue)
 
+    def close(self) -> None:
+        """Send every listener home."""
+        for queue in self._listeners:
+            _offer(queue, None)
+
     def _put(self, record: Record) -> None:
-        if self._records.get(record.revision) == record:
+        former = self._records.get(record.revision)
+        if former == record:
             return
+        state = judge(record)[0]
+        if former is None or judge(former)[0] != state:
+            self.on_state(record, state)
         self._records[record.revision] = record
         self._dirty[record.revision] = None
         if self._listeners:
             status = to_status(record)
             for queue in self._listeners:
-                if queue.full():
-                    queue.get_nowait()
-                queue.put_nowait(status)
+                _offer(queue, status)
 
     async def flush(self) -> None:
-        """Write what changed to the store."""
-        dirty, self._dirty = self._dirty, {}
-        for revision in dirty:
-            if (record := self._records.get(revision)) is not None:
+        """Write what changed to the store.
+
+        Raises:
+            Transient, Broken: what is not written then is written the next time.
+        """
+        self._let_go()
+        for revision in list(self._dirty):
+            record = self._records.get(revision)
+            self._dirty.pop(revision)
+            if record is None:
+                continue
+            try:
                 await self._store.save_record(to_store(record, self._clock()))
+            except BaseException:
+                self._dirty[revision] = None
+                raise
         for revision in list(self._records)[:-KEPT]:
             if revision not in self._dirty:
                 del self._records[revision]
+
+    def _let_go(self) -> None:
+        """Nobody follows the oldest records any more: what they wait for has had its time."""
+        for revision in list(self._records)[:-KEPT]:
+            if judge(self._records[revision])[0] not in ("Converged", "Superseded"):
+                self.supersede(revision, self.newest)
+
+
+def _offer(queue: asyncio.Queue[RevisionStatus | None], status: RevisionStatus | None) -> None:
+    if queue.full():
+        queue.get_nowait()
+    queue.put_nowait(status)
+
+
+def _only_agents_are_missing(record: Record) -> bool:
+    return record.stopped is None and "loaded" in record.stages and "pushed" in record.stages
+
+
+def _taken_up(stored: RevisionRecord, digests: Mapping[str, str]) -> Record:
+    status = from_store(stored)
+    derived = stored.state == "Progressing" or stored.reason == "AgentFailed"
+    return Record(
+        revision=stored.revision,
+        commit=status.commit,
+        generation=stored.generation,
+        stages={stage: stored.stages[stage] for stage in STAGES if stage in stored.stages},
+        agents=status.agents,
+        wanted={name: digests[name] for name in status.agents if name in digests},
+        quarantined=status.quarantined,
+        plan=Plan.model_validate(stored.plan) if stored.plan else None,
+        stopped=None if derived else (stored.state, stored.reason, stored.message),
+    )
 
 
 def to_store(record: Record, now: float) -> RevisionRecord:

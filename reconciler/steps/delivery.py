@@ -54,6 +54,18 @@ class Delivery:
             agents[name] = (this.generation, digest_of_items(this.items[name]))
         this.agents = agents
 
+    def given_back(
+        self, confirmed: Published, failed: Mapping[str, tuple[int, str]], generation: int
+    ) -> dict[str, tuple[int, str]]:
+        """Return the agents of ``confirmed``, with a new ``generation`` for documents that another one replaced.
+
+        An agent refuses an older generation, so what it had before comes back under a newer number.
+        """
+        return {
+            name: (at, digest) if failed.get(name) == (at, digest) else (generation, digest)
+            for name, (at, digest) in confirmed.agents.items()
+        }
+
     async def push(self, published: Published, items: Mapping[str, tuple[Item, ...]]) -> dict[str, str]:
         """Close what was revoked, then offer the changed documents. Returns agent → digest that it must apply."""
         self._hub.revoke(self._directory.update(agents_in(published.state)))
@@ -65,10 +77,13 @@ class Delivery:
         await self._hub.publish(documents)
         return {name: document.digest for name, document in documents.items()}
 
-    async def resume(self, published: Published) -> None:
-        """After a restart: let every agent of the published state connect, and have its document ready."""
+    async def resume(self, published: Published) -> dict[str, str]:
+        """Let every agent of the published state connect, and have its document ready, as :meth:`push`.
+
+        For a restart, and for what is given back; an agent that has the content already is sent nothing.
+        """
         items = AgentItems(published.state)
-        await self.push(published, {name: items.of(name) for name in published.agents})
+        return await self.push(published, {name: items.of(name) for name in published.agents})
 
 
 def agents_in(state: State) -> dict[str, Agent]:

@@ -207,10 +207,13 @@ class Fronts:
             for future in (results, woken, *waiting):
                 future.cancel()
 
-    async def is_loaded(self, published: Published) -> bool:
-        """Look once whether every front serves the generation by now."""
-        results = [await self._read(front, published.generation, PRESENCE_SECONDS) for front in self.fronts]
-        return all(one.loaded and not one.failures for _, one in results)
+    async def look(self, published: Published) -> bool:
+        """Look once whether every front serves the generation by now. False: a front's API does not answer.
+
+        Raises:
+            NotLoaded: as :meth:`read_back`; ``Late`` means no more than that it is not there yet.
+        """
+        return _judge([await self._read(front, published.generation, PRESENCE_SECONDS) for front in self.fronts])
 
     async def _read(self, front: Front, generation: int, deadline: float) -> tuple[Front, ReadBack]:
         return front, await read_back(front.api, generation, deadline)

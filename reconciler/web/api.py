@@ -119,7 +119,7 @@ class Api:
 
     async def fleet(self, request: Request) -> Response:
         self._caller(request, "read")
-        published, newest = self._control.published, await self._tracker.statuses(limit=1)
+        published, newest = self._control.published, await self._tracker.newest_status()
         kinds = Counter(key.kind for key in published.state.served)
         return _answer(
             FleetStatus(
@@ -130,7 +130,7 @@ class Api:
                 agents_connected=len(self._control.connected()),
                 agents_total=kinds["Agent"],
                 fronts=await self._control.fronts(),
-                newest=newest[0] if newest else None,
+                newest=newest,
             )
         )
 
@@ -197,8 +197,7 @@ class Api:
 
     async def _status(self, name: str) -> RevisionStatus:
         if name == "newest":
-            found = await self._tracker.statuses(limit=1)
-            status = found[0] if found else None
+            status = await self._tracker.newest_status()
         elif not _REVISION.match(name):
             hint = "Give at least 7 digits of a commit, or newest."
             raise Refused("this is no revision.", status=404, code="unknown-revision", hint=hint)
@@ -220,12 +219,14 @@ class Api:
             self._changes(queue), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
         )
 
-    async def _changes(self, queue: asyncio.Queue[RevisionStatus]) -> AsyncIterator[str]:
+    async def _changes(self, queue: asyncio.Queue[RevisionStatus | None]) -> AsyncIterator[str]:
         try:
             yield ": connected\n\n"
             while True:
                 try:
                     status = await asyncio.wait_for(queue.get(), KEEP_ALIVE_SECONDS)
+                    if status is None:
+                        return
                     yield f"event: revision\ndata: {status.model_dump_json(by_alias=True)}\n\n"
                 except TimeoutError:
                     yield ": still here\n\n"
