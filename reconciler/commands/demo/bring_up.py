@@ -121,7 +121,7 @@ class Demo:
             self._say(f"no MongoDB: {self.programs.no_mongod}")
         self._start(parts.control_plane(self.folder, self.ports, self.programs))
         self._enrol()
-        self._start(*(parts.agent(self.folder, name, self._is_settled) for name in parts.AGENTS))
+        self._start_agents()
         status = self.wait_converged(self.repo.head())
         self._say(f"generation {status.generation} has converged")
         return status
@@ -195,23 +195,22 @@ class Demo:
         """Let each agent enrol as on a server of its own: with a one-time token, which no argument shows."""
         with Client(self.target) as client:
             known = {one.name for one in self._agents(client).agents if one.enrolled}
-            for name in parts.AGENTS:
-                if name in known and self.folder.agent(name).exists():
-                    continue
-                token = str(client.post("/enrolment-tokens", {"agent": name, "ttl": "5m"})["token"])
-                command = [
-                    *(*parts.PROGRAM, "agent", "enrol", "--server", self.ports.url("control plane")),
-                    *("--token-file", "-", "--name", name, "--data", str(self.folder.agent(name)), "--timeout", "60"),
-                ]
-                self.supervisor.finish(f"enrol-{name}", command, parts.environment(), stdin=f"{token}\n")
-                self._say(f"{name} has enrolled: commit {self.repo.head()[:12]}")
-        self.repo.pull()
+            new = [name for name in parts.AGENTS if name not in known or not self.folder.agent(name).exists()]
+            tokens = {name: client.post("/enrolment-tokens", {"agent": name, "ttl": "5m"})["token"] for name in new}
+        if new:
+            jobs = [parts.enrolment(self.folder, self.ports, name, str(token)) for name, token in tokens.items()]
+            self.supervisor.finish(*jobs)
+            self._say(f"{' and '.join(new)} have enrolled, with a commit each")
+            self.repo.pull()
 
-    def _is_settled(self, name: str) -> bool:
-        """Say whether an agent is connected and has applied what it should."""
+    def _start_agents(self) -> None:
         with Client(self.target) as client:
-            found = [one for one in self._agents(client).agents if one.name == name]
-        return bool(found) and found[0].connected and found[0].applied_generation >= found[0].wanted_generation > 0
+
+            def is_settled(name: str) -> bool:
+                found = [one for one in self._agents(client).agents if one.name == name]
+                return any(one.connected and one.applied_generation >= one.wanted_generation > 0 for one in found)
+
+            self._start(*(parts.agent(self.folder, name, is_settled) for name in parts.AGENTS))
 
     @staticmethod
     def _agents(client: Client) -> AgentList:

@@ -122,6 +122,5 @@ def _ping_mongodb(demo: Demo) -> Iterator[str]:
     if importlib.util.find_spec("pymongo") is None:
         yield "MongoDB was not tried: pymongo is not installed"
         return
-    command = [*parts.PYTHON, "-m", "reconciler.commands.demo.ping", mongodb_uri(demo.ports)]
-    demo.supervisor.finish("ping-mongodb", command, parts.environment())
+    demo.supervisor.finish(parts.ping(mongodb_uri(demo.ports)))
     yield "MongoDB answers a ping through Traefik, by its name"

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import socket
 import sys
@@ -18,8 +19,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
-
-import httpx
 
 from reconciler.commands.demo.folder import Folder
 from reconciler.commands.demo.ports import HOST, Ports
@@ -30,6 +29,7 @@ MONGODB_PORT: Final = 27117
 """In the example; another one may stand in for it."""
 POLL_SECONDS: Final = 5.0
 """The remote's hook tells of each push at once; polling only catches what a hook missed."""
+ENROL_SECONDS: Final = 60.0
 _APPS: Final[Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]] = {
     "vps-1": ((8081, 8083), (9101,)),
     "vps-2": ((8082, 8084), (9102,)),
@@ -48,10 +48,20 @@ class Part:
     command: Sequence[str]
     ready: Callable[[], bool]
     what: str
-    """For the person who waits."""
+    """For the person who waits, once it is ready."""
     environment: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 30.0
     grace: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A command that comes to an end by itself. ``stdin`` may be secret."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    stdin: str = field(default="", repr=False)
 
 
 def machines(folder: Folder, ports: Ports, programs: Programs) -> list[Part]:
@@ -69,17 +79,34 @@ def control_plane(folder: Folder, ports: Ports, programs: Programs) -> Part:
         *("--traefik-file", str(folder.dynamic), "--traefik-api", ports.url("traefik")),
     ]
     variables = {"CLOUDLUNACY_WEBHOOK_SECRET_FILE": str(folder.webhook_secret), "TRAEFIK_BIN": str(programs.traefik)}
-    address = ports.url("control plane")
     return Part(
-        "serve", command, lambda: _answers(f"{address}/readyz"), f"control plane at {address}",
-        environment=environment() | variables, grace=15.0,
-    )  # fmt: skip
+        "serve",
+        command,
+        lambda: _answers(ports.address("control plane"), "/readyz"),
+        f"control plane at {ports.url('control plane')}",
+        environment=environment() | variables,
+        grace=15.0,
+    )
 
 
 def agent(folder: Folder, name: str, connected: Callable[[str], bool]) -> Part:
     """An enrolled agent."""
     command = [*PROGRAM, "agent", "run", "--data", str(folder.agent(name))]
     return Part(f"agent-{name}", command, lambda: connected(name), f"agent {name}", environment=environment())
+
+
+def enrolment(folder: Folder, ports: Ports, name: str, token: str) -> Job:
+    """``agent enrol``, the token on its standard input."""
+    command = [
+        *(*PROGRAM, "agent", "enrol", "--server", ports.url("control plane"), "--token-file", "-"),
+        *("--name", name, "--data", str(folder.agent(name)), "--timeout", f"{ENROL_SECONDS:g}"),
+    ]
+    return Job(f"enrol-{name}", command, environment(), f"{token}\n")
+
+
+def ping(uri: str) -> Job:
+    """A client of MongoDB that comes through Traefik."""
+    return Job("ping-mongodb", [*PYTHON, "-m", "reconciler.commands.demo.ping", uri], environment())
 
 
 def environment() -> dict[str, str]:
@@ -111,14 +138,19 @@ def _apps(name: str, ports: Ports) -> Part:
 
 def _traefik(folder: Folder, ports: Ports, program: Path) -> Part:
     command = [str(program), f"--configfile={folder.static}"]
-    return Part("traefik", command, lambda: _answers(f"{ports.url('traefik')}/ping"), f"Traefik at {ports.url('web')}")
+    api = ports.address("traefik")
+    return Part("traefik", command, lambda: _answers(api, "/ping"), f"Traefik at {ports.url('web')}")
 
 
-def _answers(url: str) -> bool:
+def _answers(address: str, path: str) -> bool:
+    connection = http.client.HTTPConnection(address, timeout=2.0)
     try:
-        return httpx.get(url, timeout=2.0, trust_env=False).is_success
-    except httpx.HTTPError:
+        connection.request("GET", path)
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
         return False
+    finally:
+        connection.close()
 
 
 def _listens(port: int) -> bool:

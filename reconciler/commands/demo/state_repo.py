@@ -70,6 +70,7 @@ class StateRepo:
         yaml = YAML(typ="rt", pure=True)
         yaml.preserve_quotes = True
         yaml.width = 120
+        yaml.brace_single_entry_mapping_in_flow_sequence = True
         yaml.indent(mapping=2, sequence=4, offset=2)
         document = yaml.load(path)
         change(document)
@@ -128,8 +129,8 @@ def htpasswd(user: str, password: str) -> str:
 
 def _trust(fleet: Any, recipient: str) -> None:  # noqa: ANN401 - a document of ruamel's
     recipients = fleet["spec"]["recipients"]
-    recipients[:] = [recipient]
-    recipients.yaml_add_eol_comment("the control plane of this demo", 0)
+    recipients[0] = recipient  # in place: the comments around it hang on it
+    del recipients[1:]
 
 
 def _seal_all(secret: Any, values: Mapping[str, str], recipient: str) -> None:  # noqa: ANN401 - a document of ruamel's

@@ -11,19 +11,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final, Self
 
 from reconciler.commands.demo.folder import Folder
-from reconciler.commands.demo.parts import Part
+from reconciler.commands.demo.parts import Job, Part
 from reconciler.errors import Broken, Refused, Transient
 
 PAUSE: Final = 0.05
 TAIL_LINES: Final = 15
+JOB_SECONDS: Final = 90.0
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # prctl(PR_SET_PDEATHSIG, SIGTERM), then become the program; the demo may be gone before the call
 _TIED_TO_US: Final = (
@@ -53,7 +55,6 @@ class Supervisor:
 
     def __init__(self, folder: Folder, seconds: float) -> None:
         self._folder = folder
-        self._seconds = seconds
         self._deadline = time.monotonic() + seconds
         self._children: list[_Child] = []
         self._signal = 0
@@ -84,43 +85,46 @@ class Supervisor:
             Interrupted
         """
         for part in parts:
-            self._children.append(_Child(part, self._spawn(part.name, part.command, part.environment)))
+            self._children.append(_Child(part, self._spawn(part)))
         for part in parts:
             self.wait_until(part.ready, part.seconds, f"{part.name} is not ready (see {self._folder.log(part.name)})")
 
-    def finish(self, name: str, command: Sequence[str], environment: Mapping[str, str], *, stdin: str = "") -> None:
-        """Run a command to its end.
+    def finish(self, *jobs: Job) -> None:
+        """Run commands side by side to their end.
 
         Raises:
-            Broken: when it fails; the message has the last lines of its output.
+            Broken: when one fails; the message has the last lines of its output.
             Interrupted
         """
-        process = self._spawn(name, command, environment, stdin=stdin)
+        running: list[tuple[Job, subprocess.Popen[bytes]]] = []
         try:
-            self.wait_until(lambda: process.poll() is not None, self._seconds, f"{name} does not come to an end")
+            for job in jobs:
+                running.append((job, self._spawn(job, job.stdin)))  # noqa: PERF401 - what runs must be known when one fails
+            for job, process in running:
+                self.wait_until(partial(_has_ended, process), JOB_SECONDS, f"{job.name} does not come to an end")
+                if process.returncode:
+                    raise Broken(f"{job.name} failed with status {process.returncode}. {self._tail(job.name)}")
         finally:
-            _end(process, grace=1.0)
-        if process.returncode:
-            raise Broken(f"{name} failed with status {process.returncode}. {self._tail(name)}")
+            for _, process in running:
+                _end(process, grace=1.0)
 
-    def _spawn(
-        self, name: str, command: Sequence[str], environment: Mapping[str, str], *, stdin: str = ""
-    ) -> subprocess.Popen[bytes]:
+    def _spawn(self, what: Part | Job, stdin: str = "") -> subprocess.Popen[bytes]:
+        command = list(what.command)
         if sys.platform == "linux":
             command = [sys.executable, "-I", "-S", "-c", _TIED_TO_US, str(os.getpid()), *command]
         try:
-            with self._folder.log(name).open("ab") as log:
+            with self._folder.log(what.name).open("ab") as log:
                 process = subprocess.Popen(
                     command,
                     stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     cwd=self._folder.root,
-                    env=dict(environment),
+                    env=dict(what.environment),
                     start_new_session=True,
                 )
         except OSError as error:
-            raise Broken(f"{name} cannot be started: {error}.") from None
+            raise Broken(f"{what.name} cannot be started: {error}.") from None
         if process.stdin is not None:
             with suppress(BrokenPipeError), process.stdin:
                 process.stdin.write(stdin.encode())
@@ -181,6 +185,10 @@ class Supervisor:
             child = self._children[-1]
             _end(child.process, child.part.grace)
             self._children.pop()
+
+
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+    return process.poll() is not None
 
 
 def _end(process: subprocess.Popen[bytes], grace: float) -> None:
