@@ -65,6 +65,7 @@ from reconciler.traefik.default_certificate import load_or_create_default_certif
 from reconciler.traefik.preflight import Preflight
 from reconciler.traefik.publish import FrontFile
 from reconciler.traefik.templates import load_templates
+from reconciler.waking import Waking
 from reconciler.web.agent_api import AgentApi
 from reconciler.web.agent_stream import AgentStream
 from reconciler.web.api import Api
@@ -171,7 +172,7 @@ class ControlPlane:
             tracker=self._tracker,
             events=store,
             metrics=self._metrics,
-            poll_seconds=settings.poll_seconds,
+            waking=Waking(settings.poll_seconds),
             read_back_seconds=settings.read_back_seconds,
         )
 

@@ -10,12 +10,10 @@ pass starts. Nothing is visible before ``publish``; a pass that ends before it l
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, Literal
 
 from reconciler.errors import Broken, CloudLunacyError, Rejected, Transient
@@ -28,6 +26,7 @@ from reconciler.steps.fronts import Fronts, NotLoaded, PreflightRefused
 from reconciler.steps.passing import Pass, Published
 from reconciler.steps.source import Repository, SignatureMode, Source
 from reconciler.store.protocols import Event, EventStore
+from reconciler.waking import LEAST, Waking
 from schemas.problem import Problem
 from schemas.status import STAGES, RevisionState, Stage
 
@@ -37,24 +36,9 @@ Severity = Literal["info", "warning", "error"]
 
 HELD: Final = frozenset({"HistoryRewritten", "DeletionGuard", "SignatureMissing", "PreflightFailed", "ReadBackFailed"})
 """Reasons for which a person is asked; every other rejection is a failure that only a new commit mends."""
-FRONT_SECONDS: Final = 1.0
-"""How often fronts are looked after between polls."""
 MAX_ROUNDS: Final = 5
 """Times that a pass is settled again without the objects that the throwaway Traefik refused."""
-JITTER: Final = 0.1
-BACKOFF_FIRST: Final = 1.0
-BACKOFF_MOST: Final = 5.0
-"""Longest pause in seconds after a failure, unless polls are further apart than that: a remote that is away is asked no
-more often than one that answers, and no later when it comes back."""
 READ_BACK_SECONDS: Final = 20.0
-
-
-@dataclass(frozen=True, slots=True)
-class Wakes:
-    """How often something outside may make the loop look: ``burst`` at once, one more every ``seconds``."""
-
-    burst: int = 5
-    seconds: float = 1.0
 
 
 class Reconciler:
@@ -72,11 +56,9 @@ class Reconciler:
         tracker: Tracker,
         events: EventStore,
         metrics: Metrics,
-        poll_seconds: float,
+        waking: Waking,
         read_back_seconds: float = READ_BACK_SECONDS,
         clock: Callable[[], float] = time.time,
-        randomness: Callable[[float, float], float] = random.uniform,
-        wakes: Wakes = Wakes(),
     ) -> None:
         self.published = Published()
         self._confirmed = self.published
@@ -89,7 +71,8 @@ class Reconciler:
         self._tracker = tracker
         self._events = events
         self._metrics = metrics
-        self._poll_seconds = poll_seconds
+        self._waking = waking
+        self._wake = waking.woken
         self._read_back_seconds = read_back_seconds
         self._late_at = 0.0
         """Monotonic time from which on a front that has not loaded what is published is late."""
@@ -98,9 +81,6 @@ class Reconciler:
         self._clock = clock
         self.problems: tuple[Problem, ...] = ()
         """Of the newest revision that was settled."""
-        self._random = randomness
-        self._wake = asyncio.Event()
-        self._wakes = wakes
         self._considered = ""
         """Revision that needs no further pass: published, or waiting for a person or a new commit."""
         self._asked = False
@@ -121,53 +101,31 @@ class Reconciler:
 
     async def run(self) -> None:
         """Reconcile for ever. Ends only by being cancelled."""
-        failures = 0
-        tokens, refilled = float(self._wakes.burst), time.monotonic()
         while True:
-            delay = await self._attempt(failures)
-            failures = 0 if delay is None else failures + 1
-            pause = self._poll_seconds * self._random(1 - JITTER, 1 + JITTER) if delay is None else delay
-            now = time.monotonic()
-            tokens = min(self._wakes.burst, tokens + (now - refilled) / self._wakes.seconds)
-            refilled = now
-            if tokens < 1:
-                await asyncio.sleep(min(pause, (1 - tokens) * self._wakes.seconds))
-            if await self._woken_within(pause):
-                tokens -= 1
-
-    async def _woken_within(self, seconds: float) -> bool:
-        """Wait for the next poll or a wake, whichever is first; meanwhile look after the fronts, which costs a stat."""
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
+            self._wake.clear()
             try:
-                await asyncio.wait_for(self._wake.wait(), min(left, FRONT_SECONDS))
-            except TimeoutError:
-                with contextlib.suppress(Transient, Broken):  # the next pass meets it again, and says so
-                    await self._look_after_fronts()
+                await self.reconcile_once()
+            except (Transient, Rejected, Broken) as error:
+                log.warning("pass failed, trying again", reason=_reason(error), error=str(error))
+                self._metrics.poll(_reason(error))
+                wait = getattr(error, "retry_after", None) or LEAST
+                await self._waking.after_failure(self._meanwhile, at_least=wait)
+            except Exception:  # a bug must not end the loop: what is published stays in service
+                log.exception("pass ended by a bug, trying again")
+                self._metrics.poll("InternalError")
+                await self._waking.after_failure(self._meanwhile, at_least=1.0)
             else:
-                return True
-        return False
+                self._metrics.poll()
+                await self._waking.after_success(self._meanwhile)
 
-    async def _attempt(self, failures: int) -> float | None:
-        """Reconcile once. Returns None, or the pause after a failure, in seconds."""
-        self._wake.clear()
+    async def _meanwhile(self) -> None:
+        """Look after the fronts between polls, which costs a stat."""
         try:
-            await self.reconcile_once()
-        except (Transient, Rejected, Broken) as error:
-            log.warning("pass failed, trying again", reason=_reason(error), error=str(error))
-            self._metrics.poll(_reason(error))
-            return max(getattr(error, "retry_after", None) or 0.0, self._back_off(failures), 0.05)
-        except Exception:  # a bug must not end the loop: what is published stays in service
-            log.exception("pass ended by a bug, trying again")
-            self._metrics.poll("InternalError")
-            return max(1.0, self._back_off(failures))
-        self._metrics.poll()
-        return None
-
-    def _back_off(self, failures: int) -> float:
-        """Return a pause with full jitter (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter)."""
-        most = max(BACKOFF_MOST, self._poll_seconds)
-        return self._random(0, min(most, BACKOFF_FIRST * 2.0 ** min(failures, 10)))
+            await self._look_after_fronts()
+        except (Transient, Broken) as error:  # the next pass meets it again, and says so
+            log.debug("fronts cannot be looked after", error=str(error))
+        except Exception:
+            log.exception("looking after the fronts ended by a bug")
 
     # --- one look -----------------------------------------------------------------------------------------------
 
@@ -210,8 +168,9 @@ class Reconciler:
         await self._look_after_fronts()
         revision = await self._head()
         self.ready = True
-        asked, self._asked = self._asked, False
-        if revision == self._considered and not asked:
+        if self._asked:
+            self._asked, self._considered = False, ""
+        if revision == self._considered:
             return
         with bind_revision(revision):
             if revision == self.published.revision:
