@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-
-import agent.cli
+from typing import Final
 
 from reconciler import cli
-from reconciler.commands import demo_command
+
+COMMANDS: Final = (
+    *cli.COMMANDS,
+    cli.Entry("agent", "agent.cli", "be a server of the fleet"),
+    cli.Entry("demo", "reconciler.commands.demo_command", "run a whole fleet on this machine"),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    parser, subparsers = cli.make_parser()
-    agent.cli.add_parser(subparsers)
-    demo_command.add_parser(subparsers)
-    return cli.run(parser, arguments)
+    return cli.run(COMMANDS, arguments)
 
 
 if __name__ == "__main__":

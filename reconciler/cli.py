@@ -1,4 +1,4 @@
-"""The command line of the control plane. Each command is a module of :mod:`reconciler.commands`.
+"""The command line. Each command is a module with ``add_parser``; only the one that is asked for is imported.
 
 Exit codes: 0 success, 1 failure or problems found, 2 usage. ``plan`` has its own: 0 no change, 2 change, 1 error.
 """
@@ -6,56 +6,61 @@ Exit codes: 0 success, 1 failure or problems found, 2 usage. ``plan`` has its ow
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.metadata
+import io
+import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
-from reconciler.commands import (
-    approve_command,
-    doctor_command,
-    init_command,
-    plan_command,
-    render_command,
-    schemas_command,
-    serve_command,
-    status_command,
-    token_command,
-    validate_command,
-)
 from reconciler.commands.output import tell
 from reconciler.errors import CloudLunacyError, Rejected
 
+
+class Entry(NamedTuple):
+    """A command: its name, the module that has its ``add_parser``, and what it does in a few words."""
+
+    name: str
+    module: str
+    help: str
+
+
 COMMANDS: Final = (
-    serve_command,
-    validate_command,
-    plan_command,
-    render_command,
-    status_command,
-    approve_command,
-    token_command,
-    init_command,
-    schemas_command,
-    doctor_command,
+    Entry("serve", "reconciler.commands.serve_command", "run the control plane"),
+    Entry("validate", "reconciler.commands.validate_command", "check a state repo"),
+    Entry("plan", "reconciler.commands.plan_command", "show what a change would do"),
+    Entry("render", "reconciler.commands.render_command", "write Traefik's configuration"),
+    Entry("status", "reconciler.commands.status_command", "show where a revision stands"),
+    Entry("approve", "reconciler.commands.approve_command", "approve a held revision"),
+    Entry("token", "reconciler.commands.token_command", "make enrolment tokens"),
+    Entry("init", "reconciler.commands.init_command", "make a new state repo"),
+    Entry("schemas", "reconciler.commands.schemas_command", "write the JSON Schemas"),
+    Entry("doctor", "reconciler.commands.doctor_command", "check this installation"),
 )
 Command = Callable[[argparse.Namespace], int]
 
 
-def make_parser() -> tuple[argparse.ArgumentParser, argparse._SubParsersAction[argparse.ArgumentParser]]:
-    """Return the parser, and the place where further commands are added."""
+def make_parser(entries: Sequence[Entry], chosen: str | None) -> argparse.ArgumentParser:
+    """Return the parser. Only the command ``chosen`` has its arguments; of the others it knows that they are there."""
     parser = argparse.ArgumentParser(
         prog="cloudlunacy", description="GitOps control plane for fleets of small servers behind Traefik."
     )
     parser.add_argument("--version", action="version", version=importlib.metadata.version("cloudlunacy"))
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in COMMANDS:
-        command.add_parser(subparsers)
-    return parser, subparsers
+    for entry in entries:
+        if entry.name == chosen:
+            importlib.import_module(entry.module).add_parser(subparsers)
+        else:
+            subparsers.add_parser(entry.name, help=entry.help)
+    return parser
 
 
-def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
+def run(entries: Sequence[Entry], arguments: Sequence[str] | None = None) -> int:
     """Run one command; every expected failure becomes a sentence on stderr."""
-    options = parser.parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    _accept_any_text()
+    options = make_parser(entries, next((one for one in given if not one.startswith("-")), None)).parse_args(given)
     command: Command = options.run
     try:
         return command(options)
@@ -66,7 +71,19 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int
     except CloudLunacyError as error:
         tell(f"cloudlunacy: {error}")
     except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has left; the interpreter must not complain about it
+        _discard_output()
     except KeyboardInterrupt:
         return 130
     return 1
+
+
+def _accept_any_text() -> None:
+    """A file name may hold what no encoding knows; it is shown escaped instead of ending the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _discard_output() -> None:
+    """Whoever read our output has left; the interpreter must not complain about it when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

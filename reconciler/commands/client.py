@@ -7,15 +7,17 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import httpx
+from pydantic import BaseModel, ValidationError
 
 from reconciler.errors import Broken, Refused, Transient
 from reconciler.pki.operator_credential import OperatorCredential
 from reconciler.settings import secret_file
 
 TIMEOUT = 30.0
+M = TypeVar("M", bound=BaseModel)
 _TOKEN = "CLOUDLUNACY_TOKEN_FILE"  # noqa: S105 - the name of a variable
 
 
@@ -32,8 +34,22 @@ class Target:
         if self.credential is not None:
             return self.credential.headers(time.time())
         if self.token_file is not None:
-            return {"Authorization": f"Bearer {self.token_file.read_text(encoding='utf-8').strip()}"}
+            return {"Authorization": f"Bearer {_token(self.token_file)}"}
         return {}
+
+
+def _token(path: Path) -> str:
+    try:
+        token = path.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise Broken(
+            f"{path} cannot be read: {error.strerror}.", hint=f"{_TOKEN} should name a readable file."
+        ) from None
+    except ValueError:
+        token = ""
+    if not token.isprintable() or " " in token or not token:
+        raise Broken(f"{path} holds no token.", hint="It should hold one line.")
+    return token
 
 
 def add_target_options(parser: argparse.ArgumentParser) -> None:
@@ -84,9 +100,24 @@ class Client:
         except httpx.HTTPError as error:
             text = f"the control plane at {self._target.server} does not answer: {error}."
             raise Transient(text, hint="Is serve running?") from None
-        if answer.is_success:
+        if not answer.is_success:
+            raise _refused(answer)
+        try:
             return answer.json()
-        raise _refused(answer)
+        except ValueError:
+            raise self._stranger() from None
+
+    def read(self, model: type[M], path: str, **query: Any) -> M:  # noqa: ANN401 - any JSON
+        """Return the answer to a GET as a model."""
+        try:
+            return model.model_validate(self.get(path, **query))
+        except ValidationError:
+            raise self._stranger() from None
+
+    def _stranger(self) -> Broken:
+        return Broken(
+            f"what answers at {self._target.server} is no control plane of this version.", hint="Check the address."
+        )
 
 
 def _refused(answer: httpx.Response) -> Refused:

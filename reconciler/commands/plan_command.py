@@ -6,7 +6,8 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Any
+
+from pydantic import ValidationError
 
 from reconciler.commands.client import Client, target_of
 from reconciler.commands.evaluate import judge, plan_between
@@ -18,7 +19,8 @@ from reconciler.commands.tree import read_directory
 from reconciler.desired.parse import Parsed
 from reconciler.desired.restore import restore
 from reconciler.desired.state import State
-from reconciler.errors import CloudLunacyError, Rejected
+from reconciler.errors import Broken, CloudLunacyError, Rejected
+from schemas.api import PublishedState
 from schemas.objects import ADAPTERS, key_of_path
 
 NO_CHANGE, ERROR, CHANGE = 0, 1, 2
@@ -65,15 +67,24 @@ def _base(options: argparse.Namespace) -> State:
         revision, tree = tree_of_revision(options.base, options.directory)
         return judge(tree, revision=revision).settled.state
     with Client(target_of(options, os.environ)) as client:
-        return state_from(client.get("/state"))
+        return state_from(client.read(PublishedState, "/state"))
 
 
-def state_from(published: dict[str, Any]) -> State:
-    """Make the published state of what the API says of it."""
+def state_from(published: PublishedState) -> State:
+    """Make the published state of what the API says of it.
+
+    Raises:
+        Broken: when the control plane serves objects that this version does not know.
+    """
     parsed = []
-    for one in published["objects"]:
-        key = key_of_path(one["path"])
-        if key is not None:
-            found = ADAPTERS[key.kind].validate_python(one["document"])
-            parsed.append(Parsed(one["path"], one["blob"], key, found, b""))
-    return restore(published["revision"], parsed, ())
+    for one in published.objects:
+        key = key_of_path(one.path)
+        if key is None:
+            continue
+        try:
+            found = ADAPTERS[key.kind].validate_python(one.document)
+        except ValidationError:
+            hint = "Use the version of the control plane."
+            raise Broken(f"{one.path}, as it is in service, is not valid for this version.", hint=hint) from None
+        parsed.append(Parsed(one.path, one.blob, key, found, b""))
+    return restore(published.revision, parsed, ())

@@ -21,7 +21,19 @@ def tree_of(where: str) -> Tree:
         Broken: when it is neither, or holds no state repo.
     """
     path = Path(where)
-    return read_directory(path) if path.exists() or "/" in where else tree_of_revision(where, Path())[1]
+    if _is_there(path):
+        return read_directory(path)
+    try:
+        return tree_of_revision(where, Path())[1]
+    except Broken as error:
+        raise Broken(f"{where} is no directory, and as a revision: {error.message}", hint=error.hint) from None
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # such as a name that is too long
+        return False
 
 
 def tree_of_revision(name: str, directory: Path) -> tuple[str, Tree]:

@@ -12,6 +12,8 @@ from reconciler.errors import Broken
 from reconciler.observability import logs
 from reconciler.settings import ENVIRONMENT, FrontSettings, Settings, git_settings, secret_file
 
+MOST_SECONDS = 86_400
+
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     variables = "\n".join(f"  {name}\n      {text}" for name, text in ENVIRONMENT.items())
@@ -64,8 +66,9 @@ def settings_of(options: argparse.Namespace) -> Settings:
             "each --traefik-file needs its --traefik-api.",
             hint="The control plane asks Traefik what it really loaded; without it nothing could be promised.",
         )
-    if options.poll <= 0 or options.push_interval <= 0 or options.push_burst < 1 or options.heartbeat <= 0:
-        raise Broken("times and numbers must be greater than 0.")
+    times = (options.poll, options.push_interval, options.heartbeat)
+    if not all(0 < time <= MOST_SECONDS for time in times) or options.push_burst < 1:
+        raise Broken(f"times must be greater than 0 and at most {MOST_SECONDS:,}, numbers at least 1.")
     host, port = _host_and_port(options.listen)
     return Settings(
         git=git_settings(options.repo, options.branch, os.environ),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import time
 from collections.abc import Callable
+from urllib.parse import quote
 
 from reconciler.commands.client import Client, add_target_options, target_of
 from reconciler.commands.output import say, say_json, tell, wants_colour
@@ -29,9 +31,17 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("revision", nargs="?", metavar="REV", help="full or abbreviated to 7 digits (default: newest)")
     add_target_options(parser)
     parser.add_argument("--wait", action="store_true", help="wait until it is decided")
-    parser.add_argument("--timeout", type=float, default=300.0, metavar="S", help="seconds to wait (default: 300)")
+    parser.add_argument("--timeout", type=seconds, default=300.0, metavar="S", help="seconds to wait (default: 300)")
     parser.add_argument("--format", choices=("text", "json"), default="text")
     parser.set_defaults(run=run)
+
+
+def seconds(text: str) -> float:
+    """Read a time in seconds for argparse."""
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f'"{text}" is no time in seconds')
+    return value
 
 
 def run(options: argparse.Namespace) -> int:
@@ -54,17 +64,16 @@ def run(options: argparse.Namespace) -> int:
 def look(client: Client, revision: str | None) -> RevisionStatus | None:
     """Ask once; None where the revision is not known (yet). A revision that was overtaken leads to the one after it."""
     try:
-        answer = client.get(f"/revisions/{revision or 'newest'}")
+        status = client.read(RevisionStatus, f"/revisions/{quote(revision or 'newest', safe='')}")
     except Refused as refused:
         if refused.status == NOT_FOUND:
             return None
         raise
-    status = RevisionStatus.model_validate(answer)
-    if status.state == "Superseded" and status.superseded_by:
-        newer = look(client, status.superseded_by)
-        if newer is not None and newer.state == "Converged":
-            return status.model_copy(update={"state": "Converged", "message": f"as part of {newer.revision[:12]}"})
-    return status
+    newer = look(client, status.superseded_by) if status.state == "Superseded" and status.superseded_by else None
+    if newer is None or newer.state not in FINAL_STATES:
+        return status
+    text = f"as part of {newer.revision[:12]}" + (f": {newer.message}" if newer.message else "")
+    return status.model_copy(update={"state": newer.state, "reason": newer.reason, "message": text})
 
 
 def wait(ask: Callable[[], RevisionStatus | None], timeout: float, *, show_progress: bool) -> RevisionStatus | None:
@@ -77,7 +86,7 @@ def wait(ask: Callable[[], RevisionStatus | None], timeout: float, *, show_progr
             if time.monotonic() >= end:
                 raise
             status = None
-        if status is not None and status.state in FINAL_STATES:
+        if status is not None and is_decided(status):
             return status
         if show_progress and (line := _progress(status)) != shown:
             shown = line
@@ -86,6 +95,11 @@ def wait(ask: Callable[[], RevisionStatus | None], timeout: float, *, show_progr
             return status
         time.sleep(min(pause, max(0.0, end - time.monotonic())))
         pause = min(LONGEST_PAUSE, pause * 1.3)
+
+
+def is_decided(status: RevisionStatus) -> bool:
+    """Say whether waiting longer is of no use: a revision that left the branch will never be live."""
+    return status.state in FINAL_STATES or (status.state == "Superseded" and not status.superseded_by)
 
 
 def _progress(status: RevisionStatus | None) -> str:

@@ -40,9 +40,10 @@ class Narrator:
 
     def __init__(self, approve: str, *, colour: bool = False) -> None:
         self._approve = approve
-        """Command that a checksum is appended to."""
+        """How `cloudlunacy approve` is called here."""
         self._colour = colour
         self._told: dict[str, _Told] = {}
+        self._last = ""
 
     def know(self, status: RevisionStatus) -> None:
         """Take what this record says as told."""
@@ -51,19 +52,14 @@ class Narrator:
 
     def lines(self, status: RevisionStatus) -> Iterator[str]:
         """Return what is new in the record."""
-        told = self._told.get(status.revision)
-        if told is None:
-            told = self._told[status.revision] = _Told()
+        told = self._told.setdefault(status.revision, _Told())
+        if not status.commit.subject and not any(status.stages.values()):
+            return  # nobody has read the commit yet
+        new = [*self._stages(status, told), *self._problems(status, told), *self._state(status, told)]
+        if new and status.revision != self._last:
+            self._last = status.revision
             yield f"\n{status.revision[:12]}  “{status.commit.subject}” by {status.commit.author}"
-        yield from self._stages(status, told)
-        for problem in status.quarantined:
-            if str(problem) not in told.problems:
-                told.problems.add(str(problem))
-                yield self._tinted("problem", f"  {problem}")
-        current = (status.state, status.reason)
-        if current != told.last:
-            told.last = current
-            yield from self._state(status)
+        yield from new
 
     def _stages(self, status: RevisionStatus, told: _Told) -> Iterator[str]:
         before: datetime | None = None
@@ -76,19 +72,30 @@ class Narrator:
                 yield stage_line(stage, at, before)
             before = at
 
-    def _state(self, status: RevisionStatus) -> Iterator[str]:
+    def _problems(self, status: RevisionStatus, told: _Told) -> Iterator[str]:
+        for problem in status.quarantined:
+            if str(problem) not in told.problems:
+                told.problems.add(str(problem))
+                yield self._tinted("problem", f"  {problem}")
+
+    def _state(self, status: RevisionStatus, told: _Told) -> Iterator[str]:
+        current = (status.state, status.reason)
+        if current == told.last or (status.state == "Converged" and status.stages.get("applied") is None):
+            return
+        told.last = current
         message = f": {status.message}" if status.message else ""
         if status.state == "Converged":
             times = [at for at in status.stages.values() if at is not None]
             took = (max(times) - min(times)).total_seconds() * 1000 if times else 0.0
             generation = f"generation {status.generation}" if status.generation else "nothing to publish"
             yield self._tinted(status.state, f"  Converged in {took:.0f} ms, {generation}{message}")
+        elif status.state == "Superseded":
+            yield f"  superseded by {status.superseded_by[:12]}"
         elif status.state != "Progressing":
+            message = message.replace("cloudlunacy approve", self._approve)
             yield self._tinted(status.state, f"  {status.state} {status.reason}{message}")
         elif not status.reason.startswith("Waiting"):  # those follow from the stages
             yield f"  waiting {status.reason}{message}"
-        if status.state == "Held" and status.plan_checksum and status.reason == "DeletionGuard":
-            yield f"  to let it through: {self._approve} {status.plan_checksum}"
 
     def _tinted(self, tone: str, text: str) -> str:
         colour = _COLOURS.get(tone, "") if self._colour else ""
