@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, Final
@@ -210,7 +209,7 @@ def consistent(state: State, files: Files) -> None:
     assert named == {(name, user) for name, users in state.referrers.items() for user in users}
 
 
-SETTINGS: Final = settings(max_examples=int(os.environ.get("N", "40")), suppress_health_check=list(HealthCheck))
+SETTINGS: Final = settings(max_examples=40, suppress_health_check=list(HealthCheck))
 
 
 @SETTINGS
