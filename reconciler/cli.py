@@ -72,6 +72,8 @@ def run(entries: Sequence[Entry], arguments: Sequence[str] | None = None) -> int
         tell(f"cloudlunacy: {error}")
     except BrokenPipeError:
         _discard_output()
+    except OSError as error:
+        tell(f"cloudlunacy: {error.filename or 'the system'} says: {error.strerror or error}.")
     except KeyboardInterrupt:
         return 130
     return 1

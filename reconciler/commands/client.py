@@ -76,7 +76,10 @@ class Client:
 
     def __init__(self, target: Target) -> None:
         self._target = target
-        self._http = httpx.Client(base_url=target.server, timeout=TIMEOUT, trust_env=False, follow_redirects=False)
+        try:
+            self._http = httpx.Client(base_url=target.server, timeout=TIMEOUT, trust_env=False, follow_redirects=False)
+        except httpx.InvalidURL as error:
+            raise Broken(f"{target.server!r} is no URL: {error}.") from None
 
     def __enter__(self) -> Self:
         return self
@@ -96,7 +99,7 @@ class Client:
         try:
             answer = self._http.request(method, f"/api/v1{path}", headers=self._target.headers(), **options)
         except httpx.InvalidURL as error:
-            raise Broken(f"{self._target.server} is no URL: {error}.") from None
+            raise Broken(f"{self._target.server!r} is no URL: {error}.") from None
         except httpx.HTTPError as error:
             text = f"the control plane at {self._target.server} does not answer: {error}."
             raise Transient(text, hint="Is serve running?") from None
