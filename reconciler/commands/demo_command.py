@@ -9,10 +9,11 @@ from pathlib import Path
 
 from reconciler.commands.demo.bring_up import Demo
 from reconciler.commands.demo.folder import open_folder
-from reconciler.commands.demo.follow import Narrator, Stream, follow
+from reconciler.commands.demo.follow import follow
+from reconciler.commands.demo.narrator import Narrator
 from reconciler.commands.demo.once import try_once
 from reconciler.commands.demo.programs import find_programs
-from reconciler.commands.demo.screen import approve_command, screen
+from reconciler.commands.demo.screen import screen, shown
 from reconciler.commands.demo.supervisor import Interrupted, Supervisor
 from reconciler.commands.output import say, say_json, tell, wants_colour
 from reconciler.commands.status_formats import format_status
@@ -61,14 +62,13 @@ def run(options: argparse.Namespace) -> int:
 
 def _stay(demo: Demo, status: RevisionStatus) -> int:
     colour = wants_colour(sys.stdout)
-    narrator = Narrator(approve_command(demo), colour=colour)
+    narrator = Narrator(f"cloudlunacy approve --data {shown(demo.folder.data, demo.folder.work)}", colour=colour)
     narrator.know(status)
-    with Stream(demo.target) as stream:
-        say(screen(demo, status, colour=colour))
-        try:
-            follow(stream, narrator, say, demo.supervisor.check)
-        except Interrupted:
-            tell("\nending …")
+    say(screen(demo, status, colour=colour))
+    try:
+        follow(demo.target, narrator, say, demo.supervisor.check)
+    except Interrupted:
+        tell("\nending …")
     return 0
 
 

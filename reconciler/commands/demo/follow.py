@@ -1,105 +1,29 @@
-"""Each push's stages as they are reached: the control plane's stream, told line by line."""
+"""Follows the control plane: the stream of records, and the timeline for everything else."""
 
 from __future__ import annotations
 
 import queue
 import socket
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Final, Self
 
 import httpx
 from pydantic import ValidationError
 
-from reconciler.commands.client import Target
-from reconciler.commands.status_formats import stage_line
-from reconciler.errors import Broken
-from schemas.status import STAGES, RevisionState, RevisionStatus, Stage
+from reconciler.commands.client import Client, Target
+from reconciler.commands.demo.narrator import Narrator, event_line
+from reconciler.errors import Broken, Refused, Transient
+from schemas.api import EventList, EventView
+from schemas.status import RevisionStatus
 
 PAUSE: Final = 0.1
 RECONNECT_SECONDS: Final = 1.0
+EVENTS_SECONDS: Final = 1.0
+PAGE: Final = 1000
 _DATA: Final = "data: "
-_COLOURS: Final = {"Converged": "\x1b[32m", "Held": "\x1b[33m", "Failed": "\x1b[31m", "problem": "\x1b[31m"}
-_RESET: Final = "\x1b[0m"
-
-
-@dataclass(slots=True)
-class _Told:
-    """What was said of one revision."""
-
-    stages: set[Stage] = field(default_factory=set)
-    problems: set[str] = field(default_factory=set)
-    last: tuple[RevisionState, str] | None = None
-
-
-class Narrator:
-    """Turns records into lines, each thing once. Opens nothing."""
-
-    def __init__(self, approve: str, *, colour: bool = False) -> None:
-        self._approve = approve
-        """How `cloudlunacy approve` is called here."""
-        self._colour = colour
-        self._told: dict[str, _Told] = {}
-        self._last = ""
-
-    def know(self, status: RevisionStatus) -> None:
-        """Take what this record says as told."""
-        for _ in self.lines(status):
-            pass
-
-    def lines(self, status: RevisionStatus) -> Iterator[str]:
-        """Return what is new in the record."""
-        told = self._told.setdefault(status.revision, _Told())
-        if not status.commit.subject and not any(status.stages.values()):
-            return  # nobody has read the commit yet
-        new = [*self._stages(status, told), *self._problems(status, told), *self._state(status, told)]
-        if new and status.revision != self._last:
-            self._last = status.revision
-            yield f"\n{status.revision[:12]}  “{status.commit.subject}” by {status.commit.author}"
-        yield from new
-
-    def _stages(self, status: RevisionStatus, told: _Told) -> Iterator[str]:
-        before: datetime | None = None
-        for stage in STAGES:
-            at = status.stages.get(stage)
-            if at is None:
-                continue
-            if stage not in told.stages:
-                told.stages.add(stage)
-                yield stage_line(stage, at, before)
-            before = at
-
-    def _problems(self, status: RevisionStatus, told: _Told) -> Iterator[str]:
-        for problem in status.quarantined:
-            if str(problem) not in told.problems:
-                told.problems.add(str(problem))
-                yield self._tinted("problem", f"  {problem}")
-
-    def _state(self, status: RevisionStatus, told: _Told) -> Iterator[str]:
-        current = (status.state, status.reason)
-        if current == told.last or (status.state == "Converged" and status.stages.get("applied") is None):
-            return
-        told.last = current
-        message = f": {status.message}" if status.message else ""
-        if status.state == "Converged":
-            times = [at for at in status.stages.values() if at is not None]
-            took = (max(times) - min(times)).total_seconds() * 1000 if times else 0.0
-            generation = f"generation {status.generation}" if status.generation else "nothing to publish"
-            yield self._tinted(status.state, f"  Converged in {took:.0f} ms, {generation}{message}")
-        elif status.state == "Superseded":
-            yield f"  superseded by {status.superseded_by[:12]}"
-        elif status.state != "Progressing":
-            message = message.replace("cloudlunacy approve", self._approve)
-            yield self._tinted(status.state, f"  {status.state} {status.reason}{message}")
-        elif not status.reason.startswith("Waiting"):  # those follow from the stages
-            yield f"  waiting {status.reason}{message}"
-
-    def _tinted(self, tone: str, text: str) -> str:
-        colour = _COLOURS.get(tone, "") if self._colour else ""
-        return f"{colour}{text}{_RESET if colour else ''}"
 
 
 class Stream:
@@ -152,11 +76,41 @@ class Stream:
                     return
 
 
-def follow(stream: Stream, narrator: Narrator, say: Callable[[str], None], check: Callable[[], None]) -> None:
+class Timeline:
+    """Reads ``/api/v1/events`` from now on."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._last = 0
+        self._next = 0.0
+        while self._read():
+            pass
+
+    def news(self) -> tuple[EventView, ...]:
+        """Return what happened since the last call; asks once a second, and a server that is away has no news."""
+        if time.monotonic() < self._next:
+            return ()
+        self._next = time.monotonic() + EVENTS_SECONDS
+        with suppress(Transient, Refused):
+            return self._read()
+        return ()
+
+    def _read(self) -> tuple[EventView, ...]:
+        events = EventList.model_validate(self._client.get("/events", after=self._last, limit=PAGE)).events
+        self._last = max((event.id for event in events), default=self._last)
+        return events
+
+
+def follow(target: Target, narrator: Narrator, say: Callable[[str], None], check: Callable[[], None]) -> None:
     """Tell what comes until ``check`` raises."""
-    while True:
-        check()
-        status = stream.next(PAUSE)
-        if status is not None:
-            for line in narrator.lines(status):
-                say(line)
+    with Stream(target) as stream, Client(target) as client:
+        timeline = Timeline(client)
+        while True:
+            check()
+            status = stream.next(PAUSE)
+            if status is not None:
+                for line in narrator.lines(status):
+                    say(line)
+            for event in timeline.news():
+                if text := event_line(event):
+                    say(text)

@@ -12,7 +12,6 @@ import httpx
 
 from reconciler.commands.demo import parts
 from reconciler.commands.demo.bring_up import ADMIN, Demo
-from reconciler.commands.demo.screen import mongodb_uri
 from reconciler.errors import Broken
 from schemas.status import STAGES, RevisionStatus
 
@@ -122,5 +121,5 @@ def _ping_mongodb(demo: Demo) -> Iterator[str]:
     if importlib.util.find_spec("pymongo") is None:
         yield "MongoDB was not tried: pymongo is not installed"
         return
-    demo.supervisor.finish(parts.ping(mongodb_uri(demo.ports)))
+    demo.supervisor.finish(parts.ping(demo.ports))
     yield "MongoDB answers a ping through Traefik, by its name"

@@ -104,9 +104,11 @@ def enrolment(folder: Folder, ports: Ports, name: str, token: str) -> Job:
     return Job(f"enrol-{name}", command, environment(), f"{token}\n")
 
 
-def ping(uri: str) -> Job:
+def ping(ports: Ports) -> Job:
     """A client of MongoDB that comes through Traefik."""
-    return Job("ping-mongodb", [*PYTHON, "-m", "reconciler.commands.demo.ping", uri], environment())
+    return Job(
+        "ping-mongodb", [*PYTHON, "-m", "reconciler.commands.demo.ping", str(ports.front["mongodb"])], environment()
+    )
 
 
 def environment() -> dict[str, str]:

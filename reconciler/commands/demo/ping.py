@@ -1,4 +1,4 @@
-"""Ping MongoDB through Traefik, by its name: ``python -m reconciler.commands.demo.ping mongodb://…``.
+"""Ping MongoDB through Traefik, by its name: ``python -m reconciler.commands.demo.ping PORT``.
 
 Traefik finds the database by the server name (SNI), so the client must use the name. It is resolved here, because the
 names of the demo exist in no DNS; with a line in /etc/hosts any client works.
@@ -11,6 +11,12 @@ import sys
 from typing import Any, Final
 
 DOMAIN: Final = ".cloudlunacy.test"
+HOST: Final = f"vps-1.mongodb{DOMAIN}"
+
+
+def uri(port: int) -> str:
+    """Return the address of the example's database, where Traefik's entry point has this port."""
+    return f"mongodb://{HOST}:{port}/?tls=true&tlsAllowInvalidCertificates=true&directConnection=true"
 
 
 def resolve_here() -> None:
@@ -34,7 +40,7 @@ def main() -> int:
         return 1
     resolve_here()
     try:
-        with pymongo.MongoClient[dict[str, Any]](sys.argv[1], serverSelectionTimeoutMS=5000) as client:
+        with pymongo.MongoClient[dict[str, Any]](uri(int(sys.argv[1])), serverSelectionTimeoutMS=5000) as client:
             answer = client.admin.command("ping")
             version = client.server_info()["version"]
     except PyMongoError as error:

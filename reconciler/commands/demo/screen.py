@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator
@@ -10,90 +11,100 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from reconciler.commands.demo import ping
 from reconciler.commands.demo.bring_up import ADMIN, Demo
-from reconciler.commands.demo.ports import HOST, Ports
+from reconciler.commands.demo.ports import HOST
 from schemas.status import RevisionStatus
 
-MONGODB_HOST: Final = "vps-1.mongodb.cloudlunacy.test"
-_BOLD, _RESET = "\x1b[1m", "\x1b[0m"
-
-
-def mongodb_uri(ports: Ports) -> str:
-    """Return the address of the example's database, through Traefik."""
-    options = "tls=true&tlsAllowInvalidCertificates=true&directConnection=true"
-    return f"mongodb://{MONGODB_HOST}:{ports.front['mongodb']}/?{options}"
+_BOLD: Final = "\x1b[1m"
+_DIM: Final = "\x1b[2m"
+_RESET: Final = "\x1b[0m"
+_COMMENT_COLUMN: Final = 82
+_EVENTS: Final = "events.analytics.cloudlunacy.test"
 
 
 @dataclass(frozen=True, slots=True)
 class _Section:
+    """``lines``: a command, and what it shows."""
+
     title: str
-    lines: tuple[str, ...]
+    lines: tuple[tuple[str, str], ...]
 
 
 def screen(demo: Demo, status: RevisionStatus, *, colour: bool = False) -> str:
-    """Write the whole screen."""
-    root = _shown(demo.folder.root)
+    """Write the whole screen. Every command works from the clone, with the program on PATH."""
+    root = shown(demo.folder.root)
     out = [
-        f"\nThe fleet is up: generation {status.generation}, all of it in {root}, logs in {root}/log. Ctrl-C ends it."
+        "",
+        f"The fleet is up, generation {status.generation}. It lies in {root}, its logs in {root}/log. Ctrl-C ends it.",
     ]
     for section in _sections(demo):
-        title = f"{_BOLD}{section.title}{_RESET}" if colour else section.title
-        out += ["", title, *(f"  {line}" for line in section.lines)]
-    return "\n".join([*out, "", "Each push is told below, stage by stage.", ""])
+        out += ["", f"{_BOLD}{section.title}{_RESET}" if colour else section.title]
+        out += [_line(command, comment, colour=colour) for command, comment in section.lines]
+    return "\n".join([*out, "", "Below, each push is told stage by stage."])
 
 
-def approve_command(demo: Demo) -> str:
-    """Return the command that lets a held plan through; the checksum is to be appended."""
-    return f"{_program()} approve --data {_shown(demo.folder.data)}"
+def shown(path: Path, start: Path | None = None) -> str:
+    """Return the path as seen from ``start``, the current directory without it, where that is shorter."""
+    relative = os.path.relpath(path, start)
+    return relative if len(relative) < len(str(path)) else str(path)
 
 
 def _sections(demo: Demo) -> Iterator[_Section]:
-    ports, work, data = demo.ports, _shown(demo.folder.work), _shown(demo.folder.data)
-    web, secure, cloudlunacy = ports.url("web"), ports.front["websecure"], _program()
+    ports = demo.ports
+    web, secure = ports.url("web"), ports.front["websecure"]
+    data, dynamic = shown(demo.folder.data, demo.folder.work), shown(demo.folder.dynamic, demo.folder.work)
+    commit, push = "git commit -qam", "git push -q"
+    yield _Section("In another terminal", ((_entrance(demo), ""),))
+    admin = f"{ADMIN}:{demo.memory.admin_password}"
     yield _Section("Ask Traefik", (
-        f"curl -i -H 'Host: web.app.cloudlunacy.test' {web}",
-        f"curl -H 'Host: balanced.app.cloudlunacy.test' {web}          # 3 of 4 on vps-1, sticky",
-        f"curl -H 'Host: reports.analytics.cloudlunacy.test' {web}     # another team",
-        f"curl -u {ADMIN}:{demo.memory.admin_password} -H 'Host: admin.app.cloudlunacy.test' {web}   # a sealed secret",
-        f"curl -k --resolve shop.example.test:{secure}:{HOST} https://shop.example.test:{secure}   # TLS",
-        f"openssl s_client -quiet -connect {ports.address('events')} -servername events.analytics.cloudlunacy.test",
-        f"open {ports.url('traefik')}/dashboard/   # and {ports.url('control plane')}/openapi.json",
+        (f"curl -i -H 'Host: web.app.cloudlunacy.test' {web}", "says what reached the app"),
+        (f"curl -H 'Host: balanced.app.cloudlunacy.test' {web}", "3 of 4 go to vps-1; sticky"),
+        (f"curl -H 'Host: reports.analytics.cloudlunacy.test' {web}", "another team"),
+        (f"curl -u {admin} -H 'Host: admin.app.cloudlunacy.test' {web}", "a sealed secret"),
+        (f"curl -k --resolve shop.example.test:{secure}:{HOST} https://shop.example.test:{secure}", "TLS"),
+        (f"openssl s_client -quiet -connect {ports.address('events')} -servername {_EVENTS}", "TCP, an echo"),
+        (f"{ports.url('traefik')}/dashboard/", "in a browser"),
     ))  # fmt: skip
-    if demo.programs.mongod is not None:
-        yield _Section("MongoDB through Traefik", (
-            f"{_shown(Path(sys.executable))} -m reconciler.commands.demo.ping '{mongodb_uri(ports)}'",
-            f"mongosh '{mongodb_uri(ports)}'",
-            f"   mongosh and other clients need the name: echo '{HOST} {MONGODB_HOST}' | sudo tee -a /etc/hosts",
-            "   No password is asked for yet, and TLS ends at Traefik: both come with deployments and certificates.",
-        ))  # fmt: skip
-    else:
-        yield _Section("No MongoDB", (demo.programs.no_mongod,))
-    commit = f"git -C {work} commit -qam"
-    push = f"git -C {work} push -q"
+    yield _mongodb(demo)
     yield _Section("Change something", (
-        f"sed -i s/DENY/SAMEORIGIN/ {work}/routes/shop/web.yaml   # or open it in an editor",
-        f"{cloudlunacy} plan {work} --data {data}",
-        f"{commit} 'Allow frames' && {push}",
-        f"{cloudlunacy} status --data {data} --wait",
+        ("sed -i s/DENY/SAMEORIGIN/ routes/shop/web.yaml", "or open it in an editor"),
+        (f"cloudlunacy plan --data {data}", "what it would do"),
+        (f"{commit} 'Allow frames' && {push}", "look below, then curl again"),
+        (f"cloudlunacy status $(git rev-parse HEAD) --wait --data {data}", "its convergence record"),
     ))  # fmt: skip
-    yield _Section("Break something: what worked goes on working", (
-        f"sed -i s/vps-1/vsp-1/ {work}/routes/shop/web.yaml && {commit} Typo && {push}",
-        f"git -C {work} revert --no-edit HEAD && {push}   # undo",
-        f"git -C {work} rm -rq routes && {commit} 'No more routes' && {push}   # held, until it is approved",
-        f"echo broken > {_shown(demo.folder.dynamic)}   # put right at the next look",
+    yield _Section("Break something: what works goes on working", (
+        (f"sed -i s/vps-1/vsp-1/ routes/shop/web.yaml && {commit} 'A typo' && {push}", "quarantined"),
+        (f"git rm -rq routes && {commit} 'No more routes' && {push}", "held for a person"),
+        (f"git revert --no-edit HEAD && {push}", "undoes either"),
+        (f"git commit -q --amend -m 'Another past' && {push} --force", "held: history was rewritten"),
+        (f"echo broken > {dynamic}", "put right at the next look"),
     ))  # fmt: skip
 
 
-def _program() -> str:
-    """Return how this command is called here: its name where the PATH has it, else its path."""
-    beside = Path(sys.executable).parent / "cloudlunacy"
+def _mongodb(demo: Demo) -> _Section:
+    if demo.programs.mongod is None:
+        return _Section("No MongoDB", ((demo.programs.no_mongod, ""),))
+    port = demo.ports.front["mongodb"]
+    return _Section("Ask MongoDB through Traefik, by name (no password yet, and TLS ends at Traefik: docs/demo.md)", (
+        (f"python -m reconciler.commands.demo.ping {port}", "by pymongo, which resolves the name itself"),
+        (f"echo '{HOST} {ping.HOST}' | sudo tee -a /etc/hosts", "so that others find it"),
+        (f"mongosh '{ping.uri(port)}'", ""),
+    ))  # fmt: skip
+
+
+def _entrance(demo: Demo) -> str:
+    """Return the line that makes the other commands work: into the clone, and the program on PATH."""
+    enter = f"cd {shlex.quote(str(demo.folder.work))}"
+    programs = Path(sys.executable).parent
     on_path = shutil.which("cloudlunacy")
-    if on_path is not None and Path(on_path).resolve() == beside.resolve():
-        return "cloudlunacy"
-    return _shown(beside) if beside.is_file() else f"{_shown(Path(sys.executable))} -m reconciler"
+    if on_path is not None and Path(on_path).parent.resolve() == programs.resolve():
+        return enter
+    return f'export PATH={shlex.quote(str(programs))}:"$PATH" && {enter}'
 
 
-def _shown(path: Path) -> str:
-    """Return the path as seen from here, where that is shorter."""
-    relative = os.path.relpath(path)
-    return relative if len(relative) < len(str(path)) else str(path)
+def _line(command: str, comment: str, *, colour: bool) -> str:
+    if not comment:
+        return f"  {command}"
+    remark = f"{_DIM}# {comment}{_RESET}" if colour else f"# {comment}"
+    return f"  {command.ljust(_COMMENT_COLUMN)}  {remark}"
