@@ -1,0 +1,57 @@
+"""What an agent's document holds."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from reconciler.desired.items import AgentItems
+from schemas.objects import ObjectKey
+from tests.support.documents import agent, certificate, deployment, fleet, route, settled, state_of, team
+
+FILES: Final = {
+    "fleet.yaml": fleet(team("shop", agents=["vps-1", "vps-2"])),
+    "agents/vps-1.yaml": agent("vps-1", labels={"region": "ams"}),
+    "agents/vps-2.yaml": agent("vps-2"),
+    "deployments/shop/api.yaml": deployment("api", agentSelector={"region": "ams"}),
+    "deployments/shop/web.yaml": deployment("web", "vps-2", "vps-1", port=8082),
+    "certificates/a.yaml": certificate("a", "a.cloudlunacy.test", usedBy={"agents": ["vps-2"]}),
+    "routes/shop/web.yaml": route("web"),
+}
+
+
+def ids(items: AgentItems, name: str) -> list[str]:
+    return [item.id for item in items.of(name)]
+
+
+def test_an_agent_gets_what_is_meant_for_it_and_nothing_else() -> None:
+    """Itself, certificates that name it, deployments that name or select it; never a route."""
+    items = AgentItems(state_of(FILES))
+    assert ids(items, "vps-1") == ["Agent/vps-1", "Deployment/shop/api", "Deployment/shop/web"]
+    assert ids(items, "vps-2") == ["Agent/vps-2", "Certificate/a", "Deployment/shop/web"]
+
+
+def test_an_unknown_agent_gets_nothing() -> None:
+    """Neither does one that is not in service any more, though deployments still name it."""
+    state = settled(state_of(FILES), {"agents/vps-2.yaml": None}).state
+    assert AgentItems(state).of("vps-2") == ()
+    assert ids(AgentItems(state), "vps-1") == ["Agent/vps-1", "Deployment/shop/api", "Deployment/shop/web"]
+
+
+def test_whom_an_object_concerns() -> None:
+    """The agents whose document it is part of."""
+    items = AgentItems(state_of(FILES))
+    assert items.concerned_by(ObjectKey("Agent", "", "vps-1")) == ("vps-1",)
+    assert items.concerned_by(ObjectKey("Deployment", "shop", "api")) == ("vps-1",)
+    assert set(items.concerned_by(ObjectKey("Deployment", "shop", "web"))) == {"vps-1", "vps-2"}
+    assert items.concerned_by(ObjectKey("Certificate", "", "a")) == ("vps-2",)
+    assert items.concerned_by(ObjectKey("Route", "shop", "web")) == ()
+    assert items.concerned_by(ObjectKey("Agent", "", "nobody")) == ()
+
+
+def test_an_items_digest_changes_with_its_content_alone() -> None:
+    """An address is Traefik's business; a label is the agent's."""
+    state = state_of(FILES)
+    moved = settled(state, {"agents/vps-2.yaml": agent("vps-2", address="10.0.0.2")}).state
+    assert AgentItems(moved).of("vps-2") == AgentItems(state).of("vps-2")
+    labelled = settled(state, {"agents/vps-2.yaml": agent("vps-2", labels={"a": "b"})}).state
+    assert AgentItems(labelled).of("vps-2") != AgentItems(state).of("vps-2")
