@@ -91,7 +91,7 @@ class WebhookEndpoint:
 async def read_capped(request: Request, limit: int) -> bytes:
     """Read a body that must not exceed ``limit`` bytes; what is announced as larger is not read at all."""
     announced = request.headers.get("content-length", "0")
-    if not announced.isdigit() or int(announced) > limit:
+    if not (announced.isascii() and announced.isdigit() and len(announced) < 20) or int(announced) > limit:
         raise _too_large(limit)
     body = bytearray()
     async for chunk in request.stream():

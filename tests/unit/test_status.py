@@ -1,0 +1,269 @@
+"""What a revision's record says, from what steps and agents report."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+import pytest
+
+from reconciler.status import KEPT, MAX_LISTENERS, Record, Tracker, from_store, judge, to_status, to_store
+from reconciler.store.protocols import RevisionRecord
+from schemas.problem import Problem
+from schemas.status import STAGES, AgentProgress, CommitSummary, RevisionState, Stage
+
+ONE: Final = "1" * 40
+TWO: Final = "2" * 40
+PUSHED: Final = STAGES[:-1]
+APPLIED: Final = AgentProgress(state="applied")
+FAILED: Final = AgentProgress(state="failed", reason="PullFailed", message="no such image")
+
+
+class Records:
+    """A whole record store in a dictionary."""
+
+    def __init__(self) -> None:
+        self.saved: dict[str, RevisionRecord] = {}
+
+    async def save_record(self, record: RevisionRecord) -> None:
+        self.saved[record.revision] = record
+
+    async def record(self, revision: str) -> RevisionRecord | None:
+        found = [one for name, one in self.saved.items() if name.startswith(revision)]
+        return found[0] if len(found) == 1 else None
+
+    async def records(self, *, limit: int = 50, before: float | None = None) -> Sequence[RevisionRecord]:
+        newest = sorted(self.saved.values(), key=lambda one: one.updated_at, reverse=True)
+        return [one for one in newest if before is None or one.updated_at < before][:limit]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        self.now += 1
+        return self.now
+
+
+def tracker() -> Tracker:
+    return Tracker(Records(), Clock())
+
+
+def state_of(follower: Tracker, revision: str = ONE) -> tuple[RevisionState, str]:
+    record = follower.get(revision)
+    assert record is not None
+    return judge(record)[:2]
+
+
+def pushed(**wanted: str) -> Tracker:
+    """A revision that every front has and that ``wanted`` agents must apply; all of them are connected."""
+    follower = tracker()
+    follower.begin(ONE)
+    follower.reach(ONE, *PUSHED)
+    follower.concern(ONE, wanted, wanted)
+    return follower
+
+
+@pytest.mark.parametrize("reached", range(len(STAGES) - 1))
+def test_a_revision_waits_for_its_next_stage(reached: int) -> None:
+    """The reason names the first stage that is not reached."""
+    record = Record(ONE, stages=dict.fromkeys(STAGES[:reached], 1.0))
+    state, reason, message = judge(record)
+    assert state == "Progressing"
+    assert reason == f"Waiting{STAGES[reached].capitalize()}"
+    assert STAGES[reached] in message
+
+
+def test_a_revision_that_concerns_no_agent_converges_when_pushed() -> None:
+    """Nobody has to apply anything."""
+    follower = pushed()
+    assert state_of(follower) == ("Converged", "AllStagesReached")
+    record = follower.get(ONE)
+    assert record is not None
+    assert set(record.stages) == set(STAGES)
+
+
+def test_a_revision_converges_when_the_last_connected_agent_applied_it() -> None:
+    """Until then it says for whom it waits."""
+    follower = pushed(a="d1", b="d2")
+    follower.agent_progress("a", "d1", APPLIED)
+    assert state_of(follower) == ("Progressing", "WaitingAgents")
+    follower.agent_progress("b", "d1", APPLIED)  # another document
+    assert state_of(follower) == ("Progressing", "WaitingAgents")
+    follower.agent_progress("b", "d2", APPLIED)
+    assert state_of(follower) == ("Converged", "AllStagesReached")
+
+
+def test_an_agent_that_is_away_holds_nothing_up() -> None:
+    """It is shown as offline; when it comes back it applies late, and the revision stays converged."""
+    follower = pushed(a="d1")
+    follower.agent_presence("a", connected=False)
+    assert state_of(follower)[0] == "Converged"
+    record = follower.get(ONE)
+    assert record is not None
+    assert (record.agents["a"].state, judge(record)[2]) == ("offline", "1 agent(s) offline")
+
+
+def test_an_agent_that_fails_fails_the_revision_until_it_succeeds() -> None:
+    """With its name and what it said."""
+    follower = pushed(a="d1")
+    follower.agent_progress("a", "d1", FAILED)
+    record = follower.get(ONE)
+    assert record is not None
+    assert judge(record) == ("Failed", "AgentFailed", "a could not apply it: no such image")
+    follower.agent_progress("a", "d1", APPLIED)
+    assert state_of(follower)[0] == "Converged"
+
+
+def test_an_agent_that_has_the_content_already_is_done() -> None:
+    """The document's digest counts, not the generation in which it was sent."""
+    follower = pushed(a="d1")
+    follower.agent_progress("a", "d1", APPLIED)
+    follower.begin(TWO)
+    follower.reach(TWO, *PUSHED)
+    follower.concern(TWO, {"a": "d1"}, {"a"})
+    assert state_of(follower, TWO)[0] == "Converged"
+
+
+def test_a_newer_document_overtakes_who_waits_for_an_older_one() -> None:
+    """The older revision is superseded by name; what else it waited for is waited for by the newer."""
+    follower = pushed(a="d1", b="d2")
+    follower.begin(TWO)
+    follower.reach(TWO, *PUSHED)
+    follower.concern(TWO, {"a": "d3"}, {"a", "b"})
+    assert state_of(follower)[0] == "Superseded"
+    newer = follower.get(TWO)
+    assert newer is not None
+    assert set(newer.wanted) == {"a", "b"}
+
+
+def test_a_stage_keeps_the_time_at_which_it_was_reached_first() -> None:
+    """Taking a revision up again does not rewrite its history."""
+    follower = tracker()
+    follower.begin(ONE)
+    follower.reach(ONE, "fetched")
+    first = dict(follower.get(ONE).stages)  # type: ignore[union-attr]
+    follower.begin(ONE)
+    follower.reach(ONE, "fetched", "validated")
+    record = follower.get(ONE)
+    assert record is not None
+    assert record.stages["fetched"] == first["fetched"] < record.stages["validated"]
+
+
+def test_a_stop_ends_a_revision_and_a_new_attempt_opens_it_again() -> None:
+    """Held and Failed are said with their reason; waiting is cleared by the next attempt."""
+    follower = tracker()
+    follower.begin(ONE)
+    follower.wait(ONE, "RemoteAway", "no answer")
+    assert state_of(follower) == ("Progressing", "RemoteAway")
+    follower.stop(ONE, "Held", "DeletionGuard", "deletes everything")
+    assert state_of(follower) == ("Held", "DeletionGuard")
+    follower.begin(ONE)
+    assert state_of(follower) == ("Progressing", "WaitingFetched")
+
+
+def test_what_was_superseded_says_by_whom_and_what_it_was() -> None:
+    """Somebody who follows the old revision is led to the new one, or told that the branch lost it."""
+    follower = tracker()
+    follower.begin(ONE)
+    follower.stop(ONE, "Held", "DeletionGuard", "deletes everything")
+    follower.supersede(ONE, TWO)
+    record = follower.get(ONE)
+    assert record is not None
+    state, reason, message = judge(record)
+    assert (state, reason, record.superseded_by) == ("Superseded", "NewerRevision", TWO)
+    assert "Held, DeletionGuard: deletes everything" in message
+    follower.begin(ONE)
+    follower.supersede(ONE, TWO, part=False)
+    assert state_of(follower) == ("Superseded", "NotOnBranch")
+
+
+def test_quarantined_objects_do_not_keep_a_revision_from_converging() -> None:
+    """They are counted, and the reason says so."""
+    problem = Problem(file="a.yaml", code="yaml-syntax", message="no")
+    record = Record(ONE, stages=dict.fromkeys(STAGES, 1.0), quarantined=(problem,))
+    assert judge(record) == ("Converged", "Quarantined", "1 problem(s), see quarantined")
+
+
+def test_a_record_survives_the_store() -> None:
+    """What the API shows is the same from memory and from the store."""
+    record = Record(
+        ONE,
+        commit=CommitSummary(author="A", subject="S"),
+        generation=3,
+        stages=dict.fromkeys(STAGES, 5.5),
+        agents={"a": AgentProgress(state="applied", applied=None)},
+        quarantined=(Problem(file="a.yaml", code="x", message="m"),),
+        superseded_by=TWO,
+    )
+    assert from_store(to_store(record, 7.0)) == to_status(record)
+
+
+def test_a_status_is_found_by_an_abbreviated_revision() -> None:
+    """In memory first, then in the store."""
+
+    async def scenario() -> None:
+        follower = tracker()
+        follower.begin(ONE)
+        follower.reach(ONE, "fetched")
+        found = await follower.status(ONE[:7])
+        assert found is not None
+        assert found.revision == ONE
+        assert await follower.status("3" * 7) is None
+        assert [one.revision for one in await follower.statuses()] == [ONE]
+
+    asyncio.run(scenario())
+
+
+def test_listeners_hear_every_change_and_slow_ones_lose_the_oldest() -> None:
+    """Nobody can make the tracker wait, or make it remember without end."""
+    follower = tracker()
+    queue = follower.listen()
+    assert queue is not None
+    follower.begin(ONE)
+    assert queue.get_nowait() is not None
+    for number in range(500):
+        follower.wait(ONE, "Away", str(number))
+    heard = [queue.get_nowait() for _ in range(queue.qsize())]
+    assert len(heard) == 100
+    assert heard[-1] is not None
+    assert heard[-1].message == "499"
+    follower.unlisten(queue)
+    follower.wait(ONE, "Away", "unheard")
+    assert queue.empty()
+
+
+def test_too_many_listeners_are_turned_away() -> None:
+    """And get in when another one leaves."""
+    follower = tracker()
+    queues = [follower.listen() for _ in range(MAX_LISTENERS)]
+    assert follower.listen() is None
+    assert queues[0] is not None
+    follower.unlisten(queues[0])
+    assert follower.listen() is not None
+
+
+def test_memory_holds_only_the_newest_records() -> None:
+    """Older ones are in the store."""
+
+    async def scenario() -> None:
+        records = Records()
+        follower = Tracker(records, Clock())
+        for number in range(KEPT + 20):
+            revision = f"{number:040}"
+            follower.begin(revision)
+            follower.stop(revision, "Failed", "No", "no")
+        await follower.flush()
+        await follower.flush()
+        assert len(records.saved) == KEPT + 20
+        assert sum(follower.get(f"{number:040}") is not None for number in range(KEPT + 20)) <= KEPT
+
+    asyncio.run(scenario())
+
+
+def test_stages_are_typed_in_order() -> None:
+    """The last one is what agents say."""
+    last: Stage = STAGES[-1]
+    assert last == "applied"
