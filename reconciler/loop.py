@@ -122,10 +122,19 @@ class Reconciler:
         """Look after the fronts between polls, which costs a stat."""
         try:
             await self._look_after_fronts()
+            await self._catch_up()
         except (Transient, Broken) as error:  # the next pass meets it again, and says so
             log.debug("fronts cannot be looked after", error=str(error))
         except Exception:
             log.exception("looking after the fronts ended by a bug")
+
+    async def _catch_up(self) -> None:
+        """After a restart: render what is in service, so that the next commit need not."""
+        if self.published.rendered is None and self.published.state.fleet is not None:
+            was_confirmed = self._confirmed.generation == self.published.generation
+            self.published = replace(self.published, rendered=await self._fronts.rendered(self.published))
+            if was_confirmed:
+                self._confirmed = self.published
 
     # --- one look -----------------------------------------------------------------------------------------------
 
@@ -212,7 +221,7 @@ class Reconciler:
         try:
             with self._metrics.stage("fetched"):
                 await self._source.fetch(this)
-            self._tracker.note(revision, commit=await self._source.describe(revision))
+            self._tracker.note(revision, commit=this.commit)
             self._tracker.reach(revision, "fetched")
             await self._steps(this)
         except Rejected as error:

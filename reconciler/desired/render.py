@@ -2,8 +2,8 @@
 
 1. :meth:`Renderer.fragments` renders each object to one line of YAML, reads the line back and compares it with the
    object. Fragments are kept as long as their object does not change.
-2. :meth:`Renderer.document` joins the fragments of a front into its file. It renders nothing again, so it costs a few
-   milliseconds for ten thousand routes.
+2. :meth:`Renderer.compose` puts the texts of a composition (:mod:`reconciler.desired.composition`) into a front's
+   file. It renders nothing again and copies nothing, so it costs less than a millisecond for ten thousand routes.
 
 Nothing here opens a file: the templates' sources are an argument.
 """
@@ -11,12 +11,12 @@ Nothing here opens a file: the templates' sources are an argument.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from jinja2 import Template, TemplateError
 from pydantic_core import from_json
 
+from reconciler.desired.composition import Fragments, NameTaken, Texts, joined
 from reconciler.desired.quoting import Quoted, TemplateEnvironment
 from reconciler.desired.routing import marker
 from reconciler.desired.traefik_model import Section, TraefikObject
@@ -35,6 +35,9 @@ _TEMPLATES: Final[dict[Section, tuple[str, str]]] = {
     "tls.stores": ("tls-store.yml.j2", "store"),
 }
 """Section → template of one of its objects, and the name by which the template knows the object."""
+_WHOLE: Final = "dynamic.yml.j2"
+_PLACEHOLDER: Final = "\0"
+"""Stands around a section's name where its text will be. No template holds it, and no quoted value."""
 _LIST_SECTION: Final = "tls.certificates"
 """Traefik knows these by their content: a list, in which our name is only for us."""
 
@@ -55,13 +58,6 @@ class RenderError(Broken):
         self.name = name
 
 
-@dataclass(frozen=True, slots=True)
-class Fragments:
-    """Rendered objects: section → name → one indented line of YAML, without its line end."""
-
-    sections: Mapping[Section, Mapping[str, str]]
-
-
 class Renderer:
     """Holds the compiled templates. ``sources`` maps file names such as ``http-router.yml.j2`` to their text.
 
@@ -75,7 +71,7 @@ class Renderer:
             section: (template, variable, self._template(template))
             for section, (template, variable) in _TEMPLATES.items()
         }
-        self._dynamic = self._template("dynamic.yml.j2")
+        self._dynamic = self._template(_WHOLE)
 
     def fragments(self, objects: Iterable[TraefikObject]) -> Fragments:
         """Render each object and check that the text says what the object says.
@@ -98,24 +94,42 @@ class Renderer:
         Raises:
             RenderError: when two fragments hold an object of the same section and name.
         """
-        merged: dict[Section, dict[str, str]] = {}
-        count = 0
-        for fragment in (self.fragments((marker(generation),)), *fragments):
-            for section, texts in fragment.sections.items():
-                count += len(texts)
-                into = merged.get(section)
-                if into is None:
-                    merged[section] = dict(texts)
-                else:
-                    into.update(texts)
-        if count != sum(map(len, merged.values())):
-            raise RenderError("two objects share section and name", template="dynamic.yml.j2")
+        try:
+            texts = joined((self.fragments((marker(generation),)), *fragments))
+        except NameTaken:
+            raise RenderError("two objects share section and name", template=_WHOLE) from None
+        return b"".join(self._framed([texts], generation, revision)).decode()
+
+    def compose(self, texts: Iterable[Texts], *, generation: int, revision: str) -> tuple[bytes, ...]:
+        """Return a complete file that carries the generation's marker, in pieces to be written one after the other.
+
+        ``texts`` share no section and name: names begin with their team's, and :func:`joined` looks at each team's.
+        """
+        return self._framed([joined([self.fragments((marker(generation),))]), *texts], generation, revision)
+
+    def _framed(self, texts: Iterable[Texts], generation: int, revision: str) -> tuple[bytes, ...]:
+        """Render the template with a placeholder for each section, and put the sections' texts in between."""
+        sections: dict[str, list[bytes]] = {}
+        for one in texts:
+            for name, lines in one.items():
+                sections.setdefault(name, []).append(lines)
         protocols: dict[str, dict[str, Quoted]] = {"http": {}, "tcp": {}, "tls": {}}
-        for section, texts in merged.items():
+        for section in sections:
             protocol, _, kind = section.partition(".")
-            protocols[protocol][kind] = Quoted("\n".join(texts.values()))
+            protocols[protocol][kind] = Quoted(f"{_PLACEHOLDER}{section}{_PLACEHOLDER}")
         variables = {**protocols, "generation": generation, "revision": revision}
-        return self._whole("dynamic.yml.j2", self._dynamic, variables)
+        pieces = self._whole(_WHOLE, self._dynamic, variables).split(_PLACEHOLDER)
+        if sorted(pieces[1::2]) != sorted(sections):
+            raise RenderError("it leaves a section out, or has one twice", template=_WHOLE)
+        found: list[bytes] = []
+        for index, piece in enumerate(pieces):
+            if index % 2 == 0:
+                found.append(piece.encode())
+                continue
+            for lines in sections[piece]:
+                found += (lines, b"\n")
+            found.pop()  # the template ends the section's last line itself
+        return tuple(found)
 
     def text(self, template: str, variables: Mapping[str, Any]) -> str:
         """Render another template of the package, such as ``static.yml.j2``.

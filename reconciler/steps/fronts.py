@@ -11,8 +11,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from reconciler.desired.composition import Composition, Fragments, RenderedRoute, Texts, joined
 from reconciler.desired.finding import Finding
-from reconciler.desired.render import Fragments, Renderer
+from reconciler.desired.render import Renderer
 from reconciler.desired.routing import catch_all, compile_route, tls_entry_point
 from reconciler.desired.state import State
 from reconciler.desired.traefik_model import Certificate, TraefikObjects
@@ -21,9 +22,10 @@ from reconciler.errors import Rejected
 from reconciler.steps.keeping import Keeper
 from reconciler.steps.passing import Pass, Published
 from reconciler.traefik.api import ObjectFailure, TraefikAPI
-from reconciler.traefik.publish import FrontFile
+from reconciler.traefik.publish import FrontFile, Text
 from reconciler.traefik.read_back import ReadBack, read_back
 from reconciler.traefik.static import entry_point_names
+from schemas.fleet import Fleet
 from schemas.objects import FLEET_KEY, ObjectKey
 from schemas.route import Route
 
@@ -95,20 +97,21 @@ class Fronts:
     async def render(self, this: Pass) -> None:
         """Render the routes that changed; what did not change keeps its text."""
         assert this.settled is not None
-        this.rendered = await asyncio.to_thread(
-            self._render, this.state, dict(this.base.rendered), this.settled.touched
-        )
+        this.rendered = await asyncio.to_thread(self._render, this.state, this.base.rendered, this.settled.touched)
 
-    def _render(
-        self, state: State, rendered: dict[ObjectKey, Fragments], touched: Iterable[ObjectKey]
-    ) -> dict[ObjectKey, Fragments]:
-        for key in touched:
-            rendered.pop(key, None)
-        missing = [key for key, one in state.served.items() if key not in rendered and isinstance(one.object, Route)]
+    def _render(self, state: State, base: Composition | None, touched: Iterable[ObjectKey]) -> Composition:
+        """Render what is ``touched``; everything where there is no ``base``."""
         view = View(state.objects, self._open_sealed)
-        for key in missing:
-            rendered[key] = self._renderer.fragments(_compiled(state, key, view))
-        return rendered
+        changes: dict[ObjectKey, RenderedRoute | None] = {}
+        for key in touched if base is not None else state.served:
+            if key.kind != "Route":
+                continue
+            served = state.served.get(key)
+            changes[key] = None
+            if served is not None and isinstance(served.object, Route):
+                fragments = self._renderer.fragments(_compiled(state, key, view))
+                changes[key] = RenderedRoute(fragments, tls_entry_point(served.object))
+        return (base if base is not None else Composition()).replaced(changes)
 
     async def preflight(self, this: Pass) -> None:
         """Let a throwaway Traefik load what changed.
@@ -119,34 +122,39 @@ class Fronts:
         """
         assert this.settled is not None
         fleet = this.state.fleet
-        changed = [key for key in this.settled.touched if key in this.rendered]
+        rendered = ((key, this.rendered.get(key)) for key in sorted(this.settled.touched))
+        changed = {key: fragments for key, fragments in rendered if fragments is not None}
         if fleet is None or not (changed or FLEET_KEY in this.settled.touched):
             return
         await self._preflight.prepare(entry_point_names(fleet))
         if self._preflight.unavailable_reason:
             return
         document = await asyncio.to_thread(
-            self._document, this.state, {key: this.rendered[key] for key in changed}, 1, this.revision
+            self._text, fleet, [joined(changed.values())], this.rendered.tls_entry_points, 1, this.revision
         )
-        failures = await self._preflight.check(document)
+        failures = await self._preflight.check(b"".join(document).decode())
         if not failures:
             return
-        refused = _owners({key: this.rendered[key] for key in changed}, failures)
+        refused = _owners(changed, failures)
         if not refused:
             told = "; ".join(f"{one.section} {one.name}: {one.error}" for one in failures[:5])
             raise Rejected(f"a throwaway Traefik does not take the render: {told}.", reason="PreflightFailed")
         raise PreflightRefused(refused)
 
-    def _document(self, state: State, rendered: Mapping[ObjectKey, Fragments], generation: int, revision: str) -> str:
-        assert state.fleet is not None
-        points = {
-            point
-            for one in state.served.values()
-            if isinstance(one.object, Route) and (point := tls_entry_point(one.object)) is not None
-        }
-        common = catch_all(state.fleet, tls_entry_points=points, default_certificate=self._default_certificate)
-        fragments = [self._renderer.fragments(common), *(rendered[key] for key in sorted(rendered))]
-        return self._renderer.document(fragments, generation=generation, revision=revision)
+    def _text(
+        self, fleet: Fleet, texts: Iterable[Texts], tls_entry_points: Collection[str], generation: int, revision: str
+    ) -> Text:
+        common = catch_all(fleet, tls_entry_points=tls_entry_points, default_certificate=self._default_certificate)
+        ours = joined([self._renderer.fragments(common)])
+        return self._renderer.compose([ours, *texts], generation=generation, revision=revision)
+
+    def _whole_text(self, published: Published) -> Text:
+        """Return what the fronts' files hold. What a restart has not rendered again yet is rendered now."""
+        fleet, rendered = published.state.fleet, published.rendered
+        assert fleet is not None
+        if rendered is None:
+            rendered = self._render(published.state, None, ())
+        return self._text(fleet, rendered.texts, rendered.tls_entry_points, published.generation, published.revision)
 
     # --- the commit point ---------------------------------------------------------------------------------------
 
@@ -159,12 +167,16 @@ class Fronts:
         Raises:
             Transient, Broken: when the store or a file cannot be written. Trying again is safe.
         """
-        text = await asyncio.to_thread(
-            self._document, published.state, published.rendered, published.generation, published.revision
-        )
-        await self._keeper.save(published, now, text)
-        for front in self.fronts:
-            await asyncio.to_thread(front.file.publish, text)
+        text = await asyncio.to_thread(self._whole_text, published)
+        # writing and flushing the files takes as long as hashing and storing, so both happen at once
+        writing = asyncio.gather(*(asyncio.to_thread(front.file.stage, text) for front in self.fronts))
+        try:
+            digest = await self._keeper.save(published, now, text)
+        finally:
+            await asyncio.wait([writing])
+            writing.exception()  # taken note of even where saving has failed too
+        for front, staged in zip(self.fronts, writing.result(), strict=True):
+            await asyncio.to_thread(front.file.put_in_place, staged, digest)
 
     async def remember(self, published: Published, now: float) -> None:
         """Store that the publication stands for a newer revision, whose files are the same."""
@@ -229,14 +241,12 @@ class Fronts:
         return mended
 
     async def _write_again(self, front: Front, published: Published) -> None:
-        text = await asyncio.to_thread(
-            self._document, published.state, self._complete(published), published.generation, published.revision
-        )
+        text = await asyncio.to_thread(self._whole_text, published)
         await asyncio.to_thread(front.file.publish, text)
 
-    def _complete(self, published: Published) -> Mapping[ObjectKey, Fragments]:
-        """Return the fragments of everything in service; after a restart some are rendered only now."""
-        return self._render(published.state, dict(published.rendered), ())
+    async def rendered(self, published: Published) -> Composition:
+        """Render everything that is in service."""
+        return await asyncio.to_thread(self._render, published.state, None, ())
 
 
 async def _all(waiting: Sequence[asyncio.Future[tuple[Front, ReadBack]]]) -> list[tuple[Front, ReadBack]]:

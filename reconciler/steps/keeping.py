@@ -7,7 +7,6 @@ read from git at that revision, through the parse cache.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -24,6 +23,7 @@ from reconciler.steps.passing import Published
 from reconciler.steps.reading import DocumentReader
 from reconciler.steps.source import Repository
 from reconciler.store.protocols import Publication, PublicationStore, Retained
+from reconciler.traefik.publish import Text, digest_of_text
 from schemas.objects import key_of_path
 
 log = get_logger(__name__)
@@ -42,8 +42,11 @@ class Keeper:
         """Return a number that no publication had, even if the store was deleted in between."""
         return await self._store.last_generation() + 1
 
-    async def save(self, published: Published, now: float, text: str | None) -> None:
-        """Make the publication durable. ``text``: what the fronts' files hold, None where that did not change."""
+    async def save(self, published: Published, now: float, text: Text | None) -> str:
+        """Make the publication durable. ``text``: what the fronts' files hold, None where that did not change.
+
+        Returns the digest of the fronts' files.
+        """
         if text is not None:
             self._digest = await asyncio.to_thread(digest_of_text, text)
         await self._store.save_publication(
@@ -57,6 +60,7 @@ class Keeper:
                 confirmed=published.confirmed,
             )
         )
+        return self._digest
 
     async def confirm(self, generation: int) -> None:
         await self._store.confirm_publication(generation)
@@ -97,7 +101,7 @@ class Keeper:
             publication.generation,
             publication.revision,
             state,
-            {},
+            None,
             dict(publication.agents or {}),
             confirmed=publication.confirmed,
         )
@@ -154,8 +158,3 @@ def _finding(stored: Mapping[str, Any]) -> Finding:
 
 def _compiled(stored: Sequence[Any] | None) -> TraefikObjects | None:
     return None if stored is None else tuple(TraefikObject(*one) for one in stored)
-
-
-def digest_of_text(text: str) -> str:
-    """Return the SHA-256 of a front's file, in hex."""
-    return hashlib.sha256(text.encode()).hexdigest()

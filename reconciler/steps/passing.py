@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from reconciler.desired.composition import Composition
 from reconciler.desired.finding import Finding
-from reconciler.desired.render import Fragments
 from reconciler.desired.settle import FileNews, Settled
 from reconciler.desired.snapshot import Change
 from reconciler.desired.state import State
@@ -14,6 +14,7 @@ from schemas.objects import ObjectKey
 from schemas.plan import Plan
 from schemas.problem import Problem
 from schemas.session import Item
+from schemas.status import CommitSummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,8 @@ class Published:
     generation: int = 0
     revision: str = ""
     state: State = field(default_factory=State)
-    rendered: Mapping[ObjectKey, Fragments] = field(default_factory=dict)
+    rendered: Composition | None = field(default_factory=Composition)
+    """None after a restart, until there was time to render it again."""
     agents: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     """Agent → generation in which its document last changed, digest of its items."""
     confirmed: bool = True
@@ -37,6 +39,11 @@ class Pass:
     revision: str
     base: Published
     # source
+    commit: CommitSummary = field(default_factory=CommitSummary)
+    rewritten: bool = False
+    """What is published is no part of this revision's history."""
+    difference: tuple[Change, ...] | None = None
+    """What git says of the two revisions; None where it cannot."""
     changes: tuple[Change, ...] = ()
     # desire
     news: tuple[FileNews, ...] = ()
@@ -46,7 +53,7 @@ class Pass:
     refused: dict[ObjectKey, Finding] = field(default_factory=dict)
     """Objects that the throwaway Traefik refused."""
     # fronts
-    rendered: Mapping[ObjectKey, Fragments] = field(default_factory=dict)
+    rendered: Composition = field(default_factory=Composition)
     generation: int = 0
     # delivery
     agents: Mapping[str, tuple[int, str]] = field(default_factory=dict)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, Protocol
 
@@ -39,21 +41,33 @@ class Source:
 
     async def describe(self, revision: str) -> CommitSummary:
         """Return who made the commit, what it says and when."""
-        commit = await self._repository.commit(revision)
-        return CommitSummary(author=commit.author_name, subject=commit.subject, time=commit.time)
+        return _summary(await self._repository.commit(revision))
 
     async def fetch(self, this: Pass) -> None:
-        await self._repository.fetch(this.revision)
+        """Bring the revision here and see what it is. The difference is asked for at once, whether it counts or not."""
+        base, repository = this.base.revision, self._repository
+        await repository.fetch(this.revision)
+        commit, this.difference = await asyncio.gather(repository.commit(this.revision), self._difference(this))
+        this.commit = _summary(commit)
+        this.rewritten = base not in ("", this.revision, *commit.parents) and not await repository.descends(
+            this.revision, base
+        )
+
+    async def _difference(self, this: Pass) -> tuple[Change, ...] | None:
+        """Compare with what is published; None where git does not have that any more."""
+        if not this.base.revision:
+            return None
+        with contextlib.suppress(Rejected):
+            return await self._repository.changes(this.base.revision, this.revision)
+        return None
 
     async def accept(self, this: Pass, mode: SignatureMode) -> None:
         """Raise Rejected when history was rewritten or a signature is missing, else list the changed files."""
-        base = this.base.revision
-        rewritten = bool(base) and base != this.revision and not await self._repository.descends(this.revision, base)
-        if rewritten:
+        if this.rewritten:
             await self._require_approval(this)
         await self._check_signatures(this, mode)
-        if base and not rewritten:
-            this.changes = await self._repository.changes(base, this.revision)
+        if this.difference is not None and not this.rewritten:
+            this.changes = this.difference
         else:
             # git may not have the former revision any more, so what is in service says what was there
             files = (await self._repository.snapshot(this.revision)).files
@@ -106,3 +120,7 @@ def files_of(state: State) -> dict[str, File]:
     """Return the object files that a state came from: path and newest blob, quarantined ones included."""
     files = {key.path: File(REGULAR_FILE, one.blob) for key, one in state.served.items()}
     return files | {path: File(REGULAR_FILE, blob) for path, blob in state.blobs.items() if blob}
+
+
+def _summary(commit: CommitInfo) -> CommitSummary:
+    return CommitSummary(author=commit.author_name, subject=commit.subject, time=commit.time)

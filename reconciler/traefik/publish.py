@@ -6,7 +6,9 @@
    there is the old text or the new one.
 3. The text before is kept for :meth:`FrontFile.restore`.
 
-Calls block for as long as the disk takes (10 MB: tens of milliseconds); callers in an event loop use a thread.
+Step 1 is :meth:`FrontFile.stage` and step 2 :meth:`FrontFile.put_in_place`, for callers who have to do something in
+between; :meth:`FrontFile.publish` does both. Calls block for as long as the disk takes (10 MB: tens of milliseconds);
+callers in an event loop use a thread.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -32,12 +35,23 @@ _PASSING: Final = {
 }
 
 
+Text = Sequence[bytes]
+"""A file's content in pieces, one after the other. Joining them would take longer than writing them."""
+
+
 class _Seen(NamedTuple):
     """What ``stat`` says of the file that we wrote; another file or another write differs in one of these."""
 
     inode: int
     size: int
     modified: int
+
+
+class Staged(NamedTuple):
+    """A text that is on the disk and not yet in place."""
+
+    text: Text
+    seen: _Seen
 
 
 class FrontFile:
@@ -52,8 +66,8 @@ class FrontFile:
         self.digest = ""
         """SHA-256 (hex) of the text that was published last; empty before the first one."""
         self._seen: _Seen | None = None
-        self._text: bytes | None = None
-        self._former: bytes | None = None
+        self._text: Text | None = None
+        self._former: Text | None = None
 
     def adopt(self) -> str | None:
         """Take the file that lies there as published, after a restart. Returns its text, None where there is none.
@@ -69,20 +83,57 @@ class FrontFile:
             return None
         except OSError as error:
             raise _failure(error, self.path) from None
-        self._remember(content, seen, former=None)
+        self._remember((content,), seen, digest_of_text((content,)), former=None)
         return text
 
-    def publish(self, text: str) -> str:
+    def publish(self, text: str | Text) -> str:
         """Put ``text`` in place and return its SHA-256 (hex).
 
         Raises:
             Transient: ``DiskFull``, ``DiskError``, ``ReadOnly``, ``DirectoryMissing``, ``NoFileDescriptors``.
             Broken: when the directories are not writable for us, or not on one file system.
         """
-        content = text.encode("utf-8")
-        former = self._former if content == self._text else self._text
-        self._remember(content, self._replace(content), former=former)
+        pieces = (text.encode(),) if isinstance(text, str) else text
+        self.put_in_place(self.stage(pieces), digest_of_text(pieces))
         return self.digest
+
+    def stage(self, text: Text) -> Staged:
+        """Write ``text`` beside the watched directory and flush it to the disk; nobody sees it yet.
+
+        Raises:
+            Transient, Broken: as :meth:`publish`.
+        """
+        is_whole = False
+        try:
+            self.staging.mkdir(mode=0o700, exist_ok=True)
+            if self.staging.stat().st_dev != self.path.parent.stat().st_dev:
+                raise Broken(
+                    f"{self.staging} and {self.path.parent} are on two file systems; a rename would not be atomic",
+                    hint="Give a staging directory beside the watched one, outside of it.",
+                )
+            seen = _write(self._temporary, text)
+            is_whole = True
+        except OSError as error:
+            raise _failure(error, self.path) from None
+        finally:
+            if not is_whole:
+                self._discard()
+        return Staged(text, seen)
+
+    def put_in_place(self, staged: Staged, digest: str) -> None:
+        """Make what was staged last the front's file. ``digest`` is its SHA-256 (hex).
+
+        Raises:
+            Transient, Broken: as :meth:`publish`.
+        """
+        try:
+            self._temporary.replace(self.path)
+            _flush_directory(self.path.parent)
+        except OSError as error:
+            self._discard()
+            raise _failure(error, self.path) from None
+        former = self._former if digest == self.digest else self._text
+        self._remember(staged.text, staged.seen, digest, former=former)
 
     def restore(self) -> str | None:
         """Put the text before the last one back in place. Returns its digest; None when there is none, or only itself.
@@ -93,7 +144,8 @@ class FrontFile:
         former = self._former
         if former is None:
             return None
-        self._remember(former, self._replace(former), former=None)
+        self.publish(former)
+        self._former = None
         return self.digest
 
     def drifted(self) -> str | None:
@@ -117,39 +169,32 @@ class FrontFile:
         self._seen = seen
         return None
 
-    def _remember(self, content: bytes, seen: _Seen, *, former: bytes | None) -> None:
-        self._text, self._former, self._seen = content, former, seen
-        self.digest = hashlib.sha256(content).hexdigest()
+    @property
+    def _temporary(self) -> Path:
+        # a fixed name: what a crash left behind is overwritten and never piles up
+        return self.staging / self.path.name
 
-    def _replace(self, content: bytes) -> _Seen:
-        temporary: Path | None = None
-        try:
-            self.staging.mkdir(mode=0o700, exist_ok=True)
-            if self.staging.stat().st_dev != self.path.parent.stat().st_dev:
-                raise Broken(
-                    f"{self.staging} and {self.path.parent} are on two file systems; a rename would not be atomic",
-                    hint="Give a staging directory beside the watched one, outside of it.",
-                )
-            # a fixed name: what a crash left behind is overwritten and never piles up
-            temporary = self.staging / self.path.name
-            seen = _write(temporary, content)
-            temporary.replace(self.path)
-            temporary = None
-            _flush_directory(self.path.parent)
-        except OSError as error:
-            raise _failure(error, self.path) from None
-        finally:
-            if temporary is not None:
-                with suppress(OSError):
-                    temporary.unlink(missing_ok=True)
-        return seen
+    def _remember(self, text: Text, seen: _Seen, digest: str, *, former: Text | None) -> None:
+        self._text, self._former, self._seen, self.digest = text, former, seen, digest
+
+    def _discard(self) -> None:
+        with suppress(OSError):
+            self._temporary.unlink(missing_ok=True)
 
 
-def _write(path: Path, content: bytes) -> _Seen:
+def digest_of_text(text: Text) -> str:
+    """Return the SHA-256 of a front's file, in hex."""
+    digest = hashlib.sha256()
+    for piece in text:
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _write(path: Path, text: Text) -> _Seen:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, _MODE)
     with os.fdopen(descriptor, "wb") as file:
         os.fchmod(file.fileno(), _MODE)
-        file.write(content)
+        file.writelines(text)
         file.flush()
         os.fsync(file.fileno())
         return _seen(os.fstat(file.fileno()))
