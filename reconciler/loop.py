@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Final, Literal
 
+from reconciler.desired.render import RenderError
 from reconciler.errors import Broken, CloudLunacyError, Rejected, Transient
 from reconciler.observability.logs import bind_revision, get_logger
 from reconciler.observability.metrics import Metrics
@@ -229,6 +230,8 @@ class Reconciler:
         except Overtaken as newer:
             log.info("a newer commit came first")
             self._tracker.supersede(revision, str(newer))
+        except RenderError as error:  # no later try would end otherwise
+            await self._stop(revision, "Failed", "RenderFailed", str(error))
         except (Transient, Broken) as error:
             self._tracker.wait(revision, _reason(error), str(error))
             raise
