@@ -8,16 +8,16 @@ import sys
 from pathlib import Path
 
 from reconciler.commands.demo.bring_up import Demo
-from reconciler.commands.demo.folder import open_folder
+from reconciler.commands.demo.folder import open_folder, shown
 from reconciler.commands.demo.follow import follow
 from reconciler.commands.demo.narrator import Narrator
 from reconciler.commands.demo.once import try_once
 from reconciler.commands.demo.programs import find_programs
-from reconciler.commands.demo.screen import screen, shown
+from reconciler.commands.demo.screen import screen
 from reconciler.commands.demo.supervisor import Interrupted, Supervisor
 from reconciler.commands.output import say, say_json, tell, wants_colour
 from reconciler.commands.status_formats import format_status
-from reconciler.errors import Broken
+from reconciler.errors import Broken, Refused, Transient
 from schemas.status import RevisionStatus
 
 
@@ -54,10 +54,13 @@ def run(options: argparse.Namespace) -> int:
             if options.once:
                 _print_record(try_once(demo, tell), options.format)
                 return 0
+            return _stay(demo, status)
         except Interrupted as interrupted:
             tell(f"cloudlunacy: interrupted by {interrupted} before it was done")
             return interrupted.exit_code
-        return _stay(demo, status)
+        except (Transient, Refused):
+            supervisor.check()  # a control plane that has died is the better reason
+            raise
 
 
 def _stay(demo: Demo, status: RevisionStatus) -> int:

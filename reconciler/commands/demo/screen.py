@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import sys
@@ -13,6 +12,7 @@ from typing import Final
 
 from reconciler.commands.demo import ping
 from reconciler.commands.demo.bring_up import ADMIN, Demo
+from reconciler.commands.demo.folder import shown
 from reconciler.commands.demo.ports import HOST
 from schemas.status import RevisionStatus
 
@@ -42,12 +42,6 @@ def screen(demo: Demo, status: RevisionStatus, *, colour: bool = False) -> str:
         out += ["", f"{_BOLD}{section.title}{_RESET}" if colour else section.title]
         out += [_line(command, comment, colour=colour) for command, comment in section.lines]
     return "\n".join([*out, "", "Below, each push is told stage by stage."])
-
-
-def shown(path: Path, start: Path | None = None) -> str:
-    """Return the path as seen from ``start``, the current directory without it, where that is shorter."""
-    relative = os.path.relpath(path, start)
-    return relative if len(relative) < len(str(path)) else str(path)
 
 
 def _sections(demo: Demo) -> Iterator[_Section]:

@@ -87,7 +87,7 @@ class Supervisor:
         for part in parts:
             self._children.append(_Child(part, self._spawn(part)))
         for part in parts:
-            self.wait_until(part.ready, part.seconds, f"{part.name} is not ready (see {self._folder.log(part.name)})")
+            self.wait_until(part.ready, part.seconds, f"{part.name} is not ready (log: {self._folder.log(part.name)})")
 
     def finish(self, *jobs: Job) -> None:
         """Run commands side by side to their end.
@@ -101,7 +101,7 @@ class Supervisor:
             for job in jobs:
                 running.append((job, self._spawn(job, job.stdin)))  # noqa: PERF401 - what runs must be known when one fails
             for job, process in running:
-                self.wait_until(partial(_has_ended, process), JOB_SECONDS, f"{job.name} does not come to an end")
+                self.wait_until(partial(_has_ended, process), JOB_SECONDS, f"{job.name} has not come to an end")
                 if process.returncode:
                     raise Broken(f"{job.name} failed with status {process.returncode}. {self._tail(job.name)}")
         finally:
@@ -154,7 +154,7 @@ class Supervisor:
             Broken: ``otherwise``, when it does not hold in time, or a part has ended.
             Interrupted
         """
-        end = min(time.monotonic() + seconds, self._deadline)
+        end = time.monotonic() + seconds
         why = ""
         while True:
             self.check()
@@ -163,8 +163,10 @@ class Supervisor:
                     return
             except (Transient, Refused) as error:
                 why = f" {error}"
+            if time.monotonic() > self._deadline:
+                raise Broken(f"{otherwise}, and the time is up.{why}", hint="Give it more with --timeout.")
             if time.monotonic() > end:
-                raise Broken(f"{otherwise}; {seconds:g} s were too short.{why}")
+                raise Broken(f"{otherwise} after {seconds:g} s.{why}")
             time.sleep(PAUSE)
 
     @property
