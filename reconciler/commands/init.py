@@ -41,6 +41,23 @@ def init_repo(directory: Path, *, domain: str, team: str) -> list[Path]:
         ) from None
 
 
+def copy_example(directory: Path) -> list[Path]:
+    """Fill ``directory`` with the complete example: two teams, every kind of object, every middleware.
+
+    Raises:
+        Broken: when the directory holds something or cannot be written.
+    """
+    source = data_directory("state-repo-example")
+    try:
+        _check_empty(directory)
+        shutil.copytree(source, directory, dirs_exist_ok=True)
+    except OSError as error:
+        raise Broken(
+            f"{directory} cannot be written: {error.strerror or error}.", hint="Choose another directory."
+        ) from None
+    return sorted(directory / path.relative_to(source) for path in source.rglob("*") if path.is_file())
+
+
 def _check_name(what: str, grammar: TypeAdapter[str], value: str, hint: str) -> None:
     try:
         grammar.validate_python(value)

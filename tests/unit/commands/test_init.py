@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from reconciler.commands.init import init_repo
+from reconciler.commands.init import copy_example, init_repo
 from reconciler.errors import Broken
 from schemas.objects import ADAPTERS, key_of_path
 from tests.support.settling import settle_folder
@@ -20,6 +20,7 @@ def test_a_new_state_repo_holds_what_a_team_needs_to_begin(tmp_path: Path) -> No
             *(f".cloudlunacy/schemas/{kind.lower()}.json" for kind in ADAPTERS),
             ".editorconfig",
             ".github/workflows/validate.yml",
+            ".gitignore",
             ".gitlab-ci.yml",
             "CODEOWNERS",
             "README.md",
@@ -101,3 +102,20 @@ def test_all_of_it_goes_into_service(tmp_path: Path) -> None:
     state = settle_folder(tmp_path)
     assert {path: found for path, found in state.findings.items() if found} == {}
     assert len(state.served) == 4
+
+
+def test_the_complete_example_is_written_whole_and_valid(tmp_path: Path) -> None:
+    """Every kind of object is in it, and nothing of it is a problem."""
+    written = copy_example(tmp_path / "fleet")
+    assert all(path.is_file() for path in written)
+    kinds = {key.kind for path in written if (key := key_of_path(path.relative_to(tmp_path / "fleet").as_posix()))}
+    assert kinds == set(ADAPTERS)
+    assert not settle_folder(tmp_path / "fleet").findings
+
+
+def test_the_example_is_not_written_over_anything(tmp_path: Path) -> None:
+    """What lies in the directory stays as it is."""
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(Broken, match="is not empty"):
+        copy_example(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
