@@ -81,10 +81,12 @@ def key_of_path(path: str) -> ObjectKey | None:
     if path == FLEET_PATH:
         return FLEET_KEY
     match = _PATH.fullmatch(path)
-    if match is None or match["name"] in DEVICE_NAMES or match["team"] in DEVICE_NAMES:
+    if match is None:
         return None
-    folder = match["folder"] or match["team_folder"]
-    return ObjectKey(FOLDERS[folder], match["team"] or "", match["name"])
+    folder, team_folder, team, name = match.groups("")
+    if name in DEVICE_NAMES or team in DEVICE_NAMES:
+        return None
+    return ObjectKey(FOLDERS[folder or team_folder], team, name)
 
 
 ADAPTERS: Final[dict[Kind, TypeAdapter[AnyObject]]] = {kind: TypeAdapter(model) for kind, model in KINDS.items()}

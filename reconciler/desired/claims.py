@@ -130,7 +130,7 @@ def hosts_of(route: Route, fleet: Fleet, agents: tuple[str, ...]) -> tuple[str, 
 def references_of(key: ObjectKey, found: AnyObject) -> tuple[Reference, ...]:
     """List every other object that ``found`` names, with the field that names it."""
     if isinstance(found, Route):
-        return tuple(_references_of_route(key.team, found.spec))
+        return _references_of_route(key.team, found.spec)
     if isinstance(found, Deployment):
         return tuple(_references_of_deployment(key.team, found))
     if isinstance(found, Certificate):
@@ -141,13 +141,13 @@ def references_of(key: ObjectKey, found: AnyObject) -> tuple[Reference, ...]:
     return ()
 
 
-def _references_of_route(team: str, spec: RouteSpec) -> Iterator[Reference]:
-    for index, backend in enumerate(spec.backends):
-        yield _target(team, backend, ("spec", "backends", index))
+def _references_of_route(team: str, spec: RouteSpec) -> tuple[Reference, ...]:
+    found = [_target(team, backend, ("spec", "backends", index)) for index, backend in enumerate(spec.backends)]
     if spec.tls.certificate is not None:
-        yield Reference(ObjectKey("Certificate", "", spec.tls.certificate), ("spec", "tls", "certificate"))
+        found.append(Reference(ObjectKey("Certificate", "", spec.tls.certificate), ("spec", "tls", "certificate")))
     for index, middleware in enumerate(spec.middlewares):
-        yield from _references_of_middleware(team, middleware, ("spec", "middlewares", index))
+        found += _references_of_middleware(team, middleware, ("spec", "middlewares", index))
+    return tuple(found)
 
 
 def _references_of_middleware(team: str, middleware: Middleware, field: FieldPath) -> Iterator[Reference]:

@@ -7,8 +7,7 @@ object with a finding of severity ``error`` is quarantined by :mod:`reconciler.d
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from reconciler.desired.claims import Reference, covered, hosts_of, references_of
 from reconciler.desired.finding import FieldPath, Finding, did_you_mean
@@ -24,8 +23,7 @@ from schemas.route import Backend, Route
 NAMED_KINDS: Final = {"Agent": "agent", "Deployment": "deployment", "Secret": "secret", "Certificate": "certificate"}
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(NamedTuple):
     """The object that is judged. ``team`` is None for kinds that belong to no team."""
 
     key: ObjectKey
