@@ -18,6 +18,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Final
 
 from reconciler.desired.claims import Claim, Reference, claims_of, references_of
@@ -336,7 +337,9 @@ class _Settling:
     def _report_conflicts(self, one: _Candidate) -> None:
         """Tell a loser about all who are in its way now that everybody has found a place."""
         conflicting = self.serving.claims.conflicting
-        rivals = [(claim, other) for claim in one.claims for other in sorted(conflicting(claim), key=_by_owner)]
+        rivals = [
+            (claim, other) for claim in one.claims for other in sorted(conflicting(claim), key=attrgetter("owner"))
+        ]
         if rivals:
             one.rival = rivals[0]
             self._report(one.newest.path, one.newest.blob, [lost(*pair) for pair in rivals[:MAX_CONFLICTS]])
@@ -395,7 +398,3 @@ class _Settling:
             serving.compiled,
         )
         return Settled(state, frozenset(self.touched))
-
-
-def _by_owner(claim: Claim) -> ObjectKey:
-    return claim.owner
