@@ -62,6 +62,8 @@ class StateRepo:
         self._in_work("add", "--all")
         self._in_work("commit", "--quiet", "--message", "Begin the fleet from the example")
         self._in_work("push", "--quiet", "--set-upstream", "origin", BRANCH)
+        # whatever the settings of the person who pushes say about hooks
+        self._run("--git-dir", str(remote), "config", "core.hooksPath", str(remote / "hooks"))
         _write_hook(remote / "hooks" / "post-receive", webhook, self._folder.webhook_secret)
 
     def edit(self, name: str, change: Callable[[Any], None]) -> None:
@@ -154,6 +156,7 @@ def _move_ports(node: Any, moved: Mapping[int, int]) -> None:  # noqa: ANN401 - 
 
 def _write_hook(path: Path, url: str, secret: Path) -> None:
     command = [sys.executable, "-P", "-m", "reconciler.commands.demo.hook", url, str(secret)]
+    path.parent.mkdir(exist_ok=True)
     path.write_text(
         f"#!/bin/sh\n# Tells the control plane of a push, as a git host does.\nexec {shlex.join(command)}\n"
     )
