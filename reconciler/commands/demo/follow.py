@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Final, Self
 
 import httpx
@@ -81,10 +82,10 @@ class Timeline:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._since = datetime.now(UTC)  # some events are written down a while after they happened
         self._last = 0
         self._next = 0.0
-        while self._read():
-            pass
+        self._read()
 
     def news(self) -> tuple[EventView, ...]:
         """Return what happened since the last call; asks once a second, and a server that is away has no news."""
@@ -98,7 +99,7 @@ class Timeline:
     def _read(self) -> tuple[EventView, ...]:
         events = EventList.model_validate(self._client.get("/events", after=self._last, limit=PAGE)).events
         self._last = max((event.id for event in events), default=self._last)
-        return events
+        return tuple(event for event in events if event.time >= self._since)
 
 
 def follow(target: Target, narrator: Narrator, say: Callable[[str], None], check: Callable[[], None]) -> None:

@@ -98,4 +98,5 @@ def event_line(event: EventView) -> str | None:
     """Return what happened beside the way of a commit; None for what the stages tell already."""
     if event.type.startswith("Revision"):
         return None
-    return f"\n{event.time.strftime('%H:%M:%S')}  {event.type}: {event.message}"
+    who = f" of {event.subject.removeprefix('agent/')}" if event.subject.startswith("agent/") else ""
+    return f"\n{event.time.strftime('%H:%M:%S')}  {event.type}{who}: {event.message}"

@@ -97,6 +97,9 @@ def test_events_that_the_stages_tell_are_left_out() -> None:
     """Of the timeline only what happened beside the way of a commit is told."""
     event = EventView(id=1, time=START, type="FrontRepaired", severity="warning", subject="front", message="it was")
     assert event_line(event) == "\n03:04:05  FrontRepaired: it was"
+    assert (
+        event_line(event.model_copy(update={"subject": "agent/vps-1"})) == "\n03:04:05  FrontRepaired of vps-1: it was"
+    )
     assert event_line(event.model_copy(update={"type": "RevisionPublished"})) is None
 
 
