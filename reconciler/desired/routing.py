@@ -180,7 +180,7 @@ def _load_balancer(name: str, spec: RouteSpec, found: list[Target], fleet: Fleet
     ]
     balancer: LoadBalancer = {
         "servers": servers,
-        "serversTransport": DEFAULT_TRANSPORT if spec.transport == _DEFAULTS else name,
+        "serversTransport": DEFAULT_TRANSPORT if _is_default(spec) else name,
     }
     if not spec.pass_host_header:
         balancer["passHostHeader"] = False
@@ -218,6 +218,11 @@ def _health_check(spec: RouteSpec, fleet: Fleet) -> HealthCheck:
     if check.headers:
         value["headers"] = dict(check.headers)
     return value
+
+
+def _is_default(spec: RouteSpec) -> bool:
+    """Say whether the route leaves ``transport`` as it is. Most do not name it, and need no comparison."""
+    return "transport" not in spec.model_fields_set or spec.transport == _DEFAULTS
 
 
 def _http_transport(transport: Transport) -> ServersTransport:
@@ -298,7 +303,7 @@ def _tcp_services(
     name: str, spec: RouteSpec, found: list[Target], fleet: Fleet, transport: str | None = None
 ) -> list[TraefikObject]:
     """One load balancer, or a weighted service of several: TCP servers have no weights of their own."""
-    uses = DEFAULT_TRANSPORT if spec.transport == _DEFAULTS else transport or name
+    uses = DEFAULT_TRANSPORT if _is_default(spec) else transport or name
     if len({target.weight for target in found}) <= 1:
         return [TraefikObject("tcp.services", name, {"loadBalancer": _tcp_balancer(spec, found, fleet, uses)})]
     names = [f"{name}_backend-{number}" for number in range(1, len(found) + 1)]
@@ -330,7 +335,7 @@ def _tcp_balancer(spec: RouteSpec, found: list[Target], fleet: Fleet, transport:
 
 
 def _own_tcp_transport(name: str, spec: RouteSpec) -> list[TraefikObject]:
-    if spec.transport == _DEFAULTS:
+    if _is_default(spec):
         return []
     if spec.transport.scheme == "h2c":
         field = ("spec", "transport", "scheme")

@@ -101,7 +101,7 @@ class Fronts:
 
     def _render(self, state: State, base: Composition | None, touched: Iterable[ObjectKey]) -> Composition:
         """Render what is ``touched``; everything where there is no ``base``."""
-        view = View(state.objects, self._open_sealed)
+        view = state.view(self._open_sealed)
         changes: dict[ObjectKey, RenderedRoute | None] = {}
         for key in touched if base is not None else state.served:
             if key.kind != "Route":

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from reconciler.desired.claims import claims_from_json, claims_to_json
 from reconciler.desired.finding import Finding
 from reconciler.desired.parse import Parsed, parse_file
 from reconciler.desired.restore import KeptOut, restore
@@ -95,7 +96,8 @@ class Keeper:
         retained = {one.path: one for one in publication.retained}
         news = await self._reader.read(changes_between({}, files))
         kept = await self._kept_out(retained, {one.path: one for one in news if isinstance(one, Parsed)})
-        good = [one for one in news if isinstance(one, Parsed) and one.path not in retained]
+        out = {one.path for one in kept if one.is_quarantined}
+        good = [one for one in news if isinstance(one, Parsed) and one.path not in out]
         state = await asyncio.to_thread(restore, publication.revision, good, kept)
         return Published(
             publication.generation,
@@ -119,24 +121,29 @@ class Keeper:
                     tuple(_finding(finding) for finding in one.findings),
                     parse_file(path, one.last_good, content) if content is not None and key_of_path(path) else None,
                     _compiled(one.compiled),
+                    None if one.claims is None else claims_from_json(one.claims),
+                    None if one.selected is None else tuple(one.selected),
                 )
             )
         return kept
 
 
 def _retained(state: State) -> list[Retained]:
+    quarantined = set(state.quarantined)
     kept = []
-    for path in state.quarantined:
+    for path, findings in state.findings.items():
         key = key_of_path(path)
-        served = state.served.get(key) if key is not None else None
-        compiled = state.compiled.get(key) if key is not None and served is not None else None
+        served = state.served.get(key) if key is not None and path in quarantined else None
+        compiled = state.compiled.get(served.key) if served is not None else None
         kept.append(
             Retained(
                 path=path,
                 blob=state.blobs.get(path, ""),
                 last_good=served.blob if served is not None else "",
-                findings=[asdict(finding) for finding in state.findings[path]],
+                findings=[asdict(finding) for finding in findings],
                 compiled=None if compiled is None else [list(one) for one in compiled],
+                claims=None if served is None else claims_to_json(served.claims),
+                selected=None if served is None else state.selected.get(served.key),
             )
         )
     return kept

@@ -77,17 +77,21 @@ class Outbox(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Retained:
-    """An object that is quarantined and goes on in its last good version, if it has one."""
+    """A file with findings. Where it is quarantined, its object goes on in its last good version, if it has one."""
 
     path: str
     blob: str
-    """Of the newest version, which is kept out; empty where there is none."""
+    """Of the newest version; empty where there is none."""
     last_good: str = ""
     """Blob that is in service in its place; empty where nothing is."""
     findings: Sequence[Mapping[str, Any]] = ()
     """JSON of what is wrong with the newest version."""
     compiled: Sequence[Any] | None = None
     """JSON of what was compiled from the last good version, with what it referred to then."""
+    claims: Sequence[Any] | None = None
+    """JSON of what the last good version claims."""
+    selected: Sequence[str] | None = None
+    """Agents that the last good version of a deployment had chosen by label."""
 
 
 @dataclass(frozen=True, slots=True)

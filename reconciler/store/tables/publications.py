@@ -41,6 +41,8 @@ def encode(publication: Publication) -> str:
                     "last_good": kept.last_good,
                     "findings": [dict(finding) for finding in kept.findings],
                     "compiled": None if kept.compiled is None else list(kept.compiled),
+                    "claims": None if kept.claims is None else list(kept.claims),
+                    "selected": None if kept.selected is None else list(kept.selected),
                 }
                 for kept in publication.retained
             ],

@@ -189,7 +189,9 @@ class RebuildableContract:
             assert await store.publication() is None
             findings = ({"code": "unknown-agent", "field": ["spec", 0]},)
             retained = (
-                Retained("routes/shop/web.yaml", "b" * 40, "c" * 40, findings, [["routers", {"a": 1}]]),
+                Retained(
+                    "routes/shop/web.yaml", "b" * 40, "c" * 40, findings, [["routers", {"a": 1}]], [["http"]], ["a"]
+                ),
                 Retained("routes/\udcff.yaml", "d" * 40),
             )
             newest = Publication(2, "b2" * 20, 6.5, retained, {"vps-1": (2, "sha256:1")}, "sha256:2")
