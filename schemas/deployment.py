@@ -23,6 +23,9 @@ MountPath = Annotated[str, StringConstraints(pattern=r"^/[A-Za-z0-9._/-]+$", max
 Argument = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=4096)]
 
 
+EnvValue = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=32_768)]
+
+
 class PortMapping(Model):
     """A port of the workload and the port of the agent at which it answers."""
 
@@ -111,7 +114,7 @@ class DeploymentSpec(Model):
     """For type container."""
     command: Annotated[tuple[Argument, ...], Field(max_length=64)] = ()
     """Program and arguments. Needed for type process; for type container it replaces the image's command."""
-    env: Annotated[dict[EnvName, Annotated[str, StringConstraints(max_length=32_768)]], Field(max_length=256)] = {}
+    env: Annotated[dict[EnvName, EnvValue], Field(max_length=256)] = {}
     secrets: Annotated[tuple[SecretEnv, ...], Field(max_length=64)] = ()
     ports: Annotated[tuple[PortMapping, ...], Field(max_length=64)] = ()
     volumes: Annotated[tuple[Volume, ...], Field(max_length=32)] = ()
