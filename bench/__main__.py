@@ -25,6 +25,7 @@ ROWS: Final[dict[str, str]] = {
     "commit": "bench.commit:measure_commit",
     "rerender": "bench.commit:measure_rerender",
     "idle": "bench.commit:measure_idle",
+    "starts": "bench.starts:measure_starts",
 }
 SECONDS: Final = 240
 """Most that one row may take."""

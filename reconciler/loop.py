@@ -21,6 +21,7 @@ from reconciler.errors import Broken, CloudLunacyError, Rejected, Transient
 from reconciler.observability.logs import bind_revision, get_logger
 from reconciler.observability.metrics import Metrics
 from reconciler.status import Tracker
+from reconciler.steps.collecting import collector_paused
 from reconciler.steps.delivery import Delivery
 from reconciler.steps.desire import Desire
 from reconciler.steps.fronts import Fronts, NotLoaded, PreflightRefused
@@ -240,12 +241,14 @@ class Reconciler:
             raise
         finally:
             await self._tracker.flush()
+            await self._desire.keep()
 
     async def _steps(self, this: Pass) -> None:
         """The way of a commit."""
         await self._source.accept(this, self._signature_mode())
-        await self._stage(this, "validated", self._desire.read)
-        await self._settle(this)
+        with collector_paused():
+            await self._stage(this, "validated", self._desire.read)
+            await self._settle(this)
         if this.plan is not None and this.plan.empty:
             await self._adopt(this)
             return

@@ -38,6 +38,10 @@ class Desire:
     async def read(self, this: Pass) -> None:
         this.news = tuple(await self._reader.read(this.changes))
 
+    async def keep(self) -> None:
+        """Let the next start find what was read."""
+        await self._reader.keep()
+
     async def settle(self, this: Pass) -> None:
         """Settle the revision. Raises Rejected when there is no fleet file, so that nothing can be judged."""
         this.settled = await asyncio.to_thread(

@@ -20,6 +20,7 @@ from reconciler.desired.state import State
 from reconciler.desired.traefik_model import TraefikObject, TraefikObjects
 from reconciler.errors import Rejected
 from reconciler.observability.logs import get_logger
+from reconciler.steps.collecting import collector_paused
 from reconciler.steps.passing import Published
 from reconciler.steps.reading import DocumentReader
 from reconciler.steps.source import Repository
@@ -75,6 +76,10 @@ class Keeper:
         newest = await self._store.publication()
         if newest is None:
             return Published(), Published(), ""
+        with collector_paused():
+            return await self._load(newest)
+
+    async def _load(self, newest: Publication) -> tuple[Published, Published, str]:
         self._digest = newest.front_digest
         published = await self._published(newest)
         confirmed = await self._store.confirmed_publication()

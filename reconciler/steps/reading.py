@@ -42,7 +42,7 @@ class Cache(Protocol):
 
     def load_tree(self) -> list[tuple[str, str, bytes]]: ...
     def lookup(self, pairs: Sequence[Pair]) -> dict[Pair, bytes]: ...
-    def store(self, rows: Sequence[tuple[str, str, bytes]]) -> None: ...
+    def replace(self, changed: Sequence[tuple[str, str, bytes]], removed: Sequence[str]) -> None: ...
 
 
 class DocumentReader:
@@ -53,6 +53,8 @@ class DocumentReader:
         self._cache = cache
         self._marker = marker
         self._suspects = _suspects(marker)
+        self._news: dict[str, Parsed | None] = {}
+        """Path → what the cache does not know of it yet; None where the file is gone."""
 
     async def read(self, changes: Sequence[Change]) -> list[FileNews]:
         """Say what became of each changed file that the reconciler looks at."""
@@ -69,25 +71,40 @@ class DocumentReader:
                 wanted.append((change.path, change.file.blob))
             else:
                 news.append(Gone(change.path))
-        known = await asyncio.to_thread(self._known, wanted)
-        news += known.values()
-        news += await self._parse([pair for pair in wanted if pair not in known])
+        documents, in_tree = await asyncio.to_thread(self._documents, wanted)
+        known = await asyncio.to_thread(_from_cache, wanted, documents)
+        news += known
+        news += await self._parse([pair for pair in wanted if pair not in documents])
+        for one in news:
+            if isinstance(one, Gone):
+                self._news[one.path] = None
+            elif isinstance(one, Parsed) and not (in_tree and one.kept):
+                self._news[one.path] = one
         return news
+
+    async def keep(self) -> None:
+        """Tell the cache what was read since the last time. Nobody has to wait for it: it serves the next start."""
+        news, self._news = self._news, {}
+        if news:
+            await asyncio.to_thread(self._keep, news)
+
+    def _keep(self, news: Mapping[str, Parsed | None]) -> None:
+        rows = [(one.path, one.blob, one.document) for one in news.values() if one is not None and one.object is not None]
+        self._cache.replace(rows, [path for path, one in news.items() if one is None])
 
     async def contents(self, blobs: Sequence[str]) -> Mapping[str, bytes]:
         """Return the contents of blobs, without those that are too large to be read."""
         read = await self._blobs.read(list(dict.fromkeys(blobs)), max_bytes=MAX_BYTES)
         return {blob: content for blob, content in read.items() if isinstance(content, bytes)}
 
-    def _known(self, wanted: Sequence[Pair]) -> dict[Pair, Parsed]:
+    def _documents(self, wanted: Sequence[Pair]) -> tuple[dict[Pair, bytes], bool]:
+        """Return what the cache knows, and whether all of it is in the tree that the cache keeps."""
         if len(wanted) < WHOLE_TREE:
-            documents = self._cache.lookup(wanted) if wanted else {}
-        else:
-            documents = {(path, blob): document for path, blob, document in self._cache.load_tree()}
-            rest = [pair for pair in wanted if pair not in documents]
-            documents |= self._cache.lookup(rest) if rest else {}
-        found = ((pair, documents.get(pair)) for pair in wanted)
-        return {pair: _from_cache(*pair, document) for pair, document in found if document is not None}
+            return (self._cache.lookup(wanted) if wanted else {}), False
+        tree = {(path, blob): document for path, blob, document in self._cache.load_tree()}
+        rest = [pair for pair in wanted if pair not in tree]
+        found = self._cache.lookup(rest) if rest else {}
+        return tree | found, not found
 
     async def _parse(self, wanted: Sequence[Pair]) -> list[FileNews]:
         if not wanted:
@@ -108,7 +125,6 @@ class DocumentReader:
         self._marker.write_text(json.dumps([blob for _, blob in safe]), encoding="utf-8")
         parsed = [parse_file(path, blob, _content(contents[blob])) for path, blob in safe]
         self._marker.unlink(missing_ok=True)
-        self._cache.store([(one.path, one.blob, one.document) for one in parsed if one.object is not None])
         return [*news, *parsed]
 
 
@@ -116,10 +132,13 @@ def _content(content: bytes | TooLarge) -> bytes | None:
     return content if isinstance(content, bytes) else None
 
 
-def _from_cache(path: str, blob: str, document: bytes) -> Parsed:
-    key = key_of_path(path)
-    assert key is not None
-    return Parsed(path, blob, key, ADAPTERS[key.kind].validate_json(document), document)
+def _from_cache(wanted: Sequence[Pair], documents: Mapping[Pair, bytes]) -> list[Parsed]:
+    parsed = []
+    for path, blob in wanted:
+        document, key = documents.get((path, blob)), key_of_path(path)
+        if document is not None and key is not None:
+            parsed.append(Parsed(path, blob, key, ADAPTERS[key.kind].validate_json(document), document))
+    return parsed
 
 
 def _suspects(marker: Path) -> frozenset[str]:
