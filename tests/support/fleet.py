@@ -172,7 +172,9 @@ class Installation:
 
     def push(self, files: Files, message: str = "Change", *, parent: str | None = None) -> str:
         """Commit to the remote's branch (on top of ``parent``: a rewrite) and return the revision."""
-        return self.repo.commit({path: _plain(content) for path, content in files.items()}, message=message, parent=parent)
+        return self.repo.commit(
+            {path: _plain(content) for path, content in files.items()}, message=message, parent=parent
+        )
 
     def cli(self, *arguments: str | Path, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Run a command that talks to this control plane, with ``--data``."""
@@ -219,6 +221,15 @@ class Installation:
         found = self.status_wait(self.push(files, message))
         assert found["state"] == "Converged", found
         return found
+
+    def metric(self, name: str) -> float:
+        """Return the sum over all labels of a metric."""
+        lines = self.client.get("/metrics").text.splitlines()
+        values = [float(line.rpartition(" ")[2]) for line in lines if line.split("{")[0].split(" ")[0] == name]
+        return sum(values)
+
+    def polls(self) -> int:
+        return int(self.metric("cloudlunacy_polls_total"))
 
     # --- what clients see ---------------------------------------------------------------------------------------
 

@@ -83,6 +83,24 @@ class BareRepo:
     def show(self, path: str, branch: str | None = None) -> str:
         return git("-C", self.path, "show", f"{branch or self.branch}:{path}")
 
+    def files(self, branch: str | None = None) -> list[str]:
+        return git("-C", self.path, "ls-tree", "-r", "--name-only", branch or self.branch).split("\n")
+
+    def blobs(self, revision: str) -> dict[str, str]:
+        """Return path → blob of a revision's files."""
+        lines = git("-C", self.path, "ls-tree", "-r", "--format=%(objectname) %(path)", revision).split("\n")
+        return {path: blob for blob, _, path in (line.partition(" ") for line in lines)}
+
+    def push_on_top(self, files: Mapping[str, str | bytes | None], *, message: str = "Change") -> str:
+        """Commit as a push without force does: on top of the tip, and again when somebody else was faster."""
+        while True:
+            tip = self.tip() or ""
+            revision = self.commit(files, message=message, branch=f"{self.branch}-next", parent=tip)
+            program = require("git")
+            command = [program, "-C", self.path, "update-ref", f"refs/heads/{self.branch}", revision, tip]
+            if subprocess.run(command, capture_output=True, check=False).returncode == 0:
+                return revision
+
     def install_hook(self, name: str, script: str) -> None:
         hook = self.path / "hooks" / name
         hook.parent.mkdir(exist_ok=True)
