@@ -53,7 +53,7 @@ class Composition:
     """By team, in order of name."""
 
     def get(self, key: ObjectKey) -> Fragments | None:
-        part = self.parts.get(key.team)
+        part = self.parts.get(key.team) if key.kind == "Route" else None
         route = part.routes.get(key.name) if part is not None else None
         return None if route is None else route.fragments
 

@@ -63,7 +63,7 @@ def make_application(
 
     routes: list[BaseRoute] = [
         *routes_of(table),
-        Route(WEBHOOK_PATH, webhooks, methods=["POST"]),
+        Route(WEBHOOK_PATH, webhooks.receive, methods=["POST"]),
         Route("/openapi.json", serve_openapi, methods=["GET"]),
         WebSocketRoute(STREAM_PATH, stream),
     ]

@@ -68,7 +68,8 @@ class WebhookEndpoint:
         self._count = count
         self._deliveries = Deliveries()
 
-    async def __call__(self, request: Request) -> Response:
+    async def receive(self, request: Request) -> Response:
+        """Answer one delivery."""
         secret = self._secret()
         if not secret:
             self._count("disabled")

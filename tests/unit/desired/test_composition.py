@@ -56,6 +56,12 @@ def test_a_team_without_routes_is_gone() -> None:
     assert composition.get(key("nope", "x")) is None
 
 
+def test_a_deployment_has_no_part_in_it() -> None:
+    """It may be called like a route of its team, and is still not mistaken for it."""
+    composition = Composition().replaced({key("a", "x"): rendered("x", "1")})
+    assert composition.get(ObjectKey("Deployment", "a", "x")) is None
+
+
 def test_entry_points_of_all_routes_are_known() -> None:
     """Each once, and gone with the last route that needs it."""
     composition = Composition().replaced(

@@ -8,8 +8,11 @@ import hmac
 from collections.abc import Iterable
 from typing import Any, Final
 
+import httpx
 import pytest
+from starlette.applications import Starlette
 from starlette.requests import Request
+from starlette.routing import Route
 
 from reconciler.errors import Refused
 from reconciler.web.webhooks import MAX_BODY, Deliveries, WebhookEndpoint, verify
@@ -43,7 +46,7 @@ class Door:
         raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
         request = Request({"type": "http", "method": "POST", "path": "/webhooks/git", "headers": raw}, receive)
         try:
-            return asyncio.run(self._endpoint(request)).status_code
+            return asyncio.run(self._endpoint.receive(request)).status_code
         except Refused as refused:
             return refused
 
@@ -152,3 +155,16 @@ def test_remembered_deliveries_are_bounded() -> None:
     assert not deliveries.is_new({"x-gitea-delivery": "y" * 999})
     assert deliveries.is_new({})
     assert deliveries.is_new({})
+
+
+def test_the_application_serves_it() -> None:
+    """Mounted as the control plane mounts it, a good delivery is answered 202 and not by a traceback."""
+    counted: list[str] = []
+    endpoint = WebhookEndpoint(lambda: SECRET, lambda: None, counted.append)
+    app = Starlette(routes=[Route("/webhooks/git", endpoint.receive, methods=["POST"])])
+
+    async def scenario() -> int:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://plane.test") as client:
+            return (await client.post("/webhooks/git", content=BODY, headers=GITHUB)).status_code
+
+    assert (asyncio.run(scenario()), counted) == (202, ["accepted"])
