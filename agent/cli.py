@@ -84,7 +84,7 @@ def _run_enrol(options: argparse.Namespace) -> int:
     except (EnrolmentFailed, Unusable) as error:
         return _fail(str(error))
     except OSError as error:
-        return _fail(f"{options.server} cannot be reached: {error}. Is the control plane running?")
+        return _fail(f"{str(error).rstrip('.')}. Is the control plane at {options.server} running and ready?")
     if answer.state == "committed":
         sys.stdout.write(f"{answer.name} is enrolled with key {answer.thumbprint} in {answer.revision}\n")
     elif answer.state == "proposed":

@@ -57,6 +57,8 @@ def judge(record: Record) -> tuple[RevisionState, str, str]:
     open_agents = sorted(name for name, one in record.agents.items() if one.state in ("pending", "progressing"))
     if open_agents:
         return "Progressing", "WaitingAgents", f"waiting for {_some(open_agents)} to apply it"
+    if missing:
+        return "Progressing", "WaitingApplied", "not yet applied"
     offline = sum(one.state == "offline" for one in record.agents.values())
     said = [f"{len(record.quarantined)} problem(s), see quarantined"] if record.quarantined else []
     said += [f"{offline} agent(s) offline"] if offline else []
