@@ -267,3 +267,8 @@ def test_stages_are_typed_in_order() -> None:
     """The last one is what agents say."""
     last: Stage = STAGES[-1]
     assert last == "applied"
+
+
+def test_nobody_hears_of_convergence_before_it_is_noted_as_applied() -> None:
+    """Between the last push and the note that it concerns nobody, a listener still sees it progress."""
+    assert judge(Record(ONE, stages=dict.fromkeys(PUSHED, 1.0))) == ("Progressing", "WaitingApplied", "not yet applied")
