@@ -26,6 +26,11 @@ ROWS: Final[dict[str, str]] = {
     "rerender": "bench.commit:measure_rerender",
     "idle": "bench.commit:measure_idle",
     "starts": "bench.starts:measure_starts",
+    "served": "bench.served:measure_served",
+    "enrolments": "bench.enrolments:measure_enrolments",
+    "one": "bench.fleet:measure_one",
+    "fanout": "bench.fleet:measure_fan_out",
+    "memory": "bench.fleet:measure_memory_per_agent",
 }
 SECONDS: Final = 240
 """Most that one row may take."""

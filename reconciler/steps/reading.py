@@ -89,7 +89,8 @@ class DocumentReader:
             await asyncio.to_thread(self._keep, news)
 
     def _keep(self, news: Mapping[str, Parsed | None]) -> None:
-        rows = [(one.path, one.blob, one.document) for one in news.values() if one is not None and one.object is not None]
+        parsed = [one for one in news.values() if one is not None and one.object is not None]
+        rows = [(one.path, one.blob, one.document) for one in parsed]
         self._cache.replace(rows, [path for path, one in news.items() if one is None])
 
     async def contents(self, blobs: Sequence[str]) -> Mapping[str, bytes]:
