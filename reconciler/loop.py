@@ -80,6 +80,9 @@ class Reconciler:
         """Monotonic time from which on a front that has not loaded what is published is late."""
         self._stuck = False
         """A front does not even take what it is given back: it has to be mended, and then everything is looked at."""
+        self._given_back, self._tried_again = "", ""
+        """Revision that a front did not load in time, until the front shows that it loads anything; and the revision
+        that was tried once more then, because the front may have been at fault."""
         self._clock = clock
         self.problems: tuple[Problem, ...] = ()
         """Of the newest revision that was settled."""
@@ -147,6 +150,7 @@ class Reconciler:
         self._late_at = time.monotonic() + self._read_back_seconds
         await self._delivery.resume(published)
         self._metrics.serving(published.generation, published.revision)
+        self.problems = await self._desire.locate(published.state)
         await self._tracker.load({name: digest for name, (_, digest) in published.agents.items()})
         if published.revision:
             await self._take_up(published)
@@ -354,9 +358,10 @@ class Reconciler:
             self._tracker.note(published.revision, waiting=("", ""), stopped=None)
             self._tracker.reach(published.revision, "loaded")
             self._tracker.concern(published.revision, record.wanted, self._delivery.connected)
-        if self._stuck:
-            self._stuck = False
+        if self._stuck or self._given_back not in ("", self._tried_again):
+            self._tried_again = self._given_back
             self.reconsider()
+        self._stuck, self._given_back = False, ""
 
     async def _go_back(self, failure: NotLoaded) -> None:
         """A front refuses the generation: bring the last confirmed one back, under a new number, and hold."""
@@ -378,6 +383,7 @@ class Reconciler:
         restored = replace(self._confirmed, generation=generation, agents=agents, confirmed=False)
         await self._fronts.publish(restored, self._clock())
         self._put_in_service(restored)
+        self._given_back = failed.revision if failure.reason == "Late" else ""
         self._metrics.restored()
         await self._delivery.resume(restored)
         await self._stop(failed.revision, "Held", "ReadBackFailed", f"{text}; the last good one is back")

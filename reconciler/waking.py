@@ -65,11 +65,11 @@ class Waking:
         self._refilled = now
         if self._tokens < 1:
             await asyncio.sleep(min(seconds, (1 - self._tokens) * self._wakes.seconds))
-        while (left := end - self._clock()) > 0 or self.woken.is_set():
+        while not self.woken.is_set():
+            if (left := end - self._clock()) <= 0:
+                return
             try:
-                await asyncio.wait_for(self.woken.wait(), max(0.0, min(left, MEANWHILE_SECONDS)))
+                await asyncio.wait_for(self.woken.wait(), min(left, MEANWHILE_SECONDS))
             except TimeoutError:
                 await meanwhile()
-            else:
-                self._tokens -= 1
-                return
+        self._tokens -= 1
