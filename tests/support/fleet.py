@@ -87,11 +87,14 @@ class Installation:
     """Another program than ``python -m reconciler`` to serve with."""
     repo_url: str = ""
     poll: float = POLL
+    data: Path = Path()
+    """Of ``serve``; below ``folder`` where nothing else is said."""
     process: subprocess.Popen[bytes] | None = None
     _agents: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.data = self.folder / "data"
+        if self.data == Path():
+            self.data = self.folder / "data"
         self.log_path = self.folder / "serve.log"
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -172,9 +175,7 @@ class Installation:
 
     def push(self, files: Files, message: str = "Change", *, parent: str | None = None) -> str:
         """Commit to the remote's branch (on top of ``parent``: a rewrite) and return the revision."""
-        return self.repo.commit(
-            {path: _plain(content) for path, content in files.items()}, message=message, parent=parent
-        )
+        return self.repo.commit(files, message=message, parent=parent)
 
     def cli(self, *arguments: str | Path, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Run a command that talks to this control plane, with ``--data``."""
@@ -205,16 +206,18 @@ class Installation:
 
     def status_wait(self, revision: str, *states: str, deadline: float = 20) -> dict[str, Any]:
         """Wait until the revision is in one of the states (any final one by default) and return its record."""
-        last: list[Any] = [None]
+        last: dict[str, Any] = {}
 
-        def reached() -> dict[str, Any] | None:
-            last[0] = self.status(revision)
-            return last[0] if last[0] is not None and last[0]["state"] in (states or FINAL) else None
+        def reached() -> bool:
+            last.clear()
+            last.update(self.status(revision) or {})
+            return last.get("state") in (states or FINAL)
 
         try:
-            return wait_for(reached, deadline, what=f"{states or FINAL} of {revision[:12]}")  # type: ignore[return-value]
+            wait_for(reached, deadline, what=f"{states or FINAL} of {revision[:12]}")
         except AssertionError as error:
-            raise AssertionError(f"{error}\nlast: {json.dumps(last[0], indent=1)}\n{self.log()[-4000:]}") from None
+            raise AssertionError(f"{error}\nlast: {json.dumps(last, indent=1)}\n{self.log()[-4000:]}") from None
+        return last
 
     def live(self, files: Files, message: str = "Change") -> dict[str, Any]:
         """Push, wait until it is converged, and return the record."""
@@ -294,10 +297,6 @@ class Installation:
             return (found is not None and found["connected"]) is connected
 
         wait_for(reached, deadline, what=f"{name} connected={connected}\n{self.log()[-2000:]}")
-
-
-def _plain(content: bytes | str | None) -> bytes | str | None:
-    return content
 
 
 @contextmanager
