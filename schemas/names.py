@@ -29,7 +29,8 @@ WILDCARD_PATTERN: Final = rf"^(?:\*\.)?{_HOST}$"
 PATH_PATTERN: Final = rf"^(?:/|(?:/{_SEGMENT})+/?)$"
 
 _HOST_RE: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
-_IPV4_LIKE: Final = re.compile(r"[0-9.]+")
+# Resolvers of the C library read 127.1, 2130706433 and 0x7f000001 as IPv4 addresses (inet_aton(3)).
+_IPV4_LIKE: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
 
 
 def _refuse_zone(value: str) -> None:

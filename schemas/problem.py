@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from schemas.base import Model
+from schemas.text import visible
 
 Severity = Literal["error", "warning"]
 
@@ -31,4 +32,4 @@ class Problem(Model):
 
     def __str__(self) -> str:
         text = f"{self.file}:{self.line}:{self.column} {self.code}: {self.message}"
-        return f"{text} {self.hint}" if self.hint else text
+        return visible(f"{text} {self.hint}" if self.hint else text)

@@ -14,10 +14,11 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import AfterValidator, Field, TypeAdapter
 
 from schemas.base import Model
 from schemas.names import Name
+from schemas.text import visible
 
 PROTOCOL: Final = 1
 """Version of this conversation. A peer that speaks only another is refused with close code 4406."""
@@ -38,7 +39,9 @@ MAX_ITEMS: Final = 2000
 Sequence = Annotated[int, Field(ge=1, le=MAX_NUMBER)]
 Generation = Annotated[int, Field(ge=0, le=MAX_NUMBER)]
 """0 where there is none."""
-Text = Annotated[str, Field(max_length=2048)]
+Text = Annotated[str, Field(max_length=2048), AfterValidator(visible)]
+"""What the other side says, for people; see :mod:`schemas.text`."""
+Word = Annotated[str, Field(max_length=64), AfterValidator(visible)]
 
 
 class Item(Model):
@@ -87,16 +90,16 @@ class Hello(Model):
     sequence: Sequence
     protocol: Annotated[int, Field(ge=0, le=MAX_NUMBER)]
     agent: Name
-    version: Annotated[str, Field(max_length=64)]
+    version: Word
     applied_generation: Generation = 0
     """0: nothing applied yet."""
     applied_digest: Digest | None = None
 
 
 class ItemResult(Model):
-    id: Annotated[str, Field(max_length=256)]
+    id: Annotated[str, Field(max_length=256), AfterValidator(visible)]
     state: Literal["Applied", "Progressing", "Failed"]
-    reason: Annotated[str, Field(max_length=64)] = ""
+    reason: Word = ""
     message: Text = ""
 
 
@@ -108,7 +111,7 @@ class Report(Model):
     generation: Generation
     digest: Digest | None = None
     outcome: Literal["applied", "progressing", "failed", "refused"]
-    reason: Annotated[str, Field(max_length=64)] = ""
+    reason: Word = ""
     message: Text = ""
     items: Annotated[tuple[ItemResult, ...], Field(max_length=MAX_ITEMS)] = ()
 
@@ -144,7 +147,7 @@ class Goodbye(Model):
 
     type: Literal["goodbye"] = "goodbye"
     sequence: Sequence
-    reason: Annotated[str, Field(max_length=64)]
+    reason: Word
     message: Text = ""
     retry_seconds: Annotated[float, Field(ge=0, le=86400)] = 0
 

@@ -14,6 +14,7 @@ class Entry:
 
     thumbprint: str | None
     quarantined: bool
+    address: str = ""
 
 
 class AgentDirectory:
@@ -35,6 +36,10 @@ class AgentDirectory:
         entry = self._entries.get(name)
         return entry is not None and entry.quarantined
 
+    def at(self, address: str) -> str | None:
+        """Return the first agent in order of name that has this address."""
+        return min((name for name, entry in self._entries.items() if entry.address == address), default=None)
+
     def update(self, agents: Mapping[str, Agent]) -> frozenset[str]:
         """Take over the agents of the state that is published now.
 
@@ -48,7 +53,9 @@ class AgentDirectory:
 
 def _entry(agent: Agent) -> Entry:
     identity = agent.spec.identity
-    return Entry(None if identity is None else identity.thumbprint, agent.spec.state == "quarantined")
+    return Entry(
+        None if identity is None else identity.thumbprint, agent.spec.state == "quarantined", agent.spec.address
+    )
 
 
 def _revoked(former: Entry, present: Entry | None) -> bool:

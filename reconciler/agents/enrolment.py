@@ -198,7 +198,7 @@ def check_policy(request: EnrolmentRequest, fleet: Fleet, directory: AgentDirect
     """Refuse what the agent may not say of itself.
 
     Raises:
-        Refused: 409 ``identity-exists``, 403 ``label-reserved``, 422 ``address-refused``.
+        Refused: 409 ``identity-exists`` or ``address-taken``, 403 ``label-reserved``, 422 ``address-refused``.
     """
     found = directory.thumbprint(request.name)
     if found is not None and found != request.public_key.thumbprint:
@@ -222,6 +222,14 @@ def check_policy(request: EnrolmentRequest, fleet: Fleet, directory: AgentDirect
             status=422,
             code="address-refused",
         )
+    owner = directory.at(request.address)
+    if owner is not None and request.name not in directory and not _is_loopback(request.address):
+        raise Refused(
+            f'{request.address} is the address of agent "{owner}".',
+            status=409,
+            code="address-taken",
+            hint=f"If both are one machine, write agents/{request.name}.yaml by hand, then enrol.",
+        )
 
 
 def _may_claim(address: str, peer: str) -> bool:
@@ -229,7 +237,7 @@ def _may_claim(address: str, peer: str) -> bool:
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
-        return not address.endswith("localhost") or _is_loopback(peer)
+        return not address.endswith(("localhost", "localhost.localdomain")) or _is_loopback(peer)
     mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
     parsed = mapped or parsed
     if parsed.is_unspecified or parsed.is_multicast or parsed.is_link_local or parsed.is_reserved:

@@ -58,7 +58,7 @@ WEBHOOK_REASONS: Final = (
 ENROLMENT_OUTCOMES: Final = (
     *("committed", "already-there", "proposed", "conflicted", "queued", "bad-token", "token-for-another-agent"),
     *("token-spent", "too-many-requests", "too-many-enrolments", "not-ready", "enrolment-conflict", "identity-exists"),
-    *("label-reserved", "address-refused", "bad-proof", "malformed"),
+    *("label-reserved", "address-refused", "address-taken", "bad-proof", "malformed"),
 )
 """Outcome of an outbox entry, or the code of the refusal."""
 MESSAGE_TYPES: Final = ("hello", "report", "heartbeat", "welcome", "desired", "goodbye")

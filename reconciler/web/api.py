@@ -334,7 +334,7 @@ def _number(request: Request, name: str, default: int, largest: int) -> int:
     text = request.query_params.get(name)
     if text is None:
         return default
-    if not text.isascii() or not text.isdigit() or int(text[:20]) > largest:
+    if not text.isascii() or not text.isdigit() or len(text) > 20 or int(text) > largest:
         raise Refused(f"{name} must be a whole number up to {largest}.", status=400, code="bad-query")
     return int(text)
 

@@ -1,7 +1,7 @@
 """The HTTP server: uvicorn with bounds on what a slow or greedy peer can hold.
 
-uvicorn has no time-out for a request head that never ends, so its protocol gets one here: a peer that has not sent a
-complete head in time is dropped. Signals are the application's business, not the server's.
+uvicorn has no time-out for a request head that never ends, nor for a peer that does not read its answer, so its
+protocol gets both here. Signals are the application's business, not the server's.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from typing import Any, Final
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from reconciler.errors import Broken
 from reconciler.web.websocket import WebSocketProtocol
 
 HEAD_SECONDS: Final = 10.0
+STALL_SECONDS: Final = 30.0
 KEEP_ALIVE_SECONDS: Final = 15
 MAX_HEAD: Final = 32 * 1024
 BACKLOG: Final = 2048
@@ -27,20 +28,60 @@ SHUTDOWN_SECONDS: Final = 5
 
 
 class HttpProtocol(H11Protocol):
-    """Drops a peer whose first request head is not complete in :data:`HEAD_SECONDS`."""
+    """Drops a peer that takes :data:`HEAD_SECONDS` for a request head, or reads nothing for :data:`STALL_SECONDS`.
+
+    The first holds for every request of a connection, and for a body that nobody waits for: uvicorn's keep-alive timer
+    ends at the first byte after an answer.
+    """
+
+    _head_timer: asyncio.TimerHandle | None = None
+    _stall_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._head_timer = self.loop.call_later(HEAD_SECONDS, self._drop_if_headless)
+        self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._head_timer.cancel()
+        self._head_timer = _cancelled(self._head_timer)
+        self._stall_timer = _cancelled(self._stall_timer)
         super().connection_lost(exc)
 
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._has_request() or self.transport.is_closing():
+            self._head_timer = _cancelled(self._head_timer)
+        else:
+            self._expect_head()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._stall_timer is None:
+            self._stall_timer = self.loop.call_later(STALL_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._stall_timer = _cancelled(self._stall_timer)
+        super().resume_writing()
+
+    def _has_request(self) -> bool:
+        """Say whether a request is being answered."""
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is not None and not cycle.response_complete
+
+    def _expect_head(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_SECONDS, self._drop_if_headless)
+
     def _drop_if_headless(self) -> None:
-        has_head = getattr(self, "cycle", None) is not None
-        if not has_head and not self.transport.is_closing() and self.transport.get_protocol() is self:
+        self._head_timer = None
+        if not self._has_request() and not self.transport.is_closing() and self.transport.get_protocol() is self:
             self.transport.abort()
+
+
+def _cancelled(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
+    """Cancel a timer and return what takes its place: none."""
+    if timer is not None:
+        timer.cancel()
+    return None
 
 
 class Server(uvicorn.Server):

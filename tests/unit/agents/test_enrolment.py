@@ -16,10 +16,10 @@ from tests.support.tokens import NOW, jwk, thumbprint
 from tests.unit.agents.enrolling import KEY, OTHER, PEER, Plane, World, fleet, refusal, request, run
 
 
-def agent(thumbprint_of: str | None, state: str = "active") -> Agent:
+def agent(thumbprint_of: str | None, state: str = "active", address: str = "10.0.0.9") -> Agent:
     identity = {} if thumbprint_of is None else {"identity": {"thumbprint": thumbprint_of}}
     document = {"apiVersion": "cloudlunacy/v1", "kind": "Agent", "metadata": {"name": "vps-9"}}
-    return Agent.model_validate({**document, "spec": {"address": "10.0.0.9", "state": state, **identity}})
+    return Agent.model_validate({**document, "spec": {"address": address, "state": state, **identity}})
 
 
 def test_an_enrolment_is_a_commit() -> None:
@@ -213,6 +213,7 @@ def test_a_conflict_at_the_tip_is_told() -> None:
         ({"address": "127.0.0.1"}, PEER, (422, "address-refused")),
         ({"address": "::ffff:127.0.0.1"}, PEER, (422, "address-refused")),
         ({"address": "localhost"}, PEER, (422, "address-refused")),
+        ({"address": "localhost.localdomain"}, PEER, (422, "address-refused")),
         ({"address": "169.254.169.254"}, PEER, (422, "address-refused")),
         ({"address": "0.0.0.0"}, PEER, (422, "address-refused")),
         ({"address": "224.0.0.1"}, PEER, (422, "address-refused")),
@@ -234,6 +235,30 @@ def test_an_agent_may_not_say_everything_of_itself(
     with pytest.raises(Refused) as caught:
         check_policy(said, world.fleet, world.directory, peer)
     assert (caught.value.status, caught.value.code) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "address", "taken"),
+    [
+        ("thief", "192.0.2.10", True),
+        ("thief", "victim.example.net", True),
+        ("thief", "192.0.2.11", False),
+        ("victim", "192.0.2.10", False),
+        ("thief", "127.0.0.1", False),
+    ],
+)
+def test_an_address_belongs_to_the_agent_that_has_it(name: str, address: str, taken: bool) -> None:
+    """A newcomer cannot take over the backends of another by giving its address; loopback is shared by all."""
+    world = World()
+    known = [("victim", "192.0.2.10"), ("named", "victim.example.net"), ("local", "127.0.0.1")]
+    world.directory.update({one: agent(None, address=at) for one, at in known})
+    said = request(KEY, "0" * 20 + "." + "x" * 32, name, address=address)
+    if not taken:
+        check_policy(said, world.fleet, world.directory, "127.0.0.1")
+        return
+    with pytest.raises(Refused) as caught:
+        check_policy(said, world.fleet, world.directory, PEER)
+    assert (caught.value.status, caught.value.code) == (409, "address-taken")
 
 
 def test_in_mode_pull_request_the_branch_waits_for_a_person() -> None:
