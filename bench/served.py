@@ -31,7 +31,7 @@ from schemas.fleet import Fleet
 
 SIZES: Final = {1_000: 9, 10_000: 5}
 """Routes → rounds."""
-POLL: Final = 0.004
+POLL: Final = 0.01
 AGENTS: Final = 10
 
 

@@ -88,6 +88,8 @@ class Fronts:
         self._open_sealed = open_sealed
         self._default_certificate = default_certificate
         self._deadline = read_back_seconds
+        self._took: dict[str, float] = {}
+        """Front → seconds that its last reload took."""
 
     def __len__(self) -> int:
         return len(self.fronts)
@@ -205,9 +207,7 @@ class Fronts:
         Raises:
             NotLoaded: when a front answers and does not serve it, or has objects disabled.
         """
-        waiting = [
-            asyncio.ensure_future(self._read(front, published.generation, self._deadline)) for front in self.fronts
-        ]
+        waiting = [asyncio.ensure_future(self._load(front, published.generation)) for front in self.fronts]
         if not waiting:
             return True
         results = asyncio.ensure_future(_all(waiting))
@@ -225,10 +225,14 @@ class Fronts:
         Raises:
             NotLoaded: as :meth:`read_back`; ``Late`` means no more than that it is not there yet.
         """
-        return _judge([await self._read(front, published.generation, PRESENCE_SECONDS) for front in self.fronts])
+        generation = published.generation
+        return _judge([(front, await read_back(front.api, generation, PRESENCE_SECONDS)) for front in self.fronts])
 
-    async def _read(self, front: Front, generation: int, deadline: float) -> tuple[Front, ReadBack]:
-        return front, await read_back(front.api, generation, deadline)
+    async def _load(self, front: Front, generation: int) -> tuple[Front, ReadBack]:
+        found = await read_back(front.api, generation, self._deadline, former=self._took.get(front.name, 0.0))
+        if found.loaded:
+            self._took[front.name] = found.seconds
+        return front, found
 
     async def repair(self, published: Published) -> bool:
         """Write again what somebody changed or removed. True when there was something to mend."""

@@ -15,10 +15,12 @@ from reconciler.errors import Transient
 from reconciler.traefik.api import ObjectFailure, TraefikAPI
 
 SILENCE_SECONDS: Final = 2.0
-_SHORTEST: Final = 0.004
+_SHORTEST: Final = 0.01
 _LONGEST: Final = 0.1
-_SHARE: Final = 0.02
-"""Each pause is this share of the time waited so far, so polling adds at most 2 % to what a reload takes."""
+_SHARE: Final = 0.05
+"""Each pause is this share of the time waited so far, so polling adds at most 5 % to what a reload takes."""
+PATIENCE: Final = 0.8
+"""Share of the former reload's time in which the next one is left alone: answering takes time from loading."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,20 +32,26 @@ class ReadBack:
     reason: str = ""
     reachable: bool = True
     """False: the API does not answer, so nothing is known."""
+    seconds: float = 0.0
+    """How long it took to load."""
 
 
-async def read_back(api: TraefikAPI, generation: int, deadline: float, *, silence: float = SILENCE_SECONDS) -> ReadBack:
+async def read_back(
+    api: TraefikAPI, generation: int, deadline: float, *, silence: float = SILENCE_SECONDS, former: float = 0.0
+) -> ReadBack:
     """Wait up to ``deadline`` seconds until Traefik serves ``generation``. Raises nothing; failures are the answer.
 
-    ``silence``: seconds after which an API that has not answered once is taken to be away.
+    ``silence``: seconds after which an API that has not answered once is taken to be away; ``former``: how long the
+    reload before took.
     """
     clock = asyncio.get_running_loop().time
     start = clock()
     trouble, answered = "", False
+    await asyncio.sleep(min(PATIENCE * former, deadline))
     while True:
         try:
             if await api.has_loaded(generation):
-                return ReadBack(loaded=True, failures=await api.failures())
+                return ReadBack(loaded=True, seconds=clock() - start, failures=await api.failures())
             trouble, answered = "", True
         except Transient as error:
             trouble = error.message
