@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from reconciler.errors import Transient
@@ -32,7 +32,7 @@ class ReadBack:
     reason: str = ""
     reachable: bool = True
     """False: the API does not answer, so nothing is known."""
-    seconds: float = 0.0
+    seconds: float = field(default=0.0, compare=False)
     """How long it took to load."""
 
 
