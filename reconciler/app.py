@@ -8,24 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import importlib.metadata
 import random
 import re
 import signal
 import socket
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import schemas
 from reconciler.agents.directory import AgentDirectory
 from reconciler.agents.enrolment import Enrolments, compose, recorder
 from reconciler.agents.enrolment_tokens import EnrolmentTokens
-from reconciler.agents.group_commit import GroupCommitter
+from reconciler.agents.group_commit import GroupCommitter, Settled
 from reconciler.agents.hub import Hub, HubLimits
 from reconciler.agents.rates import Bucket
 from reconciler.agents.session import SessionLimits
@@ -36,6 +33,7 @@ from reconciler.git.mirror import Mirror
 from reconciler.git.remote import Remote
 from reconciler.git.signatures import SigningKeys
 from reconciler.git.write_back import WriteBack
+from reconciler.housekeeping import Housekeeping
 from reconciler.loop import Reconciler
 from reconciler.observability.logs import get_logger
 from reconciler.observability.metrics import Metrics
@@ -53,11 +51,11 @@ from reconciler.steps.desire import Desire
 from reconciler.steps.fronts import Front, Fronts
 from reconciler.steps.keeping import Keeper
 from reconciler.steps.passing import Published
-from reconciler.steps.reading import DocumentReader
+from reconciler.steps.reading import DocumentReader, parser_fingerprint
 from reconciler.steps.source import Source
 from reconciler.store.blobs import BlobCache
 from reconciler.store.lock import DataDirectoryLock
-from reconciler.store.protocols import AgentObservation, Event
+from reconciler.store.protocols import AgentObservation, Event, OutboxEntry
 from reconciler.store.sqlite import SQLiteStore
 from reconciler.traefik.api import TraefikAPI
 from reconciler.traefik.binary import find_binary
@@ -79,10 +77,6 @@ from schemas.status import RevisionState
 
 log = get_logger(__name__)
 
-HOUSEKEEPING_SECONDS: Final = 10.0
-DAY: Final = 86_400.0
-KEPT_EVENTS: Final = 100_000
-KEPT_RECORDS: Final = 5_000
 MISSED_HEARTBEATS: Final = 3
 """After so many an agent counts as gone."""
 RESUME_PAUSE: Final = 2.0
@@ -121,7 +115,13 @@ class ControlPlane:
             known_hosts=git.known_hosts,
         )
         self.mirror = Mirror(self._settings.data / "mirror", remote, git.branch)
+        self.mirror.keeper.runner.on_finished = self._count_git
         self._write_back = WriteBack(self.mirror, allowed=WRITABLE)
+
+    def _count_git(self, operation: str, seconds: float, failed: bool) -> None:
+        self._metrics.git_took(operation, seconds, failed=failed)
+        if operation == "push":
+            self._metrics.push(failed=failed)
 
     def _build_agents(self, keys: KeyStore) -> None:
         self._tracker = Tracker(self._store, time.time)
@@ -190,8 +190,9 @@ class ControlPlane:
             self._write_back,
             partial(compose, branch=self._settings.git.branch),
             pace=Bucket(self._settings.push_burst, 1 / self._settings.push_seconds),
-            on_settled=recorder(self._store, self.loop.wake),
+            on_settled=self._note_settled,
         )
+        self._committer.on_pushed = self._metrics.group_committed
         enrolments = Enrolments(
             issuer=self.issuer,
             tokens=enrolment_tokens,
@@ -225,6 +226,10 @@ class ControlPlane:
             version=importlib.metadata.version("cloudlunacy"),
         )
         return make_server(application)
+
+    async def _note_settled(self, entry: OutboxEntry, settled: Settled) -> None:
+        self._metrics.enrolment(settled.outcome)
+        await recorder(self._store, self.loop.wake)(entry, settled)
 
     def _webhook_secret(self) -> bytes | None:
         path = self._settings.webhook_secret_file
@@ -287,11 +292,12 @@ class ControlPlane:
         for notice in self._store.notices:
             log.warning("store replaced", notice=notice)
             await self._store.append(Event(time.time(), "StoreReplaced", "warning", "store", notice))
+        housekeeping = Housekeeping(self._store, self.mirror, self._metrics, lambda: self.loop.published.state)
         tasks = {
             self._task("loop", self._loop()),
             self._task("outbox", self._committer.run()),
             self._task("observer", self._observer.run()),
-            self._task("housekeeping", self._housekeeping()),
+            self._task("housekeeping", housekeeping.run()),
             self._task("server", self.server.serve(sockets=[self._socket])),
             self._task("stop", _wait(stop)),
         }
@@ -337,27 +343,6 @@ class ControlPlane:
         log.info("resumed", generation=published.generation, revision=published.revision)
         await self.loop.run()
 
-    async def _housekeeping(self) -> None:
-        while True:
-            try:
-                await self._keep_house()
-            except CloudLunacyError as error:  # a disk that is full today may not be tomorrow
-                log.warning("housekeeping failed, trying again", error=str(error))
-            await asyncio.sleep(HOUSEKEEPING_SECONDS)
-
-    async def _keep_house(self) -> None:
-        depth, oldest = await self._store.backlog()
-        self._metrics.outbox(depth, oldest)
-        state = self.loop.published.state
-        counts = Counter[str](key.kind for key in state.served)
-        self._metrics.objects(counts, quarantined=len(list(state.quarantined)))
-        now = time.time()
-        await self._store.prune_tokens(now - DAY)
-        await self._store.prune_outbox(now - 30 * DAY)
-        await self._store.prune_events(keep=KEPT_EVENTS, before=now - 90 * DAY)
-        await self._store.prune_records(KEPT_RECORDS)
-        await self.mirror.tidy()
-
     def _count_state(self, record: Record, state: RevisionState) -> None:
         self._metrics.revision(state)
         if record.revision == self._tracker.newest:
@@ -400,15 +385,6 @@ async def serve(settings: Settings) -> None:
             age_recipient=plane.recipient,
         )
         await plane.run(stop)
-
-
-def parser_fingerprint() -> str:
-    """Name everything that decides what a document means, so that another program reads its cache afresh."""
-    digest = hashlib.sha256()
-    for directory in (Path(schemas.__file__).parent, Path(__file__).parent / "desired"):
-        for path in sorted(directory.glob("*.py")):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 async def _front_status(front: Front) -> FrontStatus:

@@ -264,6 +264,8 @@ class Reconciler:
         for _ in range(MAX_ROUNDS):
             await self._desire.settle(this)
             self._tracker.reach(this.revision, "validated")
+            for problem in set(this.problems).difference(self.problems):
+                self._metrics.problem(problem.code)
             self.problems = this.problems
             self._tracker.note(this.revision, quarantined=this.problems)
             with self._metrics.stage("planned"):

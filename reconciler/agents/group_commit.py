@@ -112,6 +112,8 @@ class GroupCommitter:
         self.resumed = asyncio.Event()
         """Set once what an earlier process left in the outbox is known here. Nothing is said about entries before."""
         self._group_limit = MAX_GROUP
+        self.on_pushed: Callable[[int], None] = lambda _: None
+        """Called with the number of entries of each push that the remote took."""
         self.pushes = 0
         self.failures = 0
         """In a row."""
@@ -191,6 +193,7 @@ class GroupCommitter:
         self.pushes += 1
         branch, base = next((job.branch, job.base) for job in jobs.values())
         pushed = await self._pusher.push([job.request for job in jobs.values()], branch=branch, base=base)
+        self.on_pushed(len(jobs))
         self._group_limit = MAX_GROUP
         await asyncio.gather(*(self._settle(id_, job, pushed.outcomes[id_]) for id_, job in jobs.items()))
 

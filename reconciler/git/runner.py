@@ -118,6 +118,8 @@ class GitRunner:
     def __init__(self, home: Path) -> None:
         self._home = home
         self._workers = ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="git")
+        self.on_finished: Callable[[str, float, bool], None] = lambda *_: None
+        """Called with the git operation, the seconds that it took, and whether it failed."""
 
     async def run(self, command: Command) -> Finished:
         """Run to the end.
@@ -128,14 +130,19 @@ class GitRunner:
         """
         job = _Job(command, self._home)
         future = asyncio.get_running_loop().run_in_executor(self._workers, job.run)
+        begin, failed = time.monotonic(), True
         try:
-            return await asyncio.shield(future)
+            finished = await asyncio.shield(future)
+            failed = finished.status not in (0, 1)  # 1 is an answer, such as "no ancestor"
         except asyncio.CancelledError:
             job.cancel()
             # Nobody may find the mirror busy with a process that belongs to nobody: wait for its end.
             with suppress(Exception):
                 await future
             raise
+        finally:
+            self.on_finished(next(iter(command.arguments), command.program), time.monotonic() - begin, failed)
+        return finished
 
     def close(self) -> None:
         """Let the threads go. Running processes are ended by cancelling their tasks."""

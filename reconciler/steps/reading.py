@@ -8,6 +8,7 @@ of its own, and the one that kills that too is reported and never parsed here ag
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
+import schemas
 from reconciler.desired.finding import Finding
 from reconciler.desired.parse import Parsed, examine_path, is_object_path, parse_file
 from reconciler.desired.settle import FileNews, Gone, Unusable
@@ -155,3 +157,12 @@ def _kills_the_parser(path: str, content: bytes) -> bool:
         return subprocess.run(command, input=content, timeout=SUSPECT_SECONDS, check=False).returncode != 0
     except subprocess.TimeoutExpired:
         return True
+
+
+def parser_fingerprint() -> str:
+    """Name everything that decides what a document means, so that another program reads its cache afresh."""
+    digest = hashlib.sha256()
+    for directory in (Path(schemas.__file__).parent, Path(__file__).parents[1] / "desired"):
+        for path in sorted(directory.glob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
