@@ -75,8 +75,10 @@ async def _enrol_all(data: Path, keys: Path, round_number: int) -> float:
     credential = await _credential(data)
     async with httpx.AsyncClient(base_url=credential.address, trust_env=False, timeout=60) as client:
         await _until_ready(client)
-        names = [f"vps-new-{round_number}-{number}" for number in range(AGENTS)]
-        requests = [_request(await _body(client, credential, name, keys / name)) for name in names]
+        requests = []
+        for number in range(AGENTS):
+            name, address = f"vps-new-{round_number}-{number}", f"10.{200 + round_number}.0.{number}"
+            requests.append(_request(await _body(client, credential, keys, name, address)))
     with timed() as watch:
         await asyncio.gather(*(_agents(credential.address, requests) for _ in range(AT_A_TIME)))
     return watch.seconds
@@ -120,18 +122,20 @@ async def _until_ready(client: httpx.AsyncClient) -> None:
     raise SystemExit("the control plane did not become ready")
 
 
-async def _body(client: httpx.AsyncClient, credential: OperatorCredential, name: str, place: Path) -> dict[str, Any]:
+async def _body(
+    client: httpx.AsyncClient, credential: OperatorCredential, keys: Path, name: str, address: str
+) -> dict[str, Any]:
     headers = credential.headers(time.time())
     answer = await client.post(TOKENS_PATH, json={"agent": name}, headers=headers)
     answer.raise_for_status()
     token = answer.json()
-    place.mkdir(parents=True)
-    key = AgentKey.load_or_create(place)
+    (keys / name).mkdir(parents=True)
+    key = AgentKey.load_or_create(keys / name)
     return {
         "token": token["token"],
         "name": name,
         "publicKey": key.public.model_dump(),
-        "address": "10.9.9.9",
+        "address": address,
         "capabilities": ["container"],
         "proof": key.enrolment_proof(token_id=token["id"], name=name, now=time.time()),
     }
@@ -141,11 +145,11 @@ def _one_by_one(clone: Path, round_number: int) -> float:
     """Commit and push one file each."""
     with timed() as watch:
         for number in range(AGENTS):
-            name = f"vps-plain-{round_number}-{number}"
+            name, address = f"vps-plain-{round_number}-{number}", f"10.{100 + round_number}.0.{number}"
             path = f"agents/{name}.yaml"
             text = (
                 f"apiVersion: cloudlunacy/v1\nkind: Agent\nmetadata:\n  name: {name}\n"
-                "spec:\n  address: 10.9.9.9\n  capabilities: [container]\n"
+                f"spec:\n  address: {address}\n  capabilities: [container]\n"
             )
             (clone / path).write_text(text, encoding="utf-8")
             git("-C", clone, "add", path)

@@ -18,7 +18,7 @@ from typing import Final
 
 from bench.pairs import Pairs, Row, timed
 from bench.plane import plane, settings
-from bench.state_repo import BareRepo, git, tree
+from bench.state_repo import AGENTS_SHARE, BareRepo, git, route, route_path, tree
 
 OBJECTS: Final = 10_000
 ROUNDS: Final = 7
@@ -27,8 +27,8 @@ ROUNDS: Final = 7
 def measure_starts(folder: Path) -> list[Row]:
     """Return the rows of cold and warm starts."""
     remote = BareRepo(folder / "remote.git", tree(OBJECTS))
+    asyncio.run(_prepare(remote, folder))
     blobs = _blobs(remote.path)
-    asyncio.run(_prepare(remote.path, folder))
     cold, preflighted, warm = Pairs(), Pairs(), Pairs()
     for number in range(ROUNDS):
         cold.add(_start("cold", remote.path, folder, f"cold-{number}"), _read_blobs(folder, blobs))
@@ -43,10 +43,12 @@ def measure_starts(folder: Path) -> list[Row]:
     ]
 
 
-async def _prepare(remote: Path, folder: Path) -> None:
-    """Leave behind what a control plane that ended in order leaves."""
-    async with plane(settings(remote, folder / "model", traefik="/nowhere")) as running:
+async def _prepare(remote: BareRepo, folder: Path) -> None:
+    """Leave behind what a control plane leaves that ended in order, some time after a commit of one file."""
+    async with plane(settings(remote.path, folder / "model", traefik="/nowhere")) as running:
         await running.resume()
+        await running.loop.reconcile_once()
+        remote.push({route_path(0): route(0, agents=OBJECTS // AGENTS_SHARE, average=7)})
         await running.loop.reconcile_once()
         await running.loop.reconcile_once()
 

@@ -7,6 +7,7 @@ read from git at that revision, through the parse cache.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -15,7 +16,7 @@ from reconciler.desired.claims import claims_from_json, claims_to_json
 from reconciler.desired.finding import Finding
 from reconciler.desired.parse import Parsed, parse_file
 from reconciler.desired.restore import KeptOut, restore
-from reconciler.desired.snapshot import changes_between
+from reconciler.desired.snapshot import File, changes_between
 from reconciler.desired.state import State
 from reconciler.desired.traefik_model import TraefikObject, TraefikObjects
 from reconciler.errors import Rejected
@@ -89,7 +90,7 @@ class Keeper:
 
     async def _published(self, publication: Publication) -> Published:
         try:
-            await self._repository.fetch(publication.revision)
+            files = await self._files(publication.revision)
         except Rejected as error:
             # The mirror is gone and the remote has dropped the commit. Its number still bars the way to a rewritten
             # history; what the fronts serve stays until somebody approves that.
@@ -97,7 +98,6 @@ class Keeper:
                 "the published revision cannot be had any more", revision=publication.revision, error=str(error)
             )
             return Published(publication.generation, publication.revision, State(publication.revision))
-        files = (await self._repository.snapshot(publication.revision)).files
         retained = {one.path: one for one in publication.retained}
         news = await self._reader.read(changes_between({}, files))
         kept = await self._kept_out(retained, {one.path: one for one in news if isinstance(one, Parsed)})
@@ -112,6 +112,13 @@ class Keeper:
             dict(publication.agents or {}),
             confirmed=publication.confirmed,
         )
+
+    async def _files(self, revision: str) -> Mapping[str, File]:
+        """List the files of the revision, which is mostly here: fetching would first walk all that it reaches."""
+        with contextlib.suppress(Rejected):
+            return (await self._repository.snapshot(revision)).files
+        await self._repository.fetch(revision)
+        return (await self._repository.snapshot(revision)).files
 
     async def _kept_out(self, retained: Mapping[str, Retained], newest: Mapping[str, Parsed]) -> list[KeptOut]:
         contents = await self._reader.contents([one.last_good for one in retained.values() if one.last_good])

@@ -23,7 +23,7 @@ from reconciler.desired.settle import FileNews, Gone, Unusable
 from reconciler.desired.snapshot import Change
 from reconciler.desired.yaml_reader import MAX_BYTES
 from reconciler.git.mirror import TooLarge
-from schemas.objects import ADAPTERS, key_of_path
+from schemas.objects import ADAPTERS, ObjectKey, key_of_path
 
 WHOLE_TREE: Final = 1000
 """From this many files on, the cache is read as a whole instead of by key."""
@@ -61,7 +61,7 @@ class DocumentReader:
     async def read(self, changes: Sequence[Change]) -> list[FileNews]:
         """Say what became of each changed file that the reconciler looks at."""
         news: list[FileNews] = []
-        wanted: list[Pair] = []
+        wanted: dict[Pair, ObjectKey] = {}
         for change in changes:
             if not is_object_path(change.path):
                 continue
@@ -69,11 +69,11 @@ class DocumentReader:
                 news.append(Gone(change.path))
             elif (finding := examine_path(change.path, change.file)) is not None:
                 news.append(Unusable(change.path, change.file.blob, finding))
-            elif key_of_path(change.path) is not None:
-                wanted.append((change.path, change.file.blob))
+            elif (key := key_of_path(change.path)) is not None:
+                wanted[change.path, change.file.blob] = key
             else:
                 news.append(Gone(change.path))
-        documents, in_tree = await asyncio.to_thread(self._documents, wanted)
+        documents, in_tree = await asyncio.to_thread(self._documents, list(wanted))
         known = await asyncio.to_thread(_from_cache, wanted, documents)
         news += known
         news += await self._parse([pair for pair in wanted if pair not in documents])
@@ -135,13 +135,12 @@ def _content(content: bytes | TooLarge) -> bytes | None:
     return content if isinstance(content, bytes) else None
 
 
-def _from_cache(wanted: Sequence[Pair], documents: Mapping[Pair, bytes]) -> list[Parsed]:
-    parsed = []
-    for path, blob in wanted:
-        document, key = documents.get((path, blob)), key_of_path(path)
-        if document is not None and key is not None:
-            parsed.append(Parsed(path, blob, key, ADAPTERS[key.kind].validate_json(document), document))
-    return parsed
+def _from_cache(wanted: Mapping[Pair, ObjectKey], documents: Mapping[Pair, bytes]) -> list[Parsed]:
+    return [
+        Parsed(*pair, key, ADAPTERS[key.kind].validate_json(document), document)
+        for pair, key in wanted.items()
+        if (document := documents.get(pair)) is not None
+    ]
 
 
 def _suspects(marker: Path) -> frozenset[str]:
