@@ -50,6 +50,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(options: argparse.Namespace) -> int:
     """Serve until a signal ends it."""
+    os.umask(0o077)  # whatever mode the data directory was made with, what lies in it is nobody else's
     logs.configure(level=options.log_level, format=options.log_format)
     asyncio.run(serve(settings_of(options)))
     return 0
