@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,6 +37,8 @@ class Attacked:
     victim: Backend
     rival: Backend
     recipient: str
+    tokens: dict[str, str] = field(default_factory=dict)
+    """Agent → the token that it enrolled with."""
 
     @property
     def front(self) -> Front:
