@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     state = verdict.settled.state
     if verdict.problems:
         tell(format_problems(verdict.problems, verdict.objects, "text").rstrip())
-        tell(summarise(verdict.problems, verdict.objects))
+        tell(summarise(verdict.problems, verdict.objects).rstrip())
     if state.fleet is None:
         raise Broken("there is no valid fleet.yaml, so nothing can be rendered.")
     renderer = Renderer(load_templates())

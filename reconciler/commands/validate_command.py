@@ -35,5 +35,5 @@ def run(options: argparse.Namespace) -> int:
     if text:
         say(text)
     if options.format in ("text", "github"):
-        tell(summarise(verdict.problems, verdict.objects))
+        tell(summarise(verdict.problems, verdict.objects).rstrip())
     return 1 if verdict.errors else 0
