@@ -76,6 +76,8 @@ async def _started(kind: str, remote: Path, place: Path) -> float:
                 raise SystemExit("not everything is there again")
             return took
         await running.loop.reconcile_once()
+        if running.loop.published.generation != 1:
+            raise SystemExit("nothing was published")
         return running.published_at - began
 
 

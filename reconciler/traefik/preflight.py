@@ -21,6 +21,8 @@ from reconciler.traefik.binary import binary_version
 from reconciler.traefik.standby import Standby, StandbyLost
 
 _DEADLINE: Final = 10.0
+_SECONDS_PER_MEGABYTE: Final = 5.0
+"""Ten thousand routes, eight megabytes, take a free machine two seconds, and one that is busy starting much longer."""
 _ATTEMPTS: Final = 2
 
 
@@ -91,7 +93,7 @@ class Preflight:
             await self._drop()
 
     async def _judge(self, standby: Standby, document: str) -> tuple[ObjectFailure, ...]:
-        refusal = await standby.load(document, self._deadline)
+        refusal = await standby.load(document, self._deadline + len(document) / 1e6 * _SECONDS_PER_MEGABYTE)
         if refusal is None:
             failures = await standby.api.failures()
             standby.forget()

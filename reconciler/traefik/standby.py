@@ -27,6 +27,8 @@ from reconciler.traefik.default_certificate import new_default_certificate
 _PREFIX: Final = "cloudlunacy-preflight-"
 _START_DEADLINE: Final = 15.0
 _POLL: Final = 0.003
+_SHARE: Final = 0.05
+"""Each pause is this share of the time waited so far: answering takes time from loading."""
 _LOG_LINES: Final = 50
 _LONGEST_LINE: Final = 2**16
 # prctl(PR_SET_PDEATHSIG, SIGKILL): when we are killed, so is the child; the parent may be gone before the call
@@ -105,12 +107,12 @@ class Standby:
             OSError: when the directory cannot be written.
         """
         clock = asyncio.get_running_loop().time
-        end = clock() + deadline
+        start = clock()
         self._loaded += 1
         mark = f"candidate-{os.getpid()}-{self._loaded}"
         self._refusal = None
         self._put(f"{document}{_mark(mark)}")
-        while clock() < end:
+        while (waited := clock() - start) < deadline:
             with suppress(Transient):  # not listening yet, or gone: then `alive` or the clock says so
                 if await self.api.exists("udp", "services", mark):
                     return None
@@ -121,7 +123,7 @@ class Standby:
                 raise StandbyLost(
                     f"Traefik ended with status {self._process.returncode}. {self._last_words()}".rstrip()
                 )
-            await asyncio.sleep(_POLL)
+            await asyncio.sleep(max(_POLL, waited * _SHARE))
         raise StandbyLost(f"Traefik did not load it within {deadline:g} s. {self._last_words()}".rstrip())
 
     def forget(self) -> None:
