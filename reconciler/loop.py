@@ -40,6 +40,9 @@ HELD: Final = frozenset({"HistoryRewritten", "DeletionGuard", "SignatureMissing"
 """Reasons for which a person is asked; every other rejection is a failure that only a new commit mends."""
 MAX_ROUNDS: Final = 5
 """Times that a pass is settled again without the objects that the throwaway Traefik refused."""
+MAX_OVERTAKEN: Final = 3
+"""Passes in a row that a newer commit may end before one is published nevertheless: who pushes without a pause must not
+keep everybody waiting."""
 READ_BACK_SECONDS: Final = 20.0
 
 
@@ -88,6 +91,8 @@ class Reconciler:
         """Of the newest revision that was settled."""
         self._considered = ""
         """Revision that needs no further pass: published, or waiting for a person or a new commit."""
+        self._overtaken = 0
+        """Passes in a row that a newer commit ended."""
         self._asked = False
         """Somebody wants it to be considered again; stays set while a pass is under way that may have missed why."""
         self.ready = False
@@ -294,6 +299,7 @@ class Reconciler:
         )
         await self._stage(this, "published", lambda _: self._fronts.publish(published, self._clock()))
         self._put_in_service(published)
+        self._overtaken = 0
         self._considered = revision
         await self._supersede(revision)
         self._tracker.note(revision, generation=this.generation)
@@ -400,10 +406,11 @@ class Reconciler:
 
     async def _raise_if_overtaken(self, this: Pass) -> None:
         """The newest commit wins: when somebody woke us meanwhile, look whether there is a newer one."""
-        if self._wake.is_set():
+        if self._wake.is_set() and self._overtaken < MAX_OVERTAKEN:
             self._wake.clear()
             newest = await self._head()
             if newest != this.revision:
+                self._overtaken += 1
                 self._wake.set()
                 raise Overtaken(newest)
 
