@@ -10,17 +10,20 @@ import importlib
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from bench.table import as_table
+from bench.table import as_table, with_table
 
-RESULTS: Final = Path(__file__).parent / "results"
+README: Final = Path(__file__).parent / "README.md"
+RESULTS: Final = README.parent / "results"
 ROWS: Final[dict[str, str]] = {
     "commit": "bench.commit:measure_commit",
     "rerender": "bench.commit:measure_rerender",
@@ -40,6 +43,9 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("rows", nargs="*", help=f"of {', '.join(ROWS)} (default: all)", metavar="ROW")
     parser.add_argument("--out", type=Path, default=RESULTS / "latest.json", help="default: %(default)s")
+    parser.add_argument(
+        "--record", action="store_true", help="also put the table into bench/README.md and keep the JSON under its date"
+    )
     parser.add_argument("--measure", metavar="ROW", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.measure:
@@ -58,20 +64,31 @@ def main(arguments: list[str]) -> int:
         failed |= rows is None
         results += rows or []
     print(as_table(results))
+    machine = _machine()
+    text = json.dumps({"machine": machine, "rows": results}, indent=2) + "\n"
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps({"machine": _machine(), "rows": results}, indent=2) + "\n", encoding="utf-8")
+    options.out.write_text(text, encoding="utf-8")
+    if options.record:
+        (RESULTS / f"{machine['date']}.json").write_text(text, encoding="utf-8")
+        README.write_text(with_table(README.read_text(encoding="utf-8"), machine, results), encoding="utf-8")
     return int(failed)
 
 
 def _in_a_process(name: str) -> list[dict[str, Any]] | None:
     """Run one row; None when it failed, which it says on stderr."""
     command = [sys.executable, "-m", "bench", "--measure", name]
-    try:
-        finished = subprocess.run(command, stdout=subprocess.PIPE, timeout=SECONDS, check=True)
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        print(f"{name}: {error}", file=sys.stderr)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
+        try:
+            said, _ = process.communicate(timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            print(f"it took more than {SECONDS} s;", file=sys.stderr, end=" ")
+            return None
+        finally:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)  # a Traefik or a control plane that a failure left behind
+    if process.returncode != 0:
         return None
-    rows: list[dict[str, Any]] = json.loads(finished.stdout)
+    rows: list[dict[str, Any]] = json.loads(said)
     return rows
 
 

@@ -27,6 +27,17 @@ def as_table(rows: Iterable[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def with_table(page: str, machine: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return the page with the table of this run between its marks."""
+    before, start, rest = page.partition("<!-- table -->")
+    _, end, after = rest.partition("<!-- /table -->")
+    what = (
+        f"Measured on {machine['date']}: {machine['cores']} cores, {machine['system']}, Python {machine['python']}, "
+        f"git {machine['git']}, load {machine['load']:g} at the end."
+    )
+    return f"{before}{start}\n{what}\n\n{as_table(rows)}\n{end}{after}"
+
+
 def _amount(value: float, unit: str) -> str:
     if unit == "ms" and value >= 1000:
         return f"{value / 1000:.2f} s"
