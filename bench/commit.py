@@ -80,7 +80,7 @@ async def _commit(folder: Path) -> list[Row]:
         assert running.parts._preflight.unavailable_reason is None  # noqa: SLF001
     async with plane(settings(site.remote.path, folder / "without", traefik="/nowhere")) as running:
         await running.loop.reconcile_once()
-        for number in range(-WARM_UP, ROUNDS):
+        for number in range(-WARM_UP, ROUNDS // 2):
             _keep(without if number >= 0 else Pairs(), *await _round(site, running, site.fetch))
     name, against = f"one-file commit → published, {OBJECTS:,} objects", "git fetch of that commit"
     return [

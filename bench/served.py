@@ -29,7 +29,7 @@ from reconciler.traefik.static import static_configuration
 from reconciler.traefik.templates import load_templates
 from schemas.fleet import Fleet
 
-SIZES: Final = {1_000: 9, 10_000: 5}
+SIZES: Final = {1_000: 9, 10_000: 4}
 """Routes → rounds."""
 POLL: Final = 0.01
 AGENTS: Final = 10

@@ -21,7 +21,7 @@ from bench.plane import plane, settings
 from bench.state_repo import AGENTS_SHARE, BareRepo, git, route, route_path, tree
 
 OBJECTS: Final = 10_000
-ROUNDS: Final = 7
+ROUNDS: Final = 5
 
 
 def measure_starts(folder: Path) -> list[Row]:
@@ -33,8 +33,7 @@ def measure_starts(folder: Path) -> list[Row]:
     for number in range(ROUNDS):
         cold.add(_start("cold", remote.path, folder, f"cold-{number}"), _read_blobs(folder, blobs))
         warm.add(_start("warm", remote.path, folder, f"warm-{number}"), _read_blobs(folder, blobs))
-    for number in range(2):
-        preflighted.add(_start("whole", remote.path, folder, f"whole-{number}"), _read_blobs(folder, blobs))
+    preflighted.add(_start("whole", remote.path, folder, "whole"), _read_blobs(folder, blobs))
     against = "reading the blobs with git cat-file --batch"
     return [
         cold.row(f"cold start, {OBJECTS:,} objects", against, 12.0, notes="mirror fetched, until the file is in place"),
