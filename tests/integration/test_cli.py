@@ -118,7 +118,7 @@ def test_validate_reports_every_problem_at_once(capsys: pytest.CaptureFixture[st
     assert "3 errors in 3 files" in err
     code, out, err = in_process(capsys, "validate", broken, "--format", "json")
     report = json.loads(out)
-    assert (code, err, len(report["problems"]), report["objects"]) == (1, "", 3, 24)
+    assert (code, err, len(report["problems"]), report["objects"]) == (1, "", 3, 25)
     assert report["problems"][-1].keys() == {
         *("file", "line", "column", "code", "severity", "message", "hint", "object")
     }  # fmt: skip
