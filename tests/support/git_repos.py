@@ -97,7 +97,15 @@ class BareRepo:
             tip = self.tip() or ""
             revision = self.commit(files, message=message, branch=f"{self.branch}-next", parent=tip)
             program = require("git")
-            command = [program, "-C", self.path, "update-ref", f"refs/heads/{self.branch}", revision, tip]
+            command: list[str | Path] = [
+                program,
+                "-C",
+                self.path,
+                "update-ref",
+                f"refs/heads/{self.branch}",
+                revision,
+                tip,
+            ]
             if subprocess.run(command, capture_output=True, check=False).returncode == 0:
                 return revision
 
