@@ -60,7 +60,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
 
 def in_service(plane: Attacked) -> None:
     tip = plane.one.repo.tip() or ""
-    wait_for(lambda: (plane.one.status(tip) or {}).get("state") == "Converged", 15, what="the tip in service")
+    wait_for(lambda: (plane.one.status(tip) or {}).get("state") == "Converged", 60, what="the tip in service")
 
 
 def headers_of(plane: Attacked, name: str, method: str, url: str) -> dict[str, str]:
@@ -309,7 +309,7 @@ def test_words_of_a_hostile_git_host_reach_no_terminal(plane: Attacked) -> None:
     plane.one.repo.install_hook("pre-receive", r"printf '\033[31mremote says no\033[0m\n' >&2; exit 1")
     with ThreadPoolExecutor(1) as pool:
         enrolling = pool.submit(plane.one.enrol, "unlucky")
-        wait_for(lambda: "outbox.push-failed" in plane.one.log(), 20, what="the refusal")
+        wait_for(lambda: "outbox.push-failed" in plane.one.log(), 40, what="the refusal")
         hook.unlink()
         enrolled = enrolling.result()
     assert enrolled.returncode == 0, enrolled.stderr

@@ -55,7 +55,7 @@ class Attacked:
 
     def quarantined(self, files: dict[str, bytes | str | None], **more: Any) -> set[str]:
         """Push, wait until the revision is in service, and return the files that were kept out."""
-        found = self.one.status_wait(self.one.repo.commit(files, message="Attack", **more))
+        found = self.one.status_wait(self.one.repo.commit(files, message="Attack", **more), deadline=90)
         assert found["state"] == "Converged", found
         return {problem["file"] for problem in found["quarantined"] if problem["severity"] == "error"}
 
