@@ -35,6 +35,8 @@ def enrolled(one: Installation, *names: str) -> None:
         one.run_agent(name)
     for name in names:
         one.wait_connected(name)
+    for name in names:
+        wait_for((one.agent_data(name) / DESIRED).exists, what=f"the document of {name} on its disk")
 
 
 def desired(one: Installation, name: str) -> dict[str, Any]:
@@ -164,7 +166,7 @@ def test_enrolments_and_people_push_at_the_same_time(one: Installation) -> None:
     pushed: list[str] = []
 
     def people() -> None:
-        while not enough.wait(0.1):
+        while not enough.wait(0.4):
             name = f"p-{len(pushed)}"
             pushed.append(one.repo.push_on_top({f"routes/shop/{name}.yaml": web(name, 8081)}, message=f"Add {name}"))
 

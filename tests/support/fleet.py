@@ -204,7 +204,7 @@ class Installation:
                 return found
         return None
 
-    def status_wait(self, revision: str, *states: str, deadline: float = 20) -> dict[str, Any]:
+    def status_wait(self, revision: str, *states: str, deadline: float = 60) -> dict[str, Any]:
         """Wait until the revision is in one of the states (any final one by default) and return its record."""
         last: dict[str, Any] = {}
 
