@@ -71,7 +71,7 @@ def test_kill_at_random_moments_loses_nothing(tmp_path: Path) -> None:
         with watching(one.published, tmp_path / "seen.jsonl") as seen:
             with life.hard(), ThreadPoolExecutor(ENROLLING + 1) as pool:
                 commits = pool.submit(_push_all, one, backend.port)
-                enrolled = list(pool.map(lambda number: _enrol(one, f"vps-{number}"), range(100, 100 + ROUNDS)))
+                enrolled = list(pool.map(lambda number: _enrol(one, number), range(ROUNDS)))
                 revisions = commits.result()
             one.wait_until_up()
             tip = one.repo.tip() or ""
@@ -131,8 +131,9 @@ def _push_all(one: Installation, port: int) -> list[str]:
     return revisions
 
 
-def _enrol(one: Installation, name: str) -> Enrolment:
+def _enrol(one: Installation, number: int) -> Enrolment:
     """Enrol as the agent does, through every crash; the token is asked for until there is one."""
+    name, address = f"vps-{100 + number}", f"10.1.2.{1 + number}"
 
     def ask_for_token() -> str | None:
         try:
@@ -142,9 +143,10 @@ def _enrol(one: Installation, name: str) -> Enrolment:
 
     token = wait_for(ask_for_token, 60, what="a token")
     assert token is not None
-    wanted = Wanted(server=one.url, token=SecretStr(token), name=name, address="10.1.2.3", version="1")
-    # as the agent does, only less patient: the control plane is up for no more than a second at a time
-    return asyncio.run(enrol(wanted, one.agent_data(name), wait_seconds=600, sleep=lambda _: asyncio.sleep(0.2)))
+    wanted = Wanted(server=one.url, token=SecretStr(token), name=name, address=address, version="1")
+    # as the agent does, but for its pauses: the control plane is up for no more than a second at a time, and what is
+    # left of the time is reckoned by the pauses that are not made
+    return asyncio.run(enrol(wanted, one.agent_data(name), wait_seconds=100_000, sleep=lambda _: asyncio.sleep(0.2)))
 
 
 def _assert_complete(one: Installation, found: list[Version], story: str) -> None:

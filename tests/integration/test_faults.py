@@ -26,6 +26,12 @@ make = serve.settings_of
 serve.settings_of = lambda options: dataclasses.replace(make(options), read_back_seconds=1.5)
 """
 
+IMPATIENT = """
+import functools
+import reconciler.app as app
+from reconciler.git.runner import GitLimits
+app.Mirror = functools.partial(app.Mirror, limits=GitLimits(head_seconds=3, fetch_seconds=3))
+"""
 POISON = """
 import reconciler.traefik.publish as publish
 good = publish._write
@@ -168,7 +174,11 @@ def test_without_traefiks_api_it_is_published_and_confirmed_later(tmp_path: Path
 
 def test_a_remote_that_is_away_slow_or_wrong_moves_nothing(tmp_path: Path) -> None:
     """Down at the start, down later, answering garbage, stalled: it serves on, and follows once the remote is well."""
-    with backends("app") as (app,), git_server(tmp_path) as server, _not_started(tmp_path / "one", ()) as one:
+    with (
+        backends("app") as (app,),
+        git_server(tmp_path) as server,
+        _not_started(tmp_path / "one", _program(tmp_path, IMPATIENT)) as one,
+    ):
         one.repo_url = server.url_of(one.repo.path)
         first = one.push(start_files("web", port=app.port))
         server.behaviour = "error"
@@ -285,6 +295,22 @@ def test_two_control_planes_do_not_share_a_data_directory(tmp_path: Path) -> Non
         assert second.returncode == 1
         assert f"is in use by process {one.process.pid}." in second.stderr, second.stderr
         assert "Traceback" not in second.stderr
+
+
+@pytest.mark.parametrize("ends", ["return", "raise KeyError('a bug')", "raise OSError(24, 'Too many open files')"])
+def test_a_task_that_ends_ends_the_process_with_a_sentence(tmp_path: Path, ends: str) -> None:
+    """No part dies alone: the process ends with exit code 1 and a sentence, for its supervisor to start it again."""
+    source = (
+        f"import reconciler.agents.group_commit as m\nasync def run(self):\n    {ends}\nm.GroupCommitter.run = run\n"
+    )
+    with _not_started(tmp_path / "one", _program(tmp_path, source)) as one:
+        one.push(start_files("web"))
+        one.start(wait=False)
+        assert one.process is not None
+        assert one.process.wait(20) == 1
+        last = one.log().splitlines()[-1]
+        assert last.startswith('cloudlunacy: the task "'), last
+        assert "ended unexpectedly." in last
 
 
 def test_sigterm_ends_it_within_seconds(tmp_path: Path) -> None:
