@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import re
 from pathlib import Path
 
 from reconciler.app import serve
@@ -13,6 +14,8 @@ from reconciler.observability import logs
 from reconciler.settings import ENVIRONMENT, FrontSettings, Settings, git_settings, secret_file
 
 MOST_SECONDS = 86_400
+
+BRANCH = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,198}[A-Za-z0-9_-])?")
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -70,6 +73,8 @@ def settings_of(options: argparse.Namespace) -> Settings:
     times = (options.poll, options.push_interval, options.heartbeat)
     if not all(0 < time <= MOST_SECONDS for time in times) or options.push_burst < 1:
         raise Broken(f"times must be greater than 0 and at most {MOST_SECONDS:,}, numbers at least 1.")
+    if not BRANCH.fullmatch(options.branch):
+        raise Broken(f'"{options.branch}" is no name of a branch.', hint="Write it like main or release/1.0.")
     host, port = _host_and_port(options.listen)
     return Settings(
         git=git_settings(options.repo, options.branch, os.environ),
