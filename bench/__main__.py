@@ -69,6 +69,7 @@ def main(arguments: list[str]) -> int:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(text, encoding="utf-8")
     if options.record:
+        RESULTS.mkdir(exist_ok=True)
         (RESULTS / f"{machine['date']}.json").write_text(text, encoding="utf-8")
         README.write_text(with_table(README.read_text(encoding="utf-8"), machine, results), encoding="utf-8")
     return int(failed)
