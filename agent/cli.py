@@ -111,7 +111,7 @@ def _run_agent(options: argparse.Namespace) -> int:
 
 def _read_token(path: Path) -> str:
     try:
-        text = sys.stdin.read(1024) if str(path) == "-" else path.read_text(encoding="utf-8")[:1024]
+        text = sys.stdin.readline(1024) if str(path) == "-" else path.read_text(encoding="utf-8")[:1024]
     except (OSError, UnicodeDecodeError):
         raise Unusable(f"{path} cannot be read; it should hold the token.") from None
     return text.strip()
