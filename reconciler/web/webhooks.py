@@ -69,16 +69,21 @@ class WebhookEndpoint:
         self._deliveries = Deliveries()
 
     async def receive(self, request: Request) -> Response:
-        """Answer one delivery."""
+        """Answer one delivery, and count what became of it; a refusal counts under its code."""
+        try:
+            return await self._receive(request)
+        except Refused as refused:
+            self._count(refused.code)
+            raise
+
+    async def _receive(self, request: Request) -> Response:
         secret = self._secret()
         if not secret:
-            self._count("disabled")
             hint = "Start serve with CLOUDLUNACY_WEBHOOK_SECRET_FILE."
             raise Refused("webhooks are off: there is no secret.", status=404, code="webhooks-off", hint=hint)
         body = await read_capped(request, MAX_BODY)
         headers = {name.lower(): value for name, value in request.headers.items()}
         if not verify(headers, body, secret):
-            self._count("bad-signature")
             hint = "The secret at the git host and the one of serve must be equal."
             raise Refused("the signature does not fit the body.", status=401, code="bad-signature", hint=hint)
         if not self._deliveries.is_new(headers):

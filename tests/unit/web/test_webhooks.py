@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from reconciler.errors import Refused
+from reconciler.observability.metrics import WEBHOOK_REASONS
 from reconciler.web.webhooks import MAX_BODY, Deliveries, WebhookEndpoint, verify
 
 SECRET: Final = b"a secret of the git host"
@@ -109,6 +110,7 @@ def test_without_a_secret_webhooks_are_off(secret: bytes | None) -> None:
     refused = door.post({"X-Gitlab-Token": ""})
     assert isinstance(refused, Refused)
     assert (refused.status, refused.code, door.read) == (404, "webhooks-off", 0)
+    assert door.counted == ["webhooks-off"]
     assert "CLOUDLUNACY_WEBHOOK_SECRET_FILE" in refused.hint
 
 
@@ -141,8 +143,19 @@ def test_a_body_that_grows_too_large_is_read_no_further() -> None:
     door = Door()
     refused = door.post(GITHUB, [b"x" * 65536] * 20)
     assert isinstance(refused, Refused)
-    assert refused.status == 413
+    assert (refused.status, door.counted) == (413, ["body-too-large"])
     assert door.read <= MAX_BODY + 65536
+
+
+def test_whatever_is_counted_is_a_label_of_the_metric() -> None:
+    """No answer ends up under "other": accepted, repeated, forged, too large, and switched off."""
+    door, off = Door(), Door(None)
+    for headers in (GITHUB, GITHUB, {}, {**GITHUB, "Content-Length": "x"}):
+        door.post(headers)
+    off.post(GITHUB)
+    counted = [*door.counted, *off.counted]
+    assert counted == ["accepted", "repeated", "bad-signature", "body-too-large", "webhooks-off"]
+    assert set(counted) <= set(WEBHOOK_REASONS)
 
 
 def test_remembered_deliveries_are_bounded() -> None:
