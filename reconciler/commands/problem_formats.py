@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, get_args
 from xml.etree import ElementTree as ET
 
 from schemas.problem import Problem
+from schemas.text import visible
 
 Style = Literal["text", "json", "github", "sarif", "junit"]
 STYLES: Final[tuple[Style, ...]] = get_args(Style)
@@ -24,7 +25,6 @@ _RESET: Final = "\x1b[0m"
 _BOLD: Final = "\x1b[1m"
 _DIM: Final = "\x1b[2m"
 _COLOURS: Final = {"error": "\x1b[31m", "warning": "\x1b[33m"}
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _NOT_XML: Final = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -71,18 +71,13 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def _visible(text: str) -> str:
-    """Show control characters and lone surrogates as escapes, so that a file cannot write to the terminal."""
-    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
-
-
 def _text(problems: Sequence[Problem], *, colour: bool) -> str:
     return "".join(f"{_line(problem, colour=colour)}\n" for problem in problems)
 
 
 def _line(problem: Problem, *, colour: bool) -> str:
-    place = f"{_visible(problem.file)}:{problem.line}:{problem.column}"
-    message, hint = _visible(problem.message), _visible(problem.hint)
+    place = f"{visible(problem.file)}:{problem.line}:{problem.column}"
+    message, hint = visible(problem.message), visible(problem.hint)
     if not colour:
         return f"{place} {problem.code}: {message} {hint}".rstrip()
     code = f"{_COLOURS[problem.severity]}{problem.code}{_RESET}"
@@ -114,7 +109,7 @@ def _annotation(problem: Problem) -> str:
 
 def _escape_data(text: str) -> str:
     """Escape as the toolkit does, and show what is left of control characters."""
-    return _visible(text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A"))
+    return visible(text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A"))
 
 
 def _escape_property(text: str) -> str:
@@ -201,14 +196,12 @@ def _junit(problems: Sequence[Problem], objects: int) -> str:
 
 def _test_case(suite: ET.Element, file: str, problems: Sequence[Problem]) -> None:
     """Errors are one failure, warnings are what the case printed."""
-    case = ET.SubElement(
-        suite, "testcase", classname="cloudlunacy", name=_xml(_visible(file)), file=_xml(_visible(file))
-    )
+    case = ET.SubElement(suite, "testcase", classname="cloudlunacy", name=_xml(visible(file)), file=_xml(visible(file)))
     errors = [problem for problem in problems if problem.severity == "error"]
     warnings = [problem for problem in problems if problem.severity == "warning"]
     if errors:
         codes = ", ".join(sorted({problem.code for problem in errors}))
-        failure = ET.SubElement(case, "failure", type=codes, message=_xml(_visible(errors[0].message)))
+        failure = ET.SubElement(case, "failure", type=codes, message=_xml(visible(errors[0].message)))
         failure.text = _xml(_text(errors, colour=False))
     if warnings:
         ET.SubElement(case, "system-out").text = _xml(_text(warnings, colour=False))
