@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+from functools import cache
 from typing import Any, Final
 
 from starlette.applications import Starlette
@@ -56,10 +59,14 @@ def make_application(
 ) -> ASGIApp:
     """Assemble the routes."""
     table = (*api.endpoints(), *agents.endpoints(), *probes.endpoints())
-    document = openapi(table, version=version)
+
+    @cache
+    def description() -> bytes:
+        """Made when first asked for: making the schemas would hold up every start, and most are never asked."""
+        return json.dumps(openapi(table, version=version)).encode()
 
     async def serve_openapi(_: Request) -> Response:
-        return JSONResponse(document)
+        return Response(await asyncio.to_thread(description), media_type="application/json")
 
     routes: list[BaseRoute] = [
         *routes_of(table),
