@@ -17,7 +17,21 @@ from typing import Final, Literal
 
 import pytest
 
-Part = Literal["docker", "git", "git-http-backend", "gpg", "mongod", "openssl", "ssh", "ssh-keygen", "sshd", "traefik"]
+Part = Literal[
+    "docker",
+    "git",
+    "git-http-backend",
+    "gpg",
+    "mongod",
+    "named",
+    "openssl",
+    "pebble",
+    "pebble-challtestsrv",
+    "ssh",
+    "ssh-keygen",
+    "sshd",
+    "traefik",
+]
 
 _SBIN: Final = ("/usr/sbin", "/usr/local/sbin", "/sbin")
 
@@ -77,7 +91,10 @@ _PARTS: Final[dict[Part, tuple[Callable[[], Path | None], str]]] = {
     "git-http-backend": (_git_http_backend, "git's http-backend is not installed; on Debian it is in the package git"),
     "gpg": (_named("gpg"), "GnuPG is not installed; apt-get install gnupg"),
     "mongod": (_mongod, "no mongod that runs here; on x86_64 Linux make setup installs one, which needs libcurl4"),
+    "named": (_named("named"), "BIND is not installed; apt-get install bind9"),
     "openssl": (_named("openssl"), "openssl is not installed"),
+    "pebble": (_named("pebble"), "Pebble is not installed; apt-get install pebble"),
+    "pebble-challtestsrv": (_named("pebble-challtestsrv"), "Pebble is not installed; apt-get install pebble"),
     "ssh": (_named("ssh"), "the ssh client is not installed; apt-get install openssh-client"),
     "ssh-keygen": (_named("ssh-keygen"), "ssh-keygen is not installed; apt-get install openssh-client"),
     "sshd": (_named("sshd"), "the ssh server is not installed; apt-get install openssh-server"),
