@@ -26,12 +26,18 @@ class CloudLunacyError(Exception):
 
 
 class Rejected(CloudLunacyError):
-    """A revision cannot be used. ``reason`` is a CamelCase word for conditions; ``problems`` may be empty."""
+    """A revision cannot be used. ``reason`` is a CamelCase word for conditions; ``problems`` may be empty.
 
-    def __init__(self, message: str, *, reason: str, problems: Sequence[Problem] = (), hint: str = "") -> None:
+    ``approve`` is the checksum by which a person can let it in all the same, empty where nobody can.
+    """
+
+    def __init__(
+        self, message: str, *, reason: str, problems: Sequence[Problem] = (), hint: str = "", approve: str = ""
+    ) -> None:
         super().__init__(message, hint=hint)
         self.reason = reason
         self.problems = tuple(problems)
+        self.approve = approve
 
 
 class Transient(CloudLunacyError):

@@ -236,7 +236,8 @@ class Reconciler:
             self._tracker.reach(revision, "fetched")
             await self._steps(this)
         except Rejected as error:
-            await self._stop(revision, "Held" if error.reason in HELD else "Failed", error.reason, str(error))
+            state: RevisionState = "Held" if error.reason in HELD else "Failed"
+            await self._stop(revision, state, error.reason, str(error), error.approve)
         except Overtaken as newer:
             log.info("a newer commit came first")
             self._tracker.supersede(revision, str(newer))
@@ -414,9 +415,9 @@ class Reconciler:
                 self._wake.set()
                 raise Overtaken(newest)
 
-    async def _stop(self, revision: str, state: RevisionState, reason: str, message: str) -> None:
+    async def _stop(self, revision: str, state: RevisionState, reason: str, message: str, approve: str = "") -> None:
         self._considered = revision
-        self._tracker.stop(revision, state, reason, message)
+        self._tracker.stop(revision, state, reason, message, approve=approve)
         log.warning("revision not taken", state=state, reason=reason, message=message)
         severity: Severity = "error" if state == "Failed" else "warning"
         await self._tell(f"Revision{state}", severity, f"{reason}: {message}", revision)

@@ -19,6 +19,8 @@ from schemas.status import STAGES, AgentProgress, CommitSummary, RevisionState, 
 
 MAX_LISTENERS = 256
 KEPT = 64
+TRIED_AGAIN = frozenset({"PreflightFailed", "ReadBackFailed"})
+"""Reasons of Traefik's to hold a revision: a person who approves its plan has it tried once more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,8 @@ class Record:
     """State, reason and message where the way ended before it was done."""
     waiting: tuple[str, str] = ("", "")
     """Reason and message of what the revision waits for."""
+    approve: str = ""
+    """What a person has to approve, while it is held and since it was held last."""
     superseded_by: str = ""
 
 
@@ -82,6 +86,7 @@ def to_status(record: Record) -> RevisionStatus:
         agents=dict(record.agents),
         quarantined=record.quarantined,
         plan_checksum=record.plan.checksum if record.plan else "",
+        approve=record.approve if state == "Held" else "",
         superseded_by=record.superseded_by,
         commit=record.commit,
     )
@@ -126,13 +131,26 @@ class Tracker:
         """Set fields of the record, such as ``plan``, ``generation`` or ``quarantined``."""
         self._put(replace(self._get(revision), **what))
 
-    def stop(self, revision: str, state: RevisionState, reason: str, message: str) -> None:
-        """End the way of a revision short of convergence."""
-        self._put(replace(self._get(revision), stopped=(state, reason, message), waiting=("", "")))
+    def stop(self, revision: str, state: RevisionState, reason: str, message: str, *, approve: str = "") -> None:
+        """End the way of a revision short of convergence. ``approve``: what a person can approve to let it go on."""
+        record = self._get(revision)
+        if reason in TRIED_AGAIN and record.plan is not None:
+            approve = record.plan.checksum
+        self._put(replace(record, stopped=(state, reason, message), waiting=("", ""), approve=approve))
 
     def wait(self, revision: str, reason: str, message: str) -> None:
         """Say what the revision waits for; the next attempt clears it."""
         self._put(replace(self._get(revision), waiting=(reason, message)))
+
+    @property
+    def awaited(self) -> str:
+        """What a person can approve now, empty where nothing waits for that.
+
+        Only the newest revision waits, also while a pass looks at it again.
+        """
+        record = self._records.get(self.newest)
+        waits = record is not None and judge(record)[0] in ("Held", "Progressing")
+        return record.approve if record is not None and waits else ""
 
     def open(self) -> tuple[Record, ...]:
         """Return the records that another revision can end: not yet in service with only agents to wait for."""
@@ -345,6 +363,7 @@ def _taken_up(stored: RevisionRecord, digests: Mapping[str, str]) -> Record:
         quarantined=status.quarantined,
         plan=Plan.model_validate(stored.plan) if stored.plan else None,
         stopped=None if derived else (stored.state, stored.reason, stored.message),
+        approve=status.approve,
     )
 
 
@@ -362,7 +381,8 @@ def to_store(record: Record, now: float) -> RevisionRecord:
         },
         quarantined=record.quarantined,
         plan=record.plan.model_dump(mode="json", by_alias=True) if record.plan else None,
-        commit=record.commit.model_dump(mode="json", by_alias=True) | {"supersededBy": record.superseded_by},
+        commit=record.commit.model_dump(mode="json", by_alias=True)
+        | {"supersededBy": record.superseded_by, "approve": record.approve},
         # the order of records is the order in which revisions came, not the one in which their agents followed
         updated_at=record.stages.get("fetched", now),
     )
@@ -370,7 +390,7 @@ def to_store(record: Record, now: float) -> RevisionRecord:
 
 def from_store(stored: RevisionRecord) -> RevisionStatus:
     commit = dict(stored.commit)
-    superseded_by = str(commit.pop("supersededBy", ""))
+    superseded_by, approve = str(commit.pop("supersededBy", "")), str(commit.pop("approve", ""))
     return RevisionStatus(
         revision=stored.revision,
         generation=stored.generation,
@@ -384,6 +404,7 @@ def from_store(stored: RevisionRecord) -> RevisionStatus:
         },
         quarantined=tuple(stored.quarantined),
         plan_checksum=str((stored.plan or {}).get("checksum", "")),
+        approve=approve if stored.state == "Held" else "",
         superseded_by=superseded_by,
         commit=CommitSummary.model_validate(commit),
     )

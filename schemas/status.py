@@ -59,6 +59,8 @@ class RevisionStatus(Model):
     """The agents whose document changed with this revision."""
     quarantined: tuple[Problem, ...] = ()
     plan_checksum: str = ""
-    """What to approve, where the revision is held for a person."""
+    """Of what publishing it would change."""
+    approve: str = ""
+    """What to approve, where the revision is held for a person: the plan's checksum, or a rewrite of history."""
     superseded_by: str = ""
     commit: CommitSummary = CommitSummary()

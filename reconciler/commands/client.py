@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -57,6 +58,11 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_mutually_exclusive_group(required=True)
     group.add_argument("--server", metavar="URL", help=f"control plane; the token comes from the file in {_TOKEN}")
     group.add_argument("--data", type=Path, metavar="DIR", help="data directory of serve, on the same machine")
+
+
+def target_words(options: argparse.Namespace) -> str:
+    """Return the options of :func:`add_target_options` as they were given, to be pasted into a shell."""
+    return shlex.join(["--data", str(options.data)] if options.data is not None else ["--server", options.server])
 
 
 def target_of(options: argparse.Namespace, environment: Mapping[str, str]) -> Target:

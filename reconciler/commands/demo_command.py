@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _stay(demo: Demo, status: RevisionStatus) -> int:
     colour = wants_colour(sys.stdout)
-    narrator = Narrator(f"cloudlunacy approve --data {shown(demo.folder.data, demo.folder.work)}", colour=colour)
+    narrator = Narrator(shlex.join(["--data", shown(demo.folder.data, demo.folder.work)]), colour=colour)
     narrator.know(status)
     say(screen(demo, status, colour=colour))
     try:

@@ -12,6 +12,8 @@ Style = Literal["text", "markdown", "json"]
 _SIGNS: Final = {"create": "+", "update": "~", "delete": "-", "added": "+", "changed": "~", "removed": "-"}
 _COLOURS: Final = {"+": "\x1b[32m", "~": "\x1b[33m", "-": "\x1b[31m"}
 _RESET: Final = "\x1b[0m"
+HOW_TO_APPROVE: Final = "cloudlunacy status says how"
+"""The checksum of this plan would approve nothing: the one that counts names the revision, which is not there yet."""
 MARKDOWN_ROWS: Final = 200
 """Rows of a table in Markdown; a comment on a pull request has room for about 65,000 characters."""
 
@@ -39,7 +41,7 @@ def _text(plan: Plan, *, colour: bool) -> Iterator[str]:
     yield from _section("Traffic", [_traffic_line(change) for change in plan.traffic], colour=colour)
     yield from _section("Agents", [line for change in plan.agents for line in _agent_lines(change)], colour=colour)
     if plan.guard is not None:
-        yield f"Held: {plan.guard.message}. A person must approve {plan.checksum}."
+        yield f"Held: {plan.guard.message}. Once it is pushed a person must approve it: {HOW_TO_APPROVE}."
     if plan.problems:
         yield f"{len(plan.problems)} problem(s): what they concern stays as it is; see cloudlunacy validate."
     yield summary(plan)
@@ -82,7 +84,7 @@ def _markdown(plan: Plan) -> Iterator[str]:
     yield summary(plan)
     if plan.guard is not None:
         yield ""
-        yield f"> **Held**: {_cell(plan.guard.message)}. After the merge a person must approve `{plan.checksum}`."
+        yield f"> **Held**: {_cell(plan.guard.message)}. After the merge a person must approve it: {HOW_TO_APPROVE}."
     rows = [
         f"| {_SIGNS[one.action]} | {one.host} {_cell(one.match)} | {_cell(one.before) or '–'} "
         f"| {_cell(one.after) or '–'} | {', '.join(one.effects)} |"

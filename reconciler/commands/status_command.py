@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from urllib.parse import quote
 
-from reconciler.commands.client import Client, add_target_options, target_of
+from reconciler.commands.client import Client, add_target_options, target_of, target_words
 from reconciler.commands.output import say, say_json, tell, wants_colour
 from reconciler.commands.status_formats import format_status
 from reconciler.errors import Broken, Refused, Transient
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     if options.format == "json":
         say_json(status.model_dump(mode="json", by_alias=True))
     else:
-        say(format_status(status, colour=wants_colour(sys.stdout)))
+        say(format_status(status, target_words(options), colour=wants_colour(sys.stdout)))
     return 0 if status.state == "Converged" or not options.wait else 1
 
 

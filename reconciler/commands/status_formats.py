@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Final
@@ -12,9 +13,17 @@ _COLOURS: Final = {"Converged": "\x1b[32m", "Held": "\x1b[33m", "Failed": "\x1b[
 _RESET: Final = "\x1b[0m"
 
 
-def format_status(status: RevisionStatus, *, colour: bool = False) -> str:
-    """Write the record, one stage a line, with the time since the stage before."""
-    return "\n".join(_lines(status, colour=colour)) + "\n"
+def format_status(status: RevisionStatus, target: str = "", *, colour: bool = False) -> str:
+    """Write the record, one stage a line, with the time since the stage before.
+
+    ``target``: the options by which a command reaches the control plane, such as ``--data DIR``.
+    """
+    return "\n".join(_lines(status, target, colour=colour)) + "\n"
+
+
+def approve_command(status: RevisionStatus, target: str) -> str:
+    """Return the command that lets a held revision go on, empty where there is none."""
+    return f"cloudlunacy approve {shlex.quote(status.approve)} {target}".rstrip() if status.approve else ""
 
 
 def stage_line(stage: str, at: datetime, before: datetime | None) -> str:
@@ -23,7 +32,7 @@ def stage_line(stage: str, at: datetime, before: datetime | None) -> str:
     return f"  {stage:<12} {at.strftime('%H:%M:%S.%f')}{since}"
 
 
-def _lines(status: RevisionStatus, *, colour: bool) -> Iterator[str]:
+def _lines(status: RevisionStatus, target: str, *, colour: bool) -> Iterator[str]:
     tone = _COLOURS.get(status.state, "") if colour else ""
     generation = f"generation {status.generation}" if status.generation else "nothing published"
     yield f"{status.revision[:12]}  {tone}{status.state}{_RESET if tone else ''}  {status.reason}  ({generation})"
@@ -31,6 +40,8 @@ def _lines(status: RevisionStatus, *, colour: bool) -> Iterator[str]:
         yield f"  “{status.commit.subject}” by {status.commit.author}"
     if status.message:
         yield f"  {status.message}"
+    if command := approve_command(status, target):
+        yield f"  To approve: {command}"
     before = None
     for stage in STAGES:
         at = status.stages.get(stage)

@@ -71,7 +71,8 @@ class Desire:
                 f"{plan.guard.message}; what is published stays in service.",
                 reason=plan.guard.reason,
                 problems=this.problems,
-                hint=f"If that is meant: cloudlunacy approve {plan.checksum}",
+                hint="If that is meant, approve the plan.",
+                approve=plan.checksum,
             )
 
     async def locate(self, state: State) -> tuple[Problem, ...]:

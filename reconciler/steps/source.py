@@ -81,7 +81,8 @@ class Source:
             f"the branch was rewritten: {this.revision[:12]} does not descend from {this.base.revision[:12]}, which "
             "is published. What is published stays in service.",
             reason="HistoryRewritten",
-            hint=f"Push a commit on top of {this.base.revision[:12]}, or approve: cloudlunacy approve {checksum}",
+            hint=f"Push a commit on top of {this.base.revision[:12]}, or approve the rewrite.",
+            approve=checksum,
         )
 
     async def _check_signatures(self, this: Pass, mode: SignatureMode) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,7 +58,9 @@ def test_the_good_is_live_and_each_refusal_is_explained(tmp_path: Path) -> None:
         )
         told = one.cli("status", deletion, "--wait")
         assert told.returncode == 1
-        assert f"  {why} If that is meant: cloudlunacy approve {held['planChecksum']}\n" in told.stdout
+        assert held["approve"] == held["planChecksum"]
+        assert f"  {why} If that is meant, approve the plan.\n" in told.stdout
+        assert f"  To approve: cloudlunacy approve {held['approve']} --data {one.data}\n" in told.stdout
         assert one.answers(expected) == expected
 
         rewritten = one.push({"routes/shop/evil.yaml": web("evil", backend.port)}, "Rewrite", parent=first)
@@ -66,12 +69,14 @@ def test_the_good_is_live_and_each_refusal_is_explained(tmp_path: Path) -> None:
         told = one.cli("status", rewritten)
         why = f"the branch was rewritten: {rewritten[:12]} does not descend from {mixed[:12]}, which is published."
         assert f"  {why} What is published stays in service." in told.stdout
-        assert f"or approve: cloudlunacy approve rewrite:{mixed}..{rewritten}\n" in told.stdout
+        assert f"  To approve: cloudlunacy approve rewrite:{mixed}..{rewritten} --data {one.data}\n" in told.stdout
         assert one.answers([*expected, "evil"]) == {**expected, "evil": 404}
 
         one.repo.set_tip(deletion)  # the branch comes back
         assert one.status_wait(deletion, "Held")["reason"] == "DeletionGuard"
-        approved = one.cli("approve", one.status_wait(deletion)["planChecksum"])
+        told = one.cli("status", deletion)
+        (command,) = (line for line in told.stdout.splitlines() if "To approve: " in line)
+        approved = run_cli(*shlex.split(command.partition("To approve: cloudlunacy ")[2]))
         assert approved.stdout.endswith(" as operator:local\n"), approved.stderr
         assert one.status_wait(deletion, "Converged")["generation"] == 4
         gone = dict.fromkeys(ROUTES[1:], 404)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from reconciler.commands.status_formats import stage_line
+from reconciler.commands.status_formats import approve_command, stage_line
 from schemas.api import EventView
 from schemas.status import STAGES, RevisionState, RevisionStatus, Stage
 
@@ -27,9 +27,9 @@ class _Told:
 class Narrator:
     """Remembers what was said already."""
 
-    def __init__(self, approve: str, *, colour: bool = False) -> None:
-        self._approve = approve
-        """How `cloudlunacy approve` is called here."""
+    def __init__(self, target: str, *, colour: bool = False) -> None:
+        self._target = target
+        """The options by which a command reaches the control plane."""
         self._colour = colour
         self._told: dict[str, _Told] = {}
         self._last = ""
@@ -84,8 +84,9 @@ class Narrator:
             generation = f"generation {status.generation}" if status.generation else "nothing to publish"
             yield self._tinted(status.state, f"  Converged in {took:.0f} ms, {generation}{message}")
         elif status.state != "Progressing":
-            message = message.replace("cloudlunacy approve", self._approve)
             yield self._tinted(status.state, f"  {status.state} {status.reason}{message}")
+            if command := approve_command(status, self._target):
+                yield f"  To approve: {command}"
         elif not status.reason.startswith("Waiting"):  # those follow from the stages
             yield f"  waiting {status.reason}{message}"
 

@@ -49,7 +49,7 @@ def status(
 
 def test_each_stage_is_told_once() -> None:
     """A record that comes again with one more stage adds the line of that stage and nothing else."""
-    narrator = Narrator("approve")
+    narrator = Narrator("--data ../data")
     assert list(narrator.lines(status(1))) == [
         "\n3f2a91c0b7d1  “Greet” by Ada",
         "  fetched      03:04:05.000000",
@@ -60,7 +60,7 @@ def test_each_stage_is_told_once() -> None:
 
 def test_convergence_is_told_with_the_time_that_it_took() -> None:
     """The last line counts from the first stage to the last."""
-    narrator = Narrator("approve")
+    narrator = Narrator("--data ../data")
     told = list(narrator.lines(status(len(STAGES), "Converged", "AllStagesReached", generation=4)))
     assert told[-1] == "  Converged in 40 ms, generation 4"
 
@@ -70,7 +70,7 @@ def test_a_problem_is_told_with_its_place() -> None:
     problem = Problem(
         file="routes/shop/web.yaml", line=7, column=5, code="unknown-agent", severity="error", message="m"
     )
-    narrator = Narrator("approve")
+    narrator = Narrator("--data ../data")
     narrator.know(status(1))
     assert list(narrator.lines(status(1, quarantined=(problem,)))) == [f"  {problem}"]
     assert list(narrator.lines(status(1, quarantined=(problem,)))) == []
@@ -78,19 +78,19 @@ def test_a_problem_is_told_with_its_place() -> None:
 
 def test_a_held_revision_names_the_command_that_works_here() -> None:
     """The command to approve is the one that can be pasted."""
-    narrator = Narrator("cloudlunacy approve --data ../data")
+    narrator = Narrator("--data ../data")
     narrator.know(status(3))
-    message = "too much. If that is meant: cloudlunacy approve sha256:12"
-    assert list(narrator.lines(status(3, "Held", "DeletionGuard", message=message))) == [
-        "  Held DeletionGuard: too much. If that is meant: cloudlunacy approve --data ../data sha256:12"
+    assert list(narrator.lines(status(3, "Held", "DeletionGuard", message="too much.", approve="sha256:12"))) == [
+        "  Held DeletionGuard: too much.",
+        "  To approve: cloudlunacy approve sha256:12 --data ../data",
     ]
 
 
 def test_colours_come_only_when_asked_for() -> None:
     """Without a terminal there are no escape codes."""
     converged = status(len(STAGES), "Converged", "AllStagesReached")
-    assert not any("\x1b" in line for line in Narrator("approve").lines(converged))
-    assert any("\x1b" in line for line in Narrator("approve", colour=True).lines(converged))
+    assert not any("\x1b" in line for line in Narrator("--data ../data").lines(converged))
+    assert any("\x1b" in line for line in Narrator("--data ../data", colour=True).lines(converged))
 
 
 def test_events_that_the_stages_tell_are_left_out() -> None:

@@ -41,7 +41,7 @@ def test_a_plan_as_text() -> None:
         "  + vps-1: Deployment/shop/a",
         "  - vps-1: Deployment/shop/b",
         "",
-        "Held: it deletes <all>. A person must approve sha256:1.",
+        "Held: it deletes <all>. Once it is pushed a person must approve it: cloudlunacy status says how.",
         "0 to create, 1 to update, 0 to delete; 1 host(s) and 1 agent(s) affected.",
     ]
     assert format_plan(Plan(base="", revision="", checksum=""), "text") == "No change.\n"
@@ -87,6 +87,20 @@ def status(**more: object) -> RevisionStatus:
     stages = {stage: START + timedelta(milliseconds=10 * number) for number, stage in enumerate(STAGES)}
     said = {"revision": "c" * 40, "generation": 3, "state": "Converged", "reason": "AllStagesReached", "stages": stages}
     return RevisionStatus.model_validate({**said, **more})
+
+
+def test_a_held_record_names_the_command_that_works() -> None:
+    """The line to paste has the options with which status itself was called, and only where approving helps."""
+    held = status(state="Held", reason="DeletionGuard", message="too much.", approve="sha256:12")
+    lines = format_status(held, "--data 'my data'").splitlines()
+    assert lines[1:3] == ["  too much.", "  To approve: cloudlunacy approve sha256:12 --data 'my data'"]
+    assert "approve" not in format_status(held.model_copy(update={"approve": ""}), "--data d")
+
+
+def test_a_hostile_checksum_is_one_word_of_the_shell() -> None:
+    """What a foreign server calls a checksum runs nothing when the line is pasted."""
+    line = format_status(status(state="Held", approve="x; rm -rf ~"), "--server http://evil.test")
+    assert "  To approve: cloudlunacy approve 'x; rm -rf ~' --server http://evil.test\n" in line
 
 
 def test_a_record_as_text() -> None:
