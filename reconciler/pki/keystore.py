@@ -1,6 +1,6 @@
 """The private keys of the control plane, as files under ``<data>/keys``.
 
-What lies there (PEM, PKCS#8; the directory 0700, the files 0600):
+What lies there (PEM, PKCS#8, sealed where the vault has a key; the directory 0700, the files 0600):
 
 ``<purpose>-current.pem``   signs, and verifies
 ``<purpose>-next.pem``      published ahead, so that verifiers know it before it signs
@@ -9,16 +9,12 @@ What lies there (PEM, PKCS#8; the directory 0700, the files 0600):
 
 Purposes are separate keys: a signature made for one is worth nothing for another, whatever the ``typ`` says.
 A missing file is made on first use. Two processes may do so at once: each writes its own file aside and links it to the
-final name, which only one can; the other reads what won.
+final name, which only one can; the other reads what won. What is found in clear is sealed once the vault has a key.
 """
 
 from __future__ import annotations
 
-import os
-import secrets
-import stat
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
@@ -29,13 +25,17 @@ from pydantic import SecretStr
 
 from reconciler.errors import Broken
 from reconciler.pki import jose
+from reconciler.pki.private_files import make_private_directory, write_private
 from reconciler.pki.sealing import Opener, new_identity
+from reconciler.pki.vault import Vault
 from schemas.jwk import JwkSet, PublicJwk, SigningJwk
+
+__all__ = ["KeyStore", "Purpose", "Role", "SigningKey", "write_private"]
 
 Purpose = Literal["access", "desired", "operator"]
 """access: access tokens; desired: the agents' documents; operator: the credential of the machine's own operator."""
 Role = Literal["previous", "current", "next"]
-_MAX_KEY_FILE: Final = 16 * 1024
+_CLEAR: Final = Vault()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +64,16 @@ class KeyStore:
     """Keys by purpose and role. Opening it makes what is missing.
 
     Raises:
-        Broken: when a file or the directory is open to others, damaged or cannot be written.
+        Broken: when a file or the directory is open to others, damaged, sealed with another key than the vault's, or
+            cannot be written.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, vault: Vault = _CLEAR) -> None:
         self._directory = directory
         try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _refuse_if_open_to_others(directory)
-            self._keys = {purpose: self._load(purpose) for purpose in get_args(Purpose)}
-            identity = _read_or_create(directory / "age-identity.txt", _new_identity_file)
+            make_private_directory(directory)
+            self._keys = {purpose: self._load(purpose, vault) for purpose in get_args(Purpose)}
+            identity = vault.read_or_create(directory / "age-identity.txt", "age-identity", _new_identity_file)
         except OSError as error:
             raise Broken(f"The keys in {directory} cannot be used: {error.strerror}.") from error
         self.opener = Opener(SecretStr(identity.decode("ascii", "replace").strip()))
@@ -98,65 +98,14 @@ class KeyStore:
         """The age recipient that secrets are sealed to."""
         return self.opener.recipient()
 
-    def _load(self, purpose: Purpose) -> dict[Role, SigningKey]:
+    def _load(self, purpose: Purpose, vault: Vault) -> dict[Role, SigningKey]:
         keys: dict[Role, SigningKey] = {}
         roles: tuple[Role, ...] = get_args(Role)
         for role in roles:
             path = self._directory / f"{purpose}-{role}.pem"
             if role != "previous" or path.exists():
-                keys[role] = SigningKey.of(_private_key(path, _read_or_create(path, _new_key_file)))
+                keys[role] = SigningKey.of(_private_key(path, vault.read_or_create(path, purpose, _new_key_file)))
         return keys
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Replace ``path`` by a file of mode 0600, durably and in one step."""
-    aside = _write_aside(path, content)
-    try:
-        aside.replace(path)
-    except OSError:
-        aside.unlink(missing_ok=True)
-        raise
-    _sync_directory(path.parent)
-
-
-def _read_or_create(path: Path, make: Callable[[], bytes]) -> bytes:
-    if not path.exists():
-        aside = _write_aside(path, make())
-        with suppress(FileExistsError):  # another process was faster: its key is the key
-            os.link(aside, path)
-        aside.unlink()
-        _sync_directory(path.parent)
-    _refuse_if_open_to_others(path)
-    with path.open("rb") as file:
-        return file.read(_MAX_KEY_FILE)
-
-
-def _write_aside(path: Path, content: bytes) -> Path:
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    return aside
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _refuse_if_open_to_others(path: Path) -> None:
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & 0o077:
-        wanted = "700" if path.is_dir() else "600"
-        raise Broken(
-            f"{path} is open to other users (mode {mode:04o}), so the keys may be known to others.",
-            hint=f"Run chmod {wanted} {path}, and rotate the keys if anybody else used this machine.",
-        )
 
 
 def _private_key(path: Path, content: bytes) -> ec.EllipticCurvePrivateKey:

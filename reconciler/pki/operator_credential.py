@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from reconciler.errors import Broken
 from reconciler.pki import tokens
 from reconciler.pki.authenticator import OPERATOR_SCOPES
-from reconciler.pki.keystore import KeyStore, SigningKey, write_private
+from reconciler.pki.keystore import KeyStore, SigningKey
+from reconciler.pki.private_files import write_private
 
 FILE_NAME: Final = "credentials.json"
 _NAME: Final = "local"

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from reconciler.errors import Broken
-from reconciler.pki.keystore import KeyStore, write_private
+from reconciler.pki.keystore import KeyStore
+from reconciler.pki.private_files import write_private
 from schemas.jwk import encode
 
 

@@ -1,0 +1,213 @@
+"""Private keys at rest: sealed with AES-256-GCM under one key-encryption key (docs/adr/0015).
+
+The key-encryption key comes from outside the data directory: from a key file (32 random bytes in base64) by HKDF, or
+from a passphrase by scrypt. Its salt lies in ``sealing.json`` beside the keys, with a sealed nothing by which a wrong
+key is noticed before any file is touched. Without a key, files stay clear (PKCS#8, mode 0600).
+
+A sealed file is text: base64 of nonce (12 bytes), ciphertext and tag (16 bytes) between two marks. The purpose of the
+key is associated data, so that one key cannot be put in another's place. The role (previous, current, next) is not part
+of the purpose: rotation renames files.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
+from reconciler.errors import Broken
+from reconciler.pki.private_files import create_private, make_private_directory, read_private, write_private
+
+KEY_FILE: Final = "CLOUDLUNACY_KEY_FILE"
+PASSPHRASE_FILE: Final = "CLOUDLUNACY_KEY_PASSPHRASE_FILE"  # noqa: S105 - the name of a variable
+LEAST_PASSPHRASE: Final = 12
+"""Characters. scrypt makes a guess cost 100 ms; it does not make a short word long."""
+_KEY_BYTES: Final = 32
+_SALT_BYTES: Final = 16
+_NONCE_BYTES: Final = 12
+_SEALING: Final = "sealing.json"
+_BEGIN: Final = b"-----BEGIN CLOUDLUNACY SEALED KEY-----\n"
+_END: Final = b"-----END CLOUDLUNACY SEALED KEY-----\n"
+_CHECK: Final = "check"
+_NAMES: Final = {"hkdf-sha256": "a key file", "scrypt": "a passphrase"}
+_HINT: Final = f"Name the file with the right key in {KEY_FILE} or {PASSPHRASE_FILE}."
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """What the key-encryption key is derived from."""
+
+    kind: Literal["hkdf-sha256", "scrypt"]
+    content: bytes
+
+    def __repr__(self) -> str:
+        return f"Secret({self.kind})"
+
+    def derive(self, salt: bytes) -> bytes:
+        """Return the key-encryption key. scrypt takes about 0.1 s and 32 MiB: once in a process."""
+        if self.kind == "scrypt":
+            return Scrypt(salt=salt, length=_KEY_BYTES, n=2**15, r=8, p=1).derive(self.content)
+        return HKDF(hashes.SHA256(), length=_KEY_BYTES, salt=salt, info=b"cloudlunacy sealing 1").derive(self.content)
+
+
+def read_secret(key_file: Path | None, passphrase_file: Path | None) -> Secret | None:
+    """Read the file that was named; None when none was.
+
+    Raises:
+        Broken: when both are given, or the file does not hold what it should. No message holds any of its content.
+    """
+    if key_file is not None and passphrase_file is not None:
+        raise Broken("Keys are sealed with a key file or with a passphrase, not with both.", hint=f"Unset {KEY_FILE}.")
+    path = key_file or passphrase_file
+    if path is None:
+        return None
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise Broken(f"{path} cannot be read: {error.strerror}.", hint="It should seal the keys.") from None
+    return _passphrase(path, content) if key_file is None else _key(path, content)
+
+
+def _key(path: Path, content: bytes) -> Secret:
+    try:
+        key = base64.b64decode(content.strip(), validate=True)
+    except binascii.Error:
+        key = b""
+    if len(key) != _KEY_BYTES:
+        hint = f"Make one: head -c {_KEY_BYTES} /dev/urandom | base64 > FILE"
+        raise Broken(f"{path} does not hold {_KEY_BYTES} bytes in base64.", hint=hint)
+    return Secret("hkdf-sha256", key)
+
+
+def _passphrase(path: Path, content: bytes) -> Secret:
+    passphrase = content.removesuffix(b"\n").removesuffix(b"\r")
+    if len(passphrase) < LEAST_PASSPHRASE:
+        raise Broken(f"The passphrase in {path} is shorter than {LEAST_PASSPHRASE} characters.", hint="Take a longer.")
+    return Secret("scrypt", passphrase)
+
+
+class Vault:
+    """Seals and opens. Without a key it keeps things clear, and refuses what is sealed with a sentence."""
+
+    def __init__(self, key: bytes | None = None) -> None:
+        self._cipher = None if key is None else AESGCM(key)
+
+    def __repr__(self) -> str:
+        return f"Vault({'sealing' if self.sealing else 'clear'})"
+
+    @classmethod
+    def unlock(cls, directory: Path, secret: Secret | None) -> Vault:
+        """Derive the key for the files in ``directory``; at first use make ``sealing.json`` there.
+
+        Raises:
+            Broken: when this is not the key that the files were sealed with, or ``sealing.json`` is damaged.
+        """
+        if secret is None:
+            return cls()
+        path = directory / _SEALING
+        try:
+            make_private_directory(directory)
+            if not path.exists():
+                create_private(path, _new_sealing(secret))
+            content = read_private(path)
+        except OSError as error:
+            raise Broken(f"{path} cannot be used: {error.strerror}.") from None
+        kind, salt, check = _read_sealing(path, content)
+        if kind != secret.kind:
+            text = f"The keys in {directory} are sealed with {_NAMES[kind]}, and {_NAMES[secret.kind]} was given."
+            raise Broken(text, hint=_HINT)
+        vault = cls(secret.derive(salt))
+        try:
+            vault.open(_CHECK, check)
+        except Broken:
+            text = f"The keys in {directory} are sealed with another {_NAMES[kind].removeprefix('a ')}."
+            raise Broken(text, hint=_HINT) from None
+        return vault
+
+    @property
+    def sealing(self) -> bool:
+        """Whether there is a key."""
+        return self._cipher is not None
+
+    def seal(self, purpose: str, clear: bytes) -> bytes:
+        """Return what to store for ``clear``: a sealed block, or ``clear`` itself where there is no key."""
+        if self._cipher is None:
+            return clear
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        sealed = nonce + self._cipher.encrypt(nonce, clear, _associated(purpose))
+        return _BEGIN + base64.encodebytes(sealed) + _END
+
+    def open(self, purpose: str, stored: bytes) -> bytes:
+        """Return what :meth:`seal` was given; what was never sealed is returned as it is.
+
+        Raises:
+            Broken: when there is no key or another, or the block is damaged or was sealed for another purpose.
+        """
+        if not is_sealed(stored):
+            return stored
+        if self._cipher is None:
+            raise Broken(f'The key "{purpose}" is sealed.', hint=_HINT)
+        try:
+            sealed = base64.b64decode(stored.removeprefix(_BEGIN).removesuffix(_END).replace(b"\n", b""), validate=True)
+            return self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], _associated(purpose))
+        except (InvalidTag, ValueError):
+            text = f'The key "{purpose}" cannot be opened: it is damaged, or was sealed with another key.'
+            raise Broken(text, hint=f"Restore it from a backup, together with {_SEALING}.") from None
+
+    def read(self, path: Path, purpose: str) -> bytes:
+        """Return the content of a private file; one that is found in clear is sealed when there is a key.
+
+        Raises:
+            Broken: as :meth:`open`, and when others may read the file.
+            OSError: when it cannot be read, or not be replaced.
+        """
+        stored = read_private(path)
+        clear = self.open(purpose, stored)
+        if self.sealing and not is_sealed(stored):
+            write_private(path, self.seal(purpose, clear))
+        return clear
+
+    def read_or_create(self, path: Path, purpose: str, make: Callable[[], bytes]) -> bytes:
+        """Return the content of a private file, made first where it is missing. Two processes end with one file."""
+        if not path.exists():
+            create_private(path, self.seal(purpose, make()))
+        return self.read(path, purpose)
+
+
+def is_sealed(stored: bytes) -> bool:
+    """Say whether ``stored`` is a sealed block."""
+    return stored.startswith(_BEGIN)
+
+
+def _associated(purpose: str) -> bytes:
+    return f"cloudlunacy 1 {purpose}".encode()
+
+
+def _new_sealing(secret: Secret) -> bytes:
+    salt = secrets.token_bytes(_SALT_BYTES)
+    check = Vault(secret.derive(salt)).seal(_CHECK, b"")
+    document = {"version": 1, "kdf": secret.kind, "salt": salt.hex(), "check": check.decode("ascii")}
+    return json.dumps(document, indent=2).encode()
+
+
+def _read_sealing(path: Path, content: bytes) -> tuple[Literal["hkdf-sha256", "scrypt"], bytes, bytes]:
+    try:
+        document = json.loads(content)
+        kind, salt, check = document["kdf"], bytes.fromhex(document["salt"]), document["check"].encode("ascii")
+        good = document["version"] == 1 and kind in _NAMES and len(salt) == _SALT_BYTES and is_sealed(check)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        good = False
+    if not good:
+        raise Broken(f"{path} is damaged; the keys cannot be opened without it.", hint="Restore it from a backup.")
+    return kind, salt, check
