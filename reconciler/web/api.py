@@ -250,14 +250,30 @@ class Api:
             wanted = ApprovalRequest.model_validate_json(await request.body())
         except ValidationError as error:
             return invalid(error)
-        now = self._clock()
-        await self._approvals.approve(Approval(wanted.checksum, str(caller), now))
-        text = f"{caller} approved {wanted.checksum}"
-        await self._events.append(
-            Event(now, "PlanApproved", "info", f"plan/{wanted.checksum}", text, actor=str(caller))
-        )
-        self._control.reconsider()
-        return _answer(ApprovalAnswer(checksum=wanted.checksum, approved_by=str(caller)), 201)
+        checksum = wanted.checksum
+        waits = self._tracker.awaited == checksum
+        approval = await self._approvals.approval(checksum)
+        if approval is None:
+            if not waits:
+                raise self._nothing_waits(checksum)
+            approval = Approval(checksum, str(caller), self._clock())
+            await self._approvals.approve(approval)
+            text = f"{caller} approved {checksum}"
+            await self._events.append(
+                Event(approval.approved_at, "PlanApproved", "info", f"plan/{checksum}", text, actor=str(caller))
+            )
+        if waits:
+            self._control.reconsider()
+        return _answer(ApprovalAnswer(checksum=checksum, approved_by=approval.approved_by), 201)
+
+    def _nothing_waits(self, checksum: str) -> Refused:
+        """An approval that nothing waits for would lie there until somebody pushes what nobody has looked at."""
+        if not self._control.ready:
+            text = "the control plane has started and not looked at the remote yet, so it does not know what waits."
+            return Refused(text, status=503, code="starting", hint="Try again in a moment.", retry_after=2.0)
+        awaited = self._tracker.awaited
+        hint = f"What waits now is {awaited}." if awaited else "The newest revision waits for no approval."
+        return Refused(f"nothing waits for the approval of {checksum}.", status=409, code="nothing-waits", hint=hint)
 
     async def reconcile(self, request: Request) -> Response:
         self._caller(request, "admin")

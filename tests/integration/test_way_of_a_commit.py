@@ -92,12 +92,17 @@ def test_an_approved_rewrite_goes_live(tmp_path: Path) -> None:
         published = one.repo.tip()
         first = one.repo.commit_on_nothing({**_files(one), "routes/shop/old.yaml": None, "note.txt": "1"})
         assert one.status_wait(first)["reason"] == "HistoryRewritten"
-        assert one.post("/approvals", {"checksum": f"rewrite:{published}..{'0' * 40}"}).status_code == 201
+        refused = one.post("/approvals", {"checksum": f"rewrite:{published}..{'0' * 40}"})
+        assert (refused.status_code, refused.json()["type"]) == (409, "urn:cloudlunacy:problem:nothing-waits")
+        assert refused.json()["hint"] == f"What waits now is rewrite:{published}..{first}."
         other = one.repo.commit({"note.txt": "2"})
         assert one.status_wait(other)["reason"] == "HistoryRewritten"
         assert one.answers(["web", "old"]) == {"web": 200, "old": 200}
-        assert one.post("/approvals", {"checksum": f"rewrite:{published}..{other}"}).status_code == 201
+        for _ in range(2):  # the second time changes nothing
+            assert one.post("/approvals", {"checksum": f"rewrite:{published}..{other}"}).status_code == 201
         assert one.status_wait(other, "Converged")
+        assert one.post("/approvals", {"checksum": f"rewrite:{published}..{other}"}).status_code == 201
+        assert [event["type"] for event in one.ask("/events")["events"]].count("PlanApproved") == 1
         assert one.answers(["web", "old"]) == {"web": 200, "old": 404}
         assert one.status_wait(first, "Superseded")["supersededBy"] == other
 
@@ -108,9 +113,11 @@ def test_a_stale_approval_lets_nothing_through(tmp_path: Path) -> None:
         held = one.status_wait(one.push({f"routes/shop/{name}.yaml": None for name in ROUTES[:6]}, "Delete six"))
         more = one.push({f"routes/shop/{name}.yaml": None for name in ROUTES[6:8]}, "Delete two more")
         assert one.status_wait(more)["reason"] == "DeletionGuard"
-        polls = one.polls()
-        assert one.post("/approvals", {"checksum": held["planChecksum"]}).status_code == 201
-        found = one.status_wait(more)
+        polls, found = one.polls(), one.status_wait(more)
+        told = one.cli("approve", held["approve"])
+        assert (told.returncode, told.stdout) == (1, "")
+        why = f"nothing waits for the approval of {held['approve']}. What waits now is {found['approve']}."
+        assert told.stderr == f"cloudlunacy: {why}\n"
         wait_for(lambda: one.polls() >= polls + 3, what="three more polls")
         assert one.status(more) == found
         assert one.get(ROUTES[0]).status_code == 200

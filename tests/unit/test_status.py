@@ -10,6 +10,7 @@ import pytest
 
 from reconciler.status import KEPT, MAX_LISTENERS, Record, Tracker, from_store, judge, to_status, to_store
 from reconciler.store.protocols import RevisionRecord
+from schemas.plan import Plan
 from schemas.problem import Problem
 from schemas.status import STAGES, AgentProgress, CommitSummary, RevisionState, Stage
 
@@ -199,6 +200,40 @@ def test_a_record_survives_the_store() -> None:
         superseded_by=TWO,
     )
     assert from_store(to_store(record, 7.0)) == to_status(record)
+
+
+@pytest.mark.parametrize("state", ["Held", "Superseded"])
+def test_what_is_to_be_approved_survives_the_store(state: RevisionState) -> None:
+    """It is shown while the revision is held, and no longer."""
+    record = Record(ONE, stopped=(state, "HistoryRewritten", "rewritten"), approve="rewrite:a..b")
+    assert from_store(to_store(record, 7.0)) == to_status(record)
+    assert to_status(record).approve == ("rewrite:a..b" if state == "Held" else "")
+
+
+def test_only_the_newest_revision_waits_for_an_approval() -> None:
+    """Also while a pass looks at it again; what was held before it, or fails now, waits for nothing."""
+    follower = tracker()
+    follower.begin(ONE)
+    assert follower.awaited == ""
+    follower.stop(ONE, "Held", "DeletionGuard", "too much", approve="sha256:1")
+    assert follower.awaited == "sha256:1"
+    follower.begin(ONE)
+    assert follower.awaited == "sha256:1"
+    follower.begin(TWO)
+    assert follower.awaited == ""
+    follower.stop(ONE, "Failed", "NoFleet", "none")
+    follower.newest = ONE
+    assert follower.awaited == ""
+
+
+@pytest.mark.parametrize(("reason", "expected"), [("ReadBackFailed", "sha256:1"), ("SignatureMissing", "")])
+def test_what_a_front_refused_may_be_tried_again(reason: str, expected: str) -> None:
+    """Approving its plan once more is how a person asks for that; a missing signature cannot be approved."""
+    follower = tracker()
+    follower.begin(ONE)
+    follower.note(ONE, plan=Plan(base="", revision=ONE, checksum="sha256:1"))
+    follower.stop(ONE, "Held", reason, "no")
+    assert follower.awaited == expected
 
 
 def test_a_status_is_found_by_an_abbreviated_revision() -> None:
