@@ -294,6 +294,13 @@ COMPILING: Final = (
          'Traefik refuses it: the service "x@file" does not exist.', "Report it: the checks should have said so."),
 )  # fmt: skip
 
+SECRETS: Final = (
+    Code("plain-secret", "Warning: a value looks like a secret, by its name or its form; whoever reads the repository "
+         "knows it.",
+         "spec.env.DB_PASSWORD looks like a secret (by its name) and stands here in clear.",
+         "Seal it with cloudlunacy secret seal, refer to it under secrets, and change the value."),
+)  # fmt: skip
+
 SECTIONS: Final = (
     ("Reading the file", READING),
     ("Where the file lies", PLACE),
@@ -301,6 +308,7 @@ SECTIONS: Final = (
     ("What it refers to", REFERENCES),
     ("What it may use", OWNERSHIP),
     ("What somebody else has", CONFLICTS),
+    ("What stands in clear", SECRETS),
     ("What Traefik makes of it", COMPILING),
 )
 CODES: Final = {one.code: one for _, section in SECTIONS for one in section}

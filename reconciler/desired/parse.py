@@ -28,6 +28,8 @@ from schemas.objects import ADAPTERS, FLEET_PATH, FOLDERS, KINDS, TEAM_KINDS, An
 _YAML: Final = re.compile(r"\.ya?ml$", re.IGNORECASE)
 _MODES: Final = {"120000": "a symbolic link", "160000": "a submodule", "100755": "an executable file"}
 _UNKNOWN_FIELD: Final = "extra_forbidden"
+_PRIVATE: Final = frozenset({"sealed", "env", "headers", "command"})
+"""Fields whose values may be secrets: no message quotes them."""
 MAX_FINDINGS: Final = 30
 """Of one file; nobody reads more at once."""
 
@@ -188,6 +190,9 @@ def _explain(path: str, model: type[BaseModel], mapping: object, detail: ErrorDe
     context = detail.get("ctx", {})
     if kind == "value_error":
         return Finding(path, "invalid-value", f"{where}: {context.get('error', detail['msg'])}", "", field)
+    sealed = field[:2] == ("spec", "sealed") and len(field) == 3
+    if sealed or (kind == "string_pattern_mismatch" and not _PRIVATE.isdisjoint(field[:-1])):
+        return _explain_private(path, field, of_key=detail["loc"][-1] == "[key]")
     if kind == "string_pattern_mismatch":
         sentence = PATTERN_SENTENCES.get(str(context.get("pattern")), "the value does not have the form that is needed")
         return Finding(path, "invalid-value", f"{where}: {_show(_value_at(mapping, field))} {sentence}", "", field)
@@ -195,6 +200,19 @@ def _explain(path: str, model: type[BaseModel], mapping: object, detail: ErrorDe
         return Finding(path, "invalid-value", f"{where} needs at least {context.get('min_length', 1)} entry", "", field)
     message = detail["msg"].replace("Input should", "the value should")
     return Finding(path, "invalid-value", f"{where}: {message}", "", field)
+
+
+def _explain_private(path: str, field: FieldPath, *, of_key: bool) -> Finding:
+    """Say that a value has the wrong form without quoting it: it may be a secret."""
+    if of_key:
+        text = f"the key {_show(field[-1])} in {dotted(field[:-1])} does not have the form that is needed"
+        return Finding(path, "invalid-value", text, "", field, at_key=True)
+    if field[:2] == ("spec", "sealed"):
+        secret = path.removeprefix("secrets/").removesuffix(".yaml")
+        hint = f"Seal it: cloudlunacy secret seal {secret} KEY. Change it too: git keeps what stands here."
+        return Finding(path, "invalid-value", f"{dotted(field)} is no sealed value", hint, field)
+    text = f"{dotted(field)}: the value does not have the form that is needed"
+    return Finding(path, "invalid-value", text, "", field)
 
 
 def dotted(field: FieldPath) -> str:

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from reconciler.desired.claims import Reference, covered, hosts_of, references_of
 from reconciler.desired.finding import FieldPath, Finding, did_you_mean
+from reconciler.desired.plain_secrets import plain_secrets
 from reconciler.desired.view import View, port_of
 from schemas.agent import Agent
 from schemas.certificate import Certificate
@@ -222,6 +223,11 @@ def _secret_values(found: AnyObject) -> Iterator[tuple[str, str, FieldPath]]:
             yield user.password.name, user.password.key, field
 
 
+def secrets_are_sealed(subject: Subject, _: View) -> Iterable[Finding]:
+    """Nothing that looks like a secret stands in clear; a warning."""
+    return plain_secrets(subject.key, subject.object)
+
+
 def deployment_fits_its_agents(subject: Subject, view: View) -> Iterator[Finding]:
     """Each agent can run the deployment, its ports are granted, and a selector selects somebody."""
     deployment, key, team = subject.object, subject.key, subject.team
@@ -250,7 +256,7 @@ RULES: Final[dict[Kind, tuple[Rule, ...]]] = {
     "Agent": (),
     "Secret": (),
     "Certificate": (references_are_good, certificate_names_are_owned),
-    "Deployment": (references_are_good, secret_keys_exist, deployment_fits_its_agents),
+    "Deployment": (references_are_good, secret_keys_exist, deployment_fits_its_agents, secrets_are_sealed),
     "Route": (
         references_are_good,
         hosts_are_owned,
@@ -258,5 +264,6 @@ RULES: Final[dict[Kind, tuple[Rule, ...]]] = {
         entry_point_exists,
         certificate_covers_host,
         secret_keys_exist,
+        secrets_are_sealed,
     ),
 }
