@@ -30,15 +30,17 @@ def shell(script: str, *, seconds: float = 20, **fields: object) -> Command:
 
 
 def test_environment_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing that the control plane knows reaches git; HOME and configuration are the mirror's."""
+    """No value that the control plane knows reaches git, nor a name of git's own; HOME and configuration are ours."""
     monkeypatch.setenv("CLOUDLUNACY_SECRET", "canary")
-    monkeypatch.setenv("GIT_DIR", "/somewhere")
-    monkeypatch.setenv("LD_PRELOAD", "")
+    monkeypatch.setenv("GIT_DIR", "/canary")
+    monkeypatch.setenv("GIT_ASKPASS", "/canary")
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/canary")
     monkeypatch.setenv("HOME", "/somebody")
     printed = run(tmp_path, shell("env; tr '\\0' ' ' </proc/$$/cmdline")).stdout.decode()
     assert "canary" not in printed
     variables = dict(line.split("=", 1) for line in printed.splitlines() if "=" in line)
-    assert not {"CLOUDLUNACY_SECRET", "GIT_DIR", "LD_PRELOAD", "PYTHONPATH"} & variables.keys()
+    assert not {"GIT_DIR", "GIT_ASKPASS"} & variables.keys()
+    assert {variables.get(name, "") for name in ("CLOUDLUNACY_SECRET", "XDG_CONFIG_HOME", "PYTHONPATH")} == {""}
     assert variables["HOME"] == str(tmp_path / "home")
     assert variables["GIT_TERMINAL_PROMPT"] == "0"
     config = {variables[f"GIT_CONFIG_KEY_{number}"] for number in range(int(variables["GIT_CONFIG_COUNT"]))}
