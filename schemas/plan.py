@@ -69,6 +69,8 @@ class Plan(Model):
     guard: GuardFinding | None = None
     problems: tuple[Problem, ...] = ()
     """What is kept out; its last good version stays in service."""
+    revoked: tuple[str, ...] = ()
+    """Files whose last good version uses what the fleet grants no more, and serves until they are mended or deleted."""
 
     @property
     def empty(self) -> bool:

@@ -9,6 +9,7 @@ from reconciler.commands.tree import Tree
 from reconciler.desired.finding import Finding, to_problem
 from reconciler.desired.locate import START, positions
 from reconciler.desired.plan import make_plan
+from reconciler.desired.revoked import findings_of
 from reconciler.desired.routing import compile_route
 from reconciler.desired.settle import FileNews, Gone, Settled, settle
 from reconciler.desired.state import State
@@ -39,7 +40,7 @@ def judge(tree: Tree, base: State | None = None, *, revision: str = "") -> Verdi
     base = State() if base is None else base
     news = _news(tree, base)
     settled = settle(base, revision, news, compile_route=compile_route, open_sealed=lambda _: _ANY_HTPASSWD)
-    findings = settled.state.findings
+    findings = findings_of(settled.state)
     problems = [problem for path, found in findings.items() for problem in _located(tree, path, found)]
     objects = sum(key_of_path(path) is not None for path in tree.files)
     return Verdict(settled, tuple(sorted(problems, key=_place)), objects)

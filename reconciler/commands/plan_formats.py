@@ -10,10 +10,11 @@ from schemas.plan import AgentChange, ObjectChange, Plan, TrafficChange
 
 Style = Literal["text", "markdown", "json"]
 _SIGNS: Final = {"create": "+", "update": "~", "delete": "-", "added": "+", "changed": "~", "removed": "-"}
-_COLOURS: Final = {"+": "\x1b[32m", "~": "\x1b[33m", "-": "\x1b[31m"}
+_COLOURS: Final = {"+": "\x1b[32m", "~": "\x1b[33m", "-": "\x1b[31m", "!": "\x1b[31m"}
 _RESET: Final = "\x1b[0m"
 HOW_TO_APPROVE: Final = "cloudlunacy status says how"
 """The checksum of this plan would approve nothing: the one that counts names the revision, which is not there yet."""
+REVOKED: Final = "Grants were revoked; until these files are mended or deleted, their last good versions go on serving"
 MARKDOWN_ROWS: Final = 200
 """Rows of a table in Markdown; a comment on a pull request has room for about 65,000 characters."""
 
@@ -42,6 +43,7 @@ def _text(plan: Plan, *, colour: bool) -> Iterator[str]:
     yield from _section("Agents", [line for change in plan.agents for line in _agent_lines(change)], colour=colour)
     if plan.guard is not None:
         yield f"Held: {plan.guard.message}. Once it is pushed a person must approve it: {HOW_TO_APPROVE}."
+    yield from _section(REVOKED, [f"! {path}" for path in plan.revoked], colour=colour)
     if plan.problems:
         yield f"{len(plan.problems)} problem(s): what they concern stays as it is; see cloudlunacy validate."
     yield summary(plan)
@@ -98,6 +100,7 @@ def _markdown(plan: Plan) -> Iterator[str]:
     yield from _table("Objects", "|  | kind | file | fields |\n|---|---|---|---|", rows)
     rows = [f"| {line[0]} | {_cell(line[2:])} |" for one in plan.agents for line in _agent_lines(one)]
     yield from _table("Agents", "|  | item |\n|---|---|", rows)
+    yield from _table(REVOKED, "| file |\n|---|", [f"| `{path}` |" for path in plan.revoked])
     rows = [
         f"| `{one.file}:{one.line}` | {one.code} | {_cell(one.message)} {_cell(one.hint)} |" for one in plan.problems
     ]

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from reconciler.desired.items import AgentItems
+from reconciler.desired.revoked import revoked
 from reconciler.desired.settle import Settled
 from reconciler.desired.state import State
 from reconciler.desired.traffic import traffic_changes
@@ -43,6 +44,7 @@ def make_plan(base: State, settled: Settled, problems: Sequence[Problem] = ()) -
         agents=agents,
         guard=guard(base, state, changes),
         problems=tuple(problems),
+        revoked=revoked(state),
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from reconciler.desired.finding import Finding, to_problem
 from reconciler.desired.locate import START, positions
 from reconciler.desired.plan import make_plan
+from reconciler.desired.revoked import findings_of
 from reconciler.desired.routing import compile_route
 from reconciler.desired.settle import settle
 from reconciler.desired.state import State
@@ -77,7 +78,7 @@ class Desire:
 
     async def locate(self, state: State) -> tuple[Problem, ...]:
         """Give each finding its line. What was located before is not read again."""
-        wanted = {(state.blobs.get(path, ""), found): path for path, found in state.findings.items()}
+        wanted = {(state.blobs.get(path, ""), found): path for path, found in findings_of(state).items()}
         new = [one for one in wanted if one not in self._located]
         contents = await self._reader.contents([blob for blob, _ in new[:MAX_LOCATED] if blob])
         fresh = await asyncio.to_thread(_locate_all, {one: wanted[one] for one in new}, contents)

@@ -56,6 +56,18 @@ def test_colours_are_only_added() -> None:
     assert coloured == format_plan(PLAN, "text")
 
 
+def test_a_plan_names_what_serves_without_its_grant() -> None:
+    """Text and Markdown say it in one sentence with the files, and the JSON lists them."""
+    plan = PLAN.model_copy(update={"revoked": ("routes/shop/web.yaml",)})
+    said = "Grants were revoked; until these files are mended or deleted, their last good versions go on serving"
+    assert f"{said}:\n  ! routes/shop/web.yaml\n" in format_plan(plan, "text")
+    markdown = format_plan(plan, "markdown")
+    assert f"<summary>{said} (1)</summary>" in markdown
+    assert "\n| `routes/shop/web.yaml` |\n" in markdown
+    assert json.loads(format_plan(plan, "json"))["revoked"] == ["routes/shop/web.yaml"]
+    assert said not in format_plan(PLAN, "text") + format_plan(PLAN, "markdown")
+
+
 def test_a_plan_as_json_reads_back() -> None:
     """The JSON is the plan."""
     assert Plan.model_validate(json.loads(format_plan(GUARDED, "json"))) == GUARDED
