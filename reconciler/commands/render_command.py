@@ -10,8 +10,9 @@ from reconciler.commands.evaluate import judge
 from reconciler.commands.output import say, tell
 from reconciler.commands.problem_formats import format_problems, summarise
 from reconciler.commands.revisions import tree_of
+from reconciler.desired.composition import Composition, joined
 from reconciler.desired.render import Renderer
-from reconciler.desired.routing import catch_all, tls_entry_point
+from reconciler.desired.routing import catch_all
 from reconciler.desired.state import State
 from reconciler.errors import Broken
 from reconciler.traefik.static import static_configuration
@@ -66,14 +67,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _dynamic(renderer: Renderer, state: State, fleet: Fleet) -> str:
-    points = {
-        point
-        for one in state.served.values()
-        if isinstance(one.object, Route) and (point := tls_entry_point(one.object)) is not None
-    }
-    fragments = [renderer.fragments(catch_all(fleet, tls_entry_points=points))]
-    fragments += [renderer.fragments(state.compiled[key]) for key in sorted(state.compiled)]
-    return renderer.document(fragments, generation=1, revision="0" * 40)
+    served = {key: one.object for key, one in state.served.items()}
+    routes = Composition().replaced(
+        {key: renderer.route(one, state.compiled[key]) for key, one in served.items() if isinstance(one, Route)}
+    )
+    common = renderer.fragments(catch_all(fleet, tls_entry_points=routes.tls_entry_points))
+    return b"".join(renderer.compose([joined([common]), *routes.texts], generation=1, revision="0" * 40)).decode()
 
 
 def _addresses(pairs: list[str]) -> Mapping[str, str]:

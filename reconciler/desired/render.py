@@ -16,11 +16,12 @@ from typing import Any, Final
 from jinja2 import Template, TemplateError
 from pydantic_core import from_json
 
-from reconciler.desired.composition import Fragments, NameTaken, Texts, joined
+from reconciler.desired.composition import Fragments, NameTaken, RenderedRoute, Texts, joined
 from reconciler.desired.quoting import Quoted, TemplateEnvironment
-from reconciler.desired.routing import marker
+from reconciler.desired.routing import marker, tls_entry_point
 from reconciler.desired.traefik_model import Section, TraefikObject
 from reconciler.errors import Broken
+from schemas.route import Route
 
 _TEMPLATES: Final[dict[Section, tuple[str, str]]] = {
     "http.routers": ("http-router.yml.j2", "router"),
@@ -87,6 +88,14 @@ class Renderer:
                 raise RenderError("there are two of this name", template=template, section=section, name=name)
             texts[name] = self._fragment(section, name, value)
         return Fragments(sections)
+
+    def route(self, route: Route, objects: Iterable[TraefikObject]) -> RenderedRoute:
+        """Render the ``objects`` that a route was compiled to, as a part of a :class:`Composition`.
+
+        Raises:
+            RenderError: as :meth:`fragments`.
+        """
+        return RenderedRoute(self.fragments(objects), tls_entry_point(route))
 
     def document(self, fragments: Iterable[Fragments], *, generation: int, revision: str) -> str:
         """Join fragments, in their order, into a complete file that carries the generation's marker.

@@ -14,7 +14,7 @@ from typing import Protocol
 from reconciler.desired.composition import Composition, Fragments, RenderedRoute, Texts, joined
 from reconciler.desired.finding import Finding
 from reconciler.desired.render import Renderer
-from reconciler.desired.routing import catch_all, compile_route, tls_entry_point
+from reconciler.desired.routing import catch_all, compile_route
 from reconciler.desired.state import State
 from reconciler.desired.traefik_model import Certificate, TraefikObjects
 from reconciler.desired.view import OpenSecret, View
@@ -111,8 +111,7 @@ class Fronts:
             served = state.served.get(key)
             changes[key] = None
             if served is not None and isinstance(served.object, Route):
-                fragments = self._renderer.fragments(_compiled(state, key, view))
-                changes[key] = RenderedRoute(fragments, tls_entry_point(served.object))
+                changes[key] = self._renderer.route(served.object, _compiled(state, key, view))
         return (base if base is not None else Composition()).replaced(changes)
 
     async def preflight(self, this: Pass) -> None:
