@@ -8,8 +8,9 @@ One task (``GroupCommitter.run``) does all of it, over and over:
 4. settle what was decided, durably, and wake who waits for it;
 5. on failure keep everything and try again, later each time.
 
-An entry leaves the outbox when the remote has it and in no other way. A crash between 3 and 4 costs nothing: pushed
-again, the same edit finds its content there.
+An entry leaves the outbox when the remote has it and in no other way. A crash between 3 and 4, or a lost answer, costs
+nothing: an entry that may have been pushed before is looked for in the branch's history, so that it is not made again
+after somebody has taken it back.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -46,7 +47,9 @@ class Pushed(Protocol):
 class Pusher(Protocol):
     """:class:`reconciler.git.write_back.WriteBack` is one."""
 
-    async def push(self, commits: Sequence[CommitRequest], *, branch: str, base: str | None = None) -> Pushed: ...
+    async def push(
+        self, commits: Sequence[CommitRequest], *, branch: str, base: str | None = None, repeated: Collection[str] = ()
+    ) -> Pushed: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,7 @@ class GroupCommitter:
         self._monotonic = monotonic
         self._jitter = jitter
         self._pending: dict[str, OutboxEntry] = {}
+        self._repeated: set[str] = set()  # ids of what may have been pushed without anybody knowing
         self._waiting: dict[str, asyncio.Future[Settled]] = {}
         self._more = asyncio.Event()
         self.resumed = asyncio.Event()
@@ -169,6 +173,7 @@ class GroupCommitter:
                 await self._after_failure(error)
         self.failures = 0
         for entry in entries:
+            self._repeated.add(entry.id)
             self._add(entry)
         self.resumed.set()
         if entries:
@@ -192,7 +197,9 @@ class GroupCommitter:
             return
         self.pushes += 1
         branch, base = next((job.branch, job.base) for job in jobs.values())
-        pushed = await self._pusher.push([job.request for job in jobs.values()], branch=branch, base=base)
+        requests, repeated = [job.request for job in jobs.values()], self._repeated & jobs.keys()
+        self._repeated |= jobs.keys()  # until it is known what became of them
+        pushed = await self._pusher.push(requests, branch=branch, base=base, repeated=repeated)
         self.on_pushed(len(jobs))
         self._group_limit = MAX_GROUP
         await asyncio.gather(*(self._settle(id_, job, pushed.outcomes[id_]) for id_, job in jobs.items()))
@@ -229,6 +236,7 @@ class GroupCommitter:
     async def _finish(self, entry: OutboxEntry, settled: Settled) -> None:
         await self._outbox.settle(entry.id, settled.outcome, settled.revision, self._clock())
         self._pending.pop(entry.id, None)
+        self._repeated.discard(entry.id)
         if waiting := self._waiting.pop(entry.id, None):
             waiting.set_result(settled)
         try:

@@ -3,6 +3,9 @@
 ``decide`` runs the edits in order, each on what the one before left; ``stream`` says the same in git-fast-import(1)'s
 language. A commit depends on its parent and its request alone (the committer's time is the request's), so building it
 again gives the same id.
+
+A commit changes the file that its request names and no other. What a request says can add no command to the stream:
+content and message are counted, names and times lose their line ends and brackets, and a path is plain or refused.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from reconciler.desired.edits import CommitRequest, Conflicted, EditConflict
 
 REQUEST_TRAILER: Final = "CloudLunacy-Request"
 _TRAILER_KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")
+_PLAIN_PATH: Final = re.compile(r"(?!.*(?:^|/)(?:\.{1,2}|\.git)(?:/|$))[A-Za-z0-9._-][A-Za-z0-9._/ @+-]*")
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
@@ -74,6 +78,11 @@ def _decide(request: CommitRequest, before: bytes | None, written: int) -> Decis
     return Standing(written) if after == before else Written(request, after)
 
 
+def is_plain_path(path: str) -> bool:
+    """Say whether a path may stand in the stream as it is: one line, no quote, no way out of the tree."""
+    return _PLAIN_PATH.fullmatch(path) is not None
+
+
 def stream(commits: Sequence[Written], *, ref: str, tip: str, committer: Identity) -> bytes:
     """Return the input for ``fast-import --force``; it prints the id of each commit on a line of its own.
 
@@ -82,6 +91,9 @@ def stream(commits: Sequence[Written], *, ref: str, tip: str, committer: Identit
         ref: full name of a private ref that shall point at the last commit.
         tip: id of the commit that the first one is built on; all else of its tree stays as it is.
         committer: for every commit.
+
+    Raises:
+        ValueError: a path is not plain.
     """
     parts: list[bytes] = []
     for mark, commit in enumerate(commits, start=1):
@@ -109,6 +121,8 @@ def message(request: CommitRequest) -> str:
 
 
 def _file_change(commit: Written) -> bytes:
+    if not is_plain_path(commit.request.path):
+        raise ValueError(f"{commit.request.path[:80]!r} is not a plain path")
     path = commit.request.path.encode()
     if commit.content is None:
         return b"D " + path + b"\n"

@@ -1,11 +1,12 @@
 """Commits of our own on a branch of the remote: one commit a request, one push for all (ADR 0003).
 
-1. The tip: one ``ls-remote``, and a fetch when it is new.
-2. The present content of the files that the requests name, and the edits on it, in order.
-3. The commits, built on the tip by one ``fast-import``; then a look that nothing but the named files differs.
-4. One push that succeeds only if the branch still is at the tip. It can drop nobody's commit: ours descend from what
+1. The tip: where the last push of a moment ago left the branch; else one ``ls-remote``, and a fetch when it is new.
+2. What an earlier push of the same requests may have brought there (:mod:`reconciler.git.earlier`), if there was one.
+3. The present content of the files that the requests name, and the edits on it, in order.
+4. The commits, built on the tip by one ``fast-import``.
+5. One push that succeeds only if the branch still is at the tip. It can drop nobody's commit: ours descend from what
    it replaces.
-5. Lost the race: from 1, with the edits run again on the new tip. No answer (a time-out, a cut line): from 1 as well;
+6. Lost the race: from 1, with the edits run again on the new tip. No answer (a time-out, a cut line): from 1 as well;
    when the remote has our commits, they are not made twice.
 """
 
@@ -14,15 +15,17 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from reconciler.desired.edits import AlreadyThere, CommitRequest, Committed, Conflicted, Outcome
 from reconciler.desired.snapshot import REGULAR_FILE
 from reconciler.errors import Rejected, Transient
+from reconciler.git.earlier import earlier
 from reconciler.git.failures import is_no_answer, remote_failure, remote_words
-from reconciler.git.fast_import import Decision, Identity, Standing, Written, decide, stream
+from reconciler.git.fast_import import Decision, Identity, Standing, Written, decide, is_plain_path, stream
 from reconciler.git.keeper import damaged
 from reconciler.git.mirror import Mirror
 from reconciler.git.parsing import is_id, parse_push
@@ -33,9 +36,15 @@ MAX_FILE_BYTES: Final = 1024 * 1024
 TRIES: Final = 8
 FIRST_PAUSE_SECONDS: Final = 0.05
 LONGEST_PAUSE_SECONDS: Final = 2.0
+TIP_SECONDS: Final = 5.0
+"""So long after a push the branch is taken to be where it left it. If it is not, the next push is refused, and asks."""
 _OUTGOING: Final = "refs/outgoing/last"
+_CHEAP_PACK: Final = {
+    "core.compression": "1",
+    "core.fsync": "none",  # the mirror can be downloaded again, and damage is noticed
+    "fastimport.unpackLimit": "20",  # objects; to take a pack apart costs more than all the rest
+}
 _BRANCH: Final = re.compile(r"(?!.*(?:\.\.|//|\.lock(?:/|$)|/\.|\.$|/$))[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
-_PATH: Final = re.compile(r"(?!.*(?:^|/)(?:\.{1,2}|\.git)(?:/|$))[A-Za-z0-9._-][A-Za-z0-9._/ @+-]*")
 
 _RACES: Final = re.compile(
     r"(?i)cannot lock ref|failed to update ref|fetch first|non-fast-forward|stale info|reference already exists"
@@ -81,45 +90,58 @@ class WriteBack:
         committer: Identity = CONTROL_PLANE,
         tries: int = TRIES,
         jitter: Jitter = full_jitter,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._mirror = mirror
         self._allowed = allowed
         self._committer = committer
         self._tries = tries
         self._jitter = jitter
+        self._monotonic = monotonic
+        self._last: tuple[str, str, float] | None = None  # branch, tip and time of the last push that was taken
         self._pushing = asyncio.Lock()
 
-    async def push(self, commits: Sequence[CommitRequest], *, branch: str, base: str | None = None) -> Pushed:
+    async def push(
+        self,
+        commits: Sequence[CommitRequest],
+        *,
+        branch: str,
+        base: str | None = None,
+        repeated: Collection[str] = (),
+    ) -> Pushed:
         """Bring one commit a request to ``branch`` of the remote, in their order, with one push.
 
         Args:
             commits: requests with ids of their own.
             branch: name without ``refs/heads/``.
             base: branch from whose tip ``branch`` is made when the remote lacks it.
+            repeated: ids of requests that an earlier call may have pushed. When the branch has such a commit in its
+                history the request is done, also where somebody has taken it back since.
 
         Raises:
-            Transient: the remote is away (nothing is known to be lost: ask again with the same requests), or the race
-                was lost too often (``PushRace``).
+            Transient: the remote is away (nothing is known to be lost: ask again with the same requests, ``repeated``),
+                or the race was lost too often (``PushRace``).
             Rejected: the remote's rules refuse the push (``PushRefused``), or neither branch is there
                 (``BranchMissing``).
         """
         _require_branch(branch)
         async with self._pushing:
+            guess = None if repeated else self._last_tip(branch)
             unanswered: _Batch | None = None
             for attempt in range(self._tries):
-                if attempt:
-                    most = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** (attempt - 1))
-                    await asyncio.sleep(self._jitter(most))
-                tip, is_new = await self._tip(branch, base)
+                await self._pause(attempt - (guess is not None))
+                is_guess = attempt == 0 and guess is not None
+                tip, is_new = (guess or "", False) if is_guess else await self._tip(branch, base)
                 if unanswered and not is_new and await self._mirror.descends(tip, unanswered.tip):
                     return Pushed(tip, unanswered.outcomes)
-                batch = await self._build(commits, tip)
+                batch = await self._build(commits, tip, repeated)
                 if batch.tip == batch.base:
+                    if is_guess:  # without a push nothing shows that the branch still is there
+                        continue
                     return Pushed(tip, batch.outcomes)
                 try:
                     if await self._send(batch, branch, is_new=is_new):
-                        self._mirror.keeper.remember(batch.tip)
-                        return Pushed(batch.tip, batch.outcomes)
+                        return self._noted(batch, branch)
                 except Transient as failure:
                     if unanswered or failure.reason not in _UNKNOWN_OUTCOMES:
                         raise
@@ -128,6 +150,23 @@ class WriteBack:
                 f'{self._mirror.remote}: others pushed to "{branch}" {self._tries} times while we tried to.',
                 reason="PushRace",
             )
+
+    async def _pause(self, losses: int) -> None:
+        """Wait a random time, longer after each race that was lost."""
+        if losses > 0:
+            await asyncio.sleep(self._jitter(min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** (losses - 1))))
+
+    def _noted(self, batch: _Batch, branch: str) -> Pushed:
+        self._mirror.keeper.remember(batch.tip)
+        self._last = (branch, batch.tip, self._monotonic())
+        return Pushed(batch.tip, batch.outcomes)
+
+    def _last_tip(self, branch: str) -> str | None:
+        """Take the tip that the last push left, if that was this branch and a moment ago."""
+        last, self._last = self._last, None
+        if last is None or last[0] != branch or self._monotonic() - last[2] > TIP_SECONDS:
+            return None
+        return last[1]
 
     async def _tip(self, branch: str, base: str | None) -> tuple[str, bool]:
         """Return the commit to build on, here and complete, and whether the branch has to be made."""
@@ -139,18 +178,21 @@ class WriteBack:
         await self._mirror.fetch(tips[found], branch=found)
         return tips[found], found != branch
 
-    async def _build(self, requests: Sequence[CommitRequest], tip: str) -> _Batch:
-        decisions = decide(requests, await self._present(requests, tip))
+    async def _build(self, requests: Sequence[CommitRequest], tip: str, repeated: Collection[str] = ()) -> _Batch:
+        found = await earlier(self._mirror, tip, [request for request in requests if request.id in repeated])
+        fresh = [request for request in requests if request.id not in found]
+        decisions = decide(fresh, await self._present(fresh, tip))
         written = [decision for decision in decisions if isinstance(decision, Written)]
         ids = await self._write(written, tip) if written else []
-        outcomes = _outcomes(requests, decisions, [tip, *ids])
+        done = {request_id: Committed(revision) for request_id, revision in found.items()}
+        outcomes = done | _outcomes(fresh, decisions, [tip, *ids])
         return _Batch(base=tip, tip=ids[-1] if ids else tip, outcomes=outcomes)
 
     async def _present(self, requests: Sequence[CommitRequest], tip: str) -> dict[str, bytes | Conflicted | None]:
         """Return what each path holds at the tip, or why it must not be touched."""
         present: dict[str, bytes | Conflicted | None] = {}
         for path in {request.path for request in requests}:
-            is_allowed = self._allowed.fullmatch(path) and _PATH.fullmatch(path)
+            is_allowed = self._allowed.fullmatch(path) and is_plain_path(path)
             present[path] = None if is_allowed else Conflicted(f'"{path}" is not a file that may be written.')
         allowed = [path for path, content in present.items() if content is None]
         if not allowed:
@@ -172,18 +214,14 @@ class WriteBack:
         """Build the commits; return their ids in order.
 
         Raises:
-            Transient: git built something else (``MirrorDamaged``); nothing has left this machine.
+            Transient: git did not build them (``MirrorDamaged``); nothing has left this machine.
         """
         command = self._mirror.keeper.command("fast-import", "--quiet", "--done", "--force", "--date-format=raw")
         source = stream(written, ref=_OUTGOING, tip=tip, committer=self._committer)
-        finished = await self._mirror.keeper.write(replace(command, stdin=source))
+        finished = await self._mirror.keeper.write(replace(command, stdin=source, config=_CHEAP_PACK))
         ids = finished.stdout.decode("ascii", "replace").split()
         if len(ids) != len(written) or not all(map(is_id, ids)):
             raise damaged("fast-import did not name the commits that it made")
-        named = {commit.request.path for commit in written}
-        others = [change.path for change in await self._mirror.changes(tip, ids[-1]) if change.path not in named]
-        if others:
-            raise damaged(f"the commits that were built touch {others[0]!r} as well")
         return ids
 
     async def _send(self, batch: _Batch, branch: str, *, is_new: bool) -> bool:

@@ -18,7 +18,7 @@ from reconciler.git.mirror import Mirror
 from reconciler.git.remote import Remote
 from reconciler.git.write_back import WriteBack
 from reconciler.store.sqlite import SQLiteStore
-from tests.support.git_repos import BareRepo, git
+from tests.support.git_repos import EPOCH, BareRepo, git
 from tests.support.tokens import new_key, thumbprint
 from tests.support.waiting import eventually
 from tests.unit.agents.enrolling import Plane, World, fleet, plane, request
@@ -57,7 +57,7 @@ def run(tmp_path: Path, remote: BareRepo, scenario: Callable[[Plane], Awaitable[
 
 
 async def enrol(one: Plane, name: str) -> str:
-    answer = await one.enrolments.enrol(request(KEY, await one.token(name), name), peer=PEER)
+    answer = await one.enrolments.enrol(request(KEY, await one.token(name), name, now=one.world.now), peer=PEER)
     assert answer.state == "committed"
     return answer.revision or ""
 
@@ -99,6 +99,30 @@ def test_many_at_once_race_with_people_and_lose_nobody(tmp_path: Path, remote: B
     files = git("-C", remote.path, "ls-tree", "-r", "--name-only", "main").split()
     assert {f"agents/a{number}.yaml" for number in range(60)} <= set(files)
     assert {f"routes/{number}.yaml" for number in range(15)} <= set(files)
+
+
+def test_revocation_before_the_restart_stays(tmp_path: Path, remote: BareRepo) -> None:
+    """Killed between push and note, the agent's file deleted meanwhile: the restart takes note and pushes nothing."""
+
+    async def killed(one: Plane) -> None:
+        one.store.settle = hang
+        call = asyncio.create_task(enrol(one, "vps-9"))
+        await eventually(lambda: "Enrol agent vps-9" in remote.log(), 30)
+        call.cancel()
+
+    async def hang(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    async def restarted(one: Plane) -> None:
+        await eventually(lambda: not one.committer.backlog, 30)
+        token = git("-C", remote.path, "log", "-1", "--format=%(trailers:key=CloudLunacy-Token,valueonly)", enrolled)
+        assert await one.store.outcome(f"enrol-{token.strip()}") == ("committed", enrolled)
+
+    run(tmp_path, remote, killed, World(now=EPOCH))
+    enrolled = remote.tip() or ""
+    revoked = remote.commit({"agents/vps-9.yaml": None}, message="Revoke vps-9")
+    run(tmp_path, remote, restarted, World(now=EPOCH))
+    assert remote.tip() == revoked
 
 
 CHILD = """

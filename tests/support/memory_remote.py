@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from reconciler.desired.edits import AlreadyThere, CommitRequest, Committed, Conflicted, EditConflict, Outcome
@@ -32,7 +32,9 @@ class MemoryRemote:
     def main(self) -> dict[str, bytes]:
         return self.branches["main"]
 
-    async def push(self, commits: Sequence[CommitRequest], *, branch: str, base: str | None = None) -> Pushed:
+    async def push(
+        self, commits: Sequence[CommitRequest], *, branch: str, base: str | None = None, repeated: Collection[str] = ()
+    ) -> Pushed:
         await asyncio.sleep(self._seconds)
         if self.failures:
             raise self.failures.pop(0)
@@ -40,7 +42,11 @@ class MemoryRemote:
             if error := self.refuse(commit):
                 raise error
         files = dict(self.branches.get(branch) or self.branches[base or branch])
-        outcomes = {commit.id: self._apply(commit, files) for commit in commits}
+        there = {commit.id for commit in self.log} & set(repeated)
+        outcomes = {
+            commit.id: Committed(self._revision()) if commit.id in there else self._apply(commit, files)
+            for commit in commits
+        }
         self.branches[branch] = files
         self.pushes.append(len(commits))
         if self.lose_answers:

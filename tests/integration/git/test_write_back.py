@@ -3,44 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from reconciler.desired.edits import AlreadyThere, CommitRequest, Committed, Conflicted, Edit, EditConflict
+from reconciler.desired.edits import AlreadyThere, CommitRequest, Committed, Conflicted, EditConflict
 from reconciler.errors import Rejected, Transient
-from reconciler.git.mirror import GitLimits, Mirror
-from reconciler.git.remote import Remote
+from reconciler.git.mirror import Mirror
 from reconciler.git.write_back import WriteBack
+from tests.integration.git.writing import AGENTS, TIME, appends, open_mirror, request, run, write_back, writes
 from tests.support.git_repos import BareRepo, git, wait_until_ended
 from tests.support.git_server import git_server
-
-AGENTS = re.compile(r"agents/[a-z0-9-]+\.yaml")
-TIME = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-
-
-def writes(content: bytes | None) -> Edit:
-    return lambda _: content
-
-
-def appends(line: bytes) -> Edit:
-    return lambda before: before if before is not None and line in before else (before or b"") + line
-
-
-def request(identity: str, path: str = "", edit: Edit | None = None, **fields: object) -> CommitRequest:
-    return CommitRequest(
-        id=identity,
-        path=path or f"agents/{identity}.yaml",
-        edit=edit or writes(f"name: {identity}\n".encode()),
-        subject=f"Enrol {identity}",
-        author_name="Agent",
-        author_email="agent@example.test",
-        time=TIME,
-        **fields,  # type: ignore[arg-type]
-    )
 
 
 @pytest.fixture
@@ -50,24 +24,6 @@ def remote(tmp_path: Path) -> BareRepo:
         {"fleet.yaml": "fleet", "agents/old.yaml": "old", "run": "#!"}, modes={"run": "100755"}, message="Start"
     )
     return repo
-
-
-def open_mirror(tmp_path: Path, url: str | Path, **limits: float) -> Mirror:
-    return Mirror(tmp_path / "mirror", Remote.parse(str(url)), "main", limits=GitLimits(**limits))  # type: ignore[arg-type]
-
-
-def write_back(mirror: Mirror, tries: int = 5) -> WriteBack:
-    return WriteBack(mirror, allowed=AGENTS, tries=tries, jitter=lambda _: 0.0)
-
-
-def run(mirror: Mirror, scenario: Callable[[], Awaitable[None]]) -> None:
-    async def scene() -> None:
-        try:
-            await scenario()
-        finally:
-            await mirror.close()
-
-    asyncio.run(scene())
 
 
 def test_one_commit_for_each_request(tmp_path: Path, remote: BareRepo) -> None:

@@ -145,14 +145,17 @@ def test_right_after_the_start_nothing_is_said_about_entries() -> None:
 
 
 def test_a_push_whose_answer_is_lost_is_not_made_twice() -> None:
-    """The remote has it, the answer is lost: pushed again it is found there."""
+    """The remote has it, the answer is lost, a person takes it back: it is found in the history and stays away."""
     world = World()
     world.remote.lose_answers = [Transient("cut")]
 
     async def scenario(one: Plane) -> None:
-        answer = await one.enrolments.enrol(request(KEY, await one.token()), peer=PEER)
-        assert answer.state == "committed"
+        token = await one.token()
+        call = asyncio.create_task(one.enrolments.enrol(request(KEY, token), peer=PEER))
+        await eventually(lambda: world.remote.main)
+        world.remote.main.clear()
+        assert (await call).state == "committed"
 
     run(scenario, world)
-    assert len(world.remote.log) == 1
-    assert world.disk.outcomes.popitem()[1][0] == "already-there"
+    assert (len(world.remote.log), world.remote.main) == (1, {})
+    assert world.disk.outcomes.popitem()[1][0] == "committed"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.desired.edits import CommitRequest, Conflicted, EditConflict
-from reconciler.git.fast_import import Identity, Standing, Written, decide, message, stream
+from reconciler.git.fast_import import Identity, Standing, Written, decide, is_plain_path, message, stream
 
 TIP = "0123456789abcdef0123456789abcdef01234567"
 US = Identity("CloudLunacy", "cloudlunacy@localhost")
@@ -66,6 +66,25 @@ def test_stream() -> None:
         "from :1\nD agents/a.yaml\nget-mark :2\n"
         "done\n"
     )
+
+
+@pytest.mark.parametrize(
+    "path", ["a\nD fleet.yaml", '"a', "../a", "a/../b", ".git/config", "a/.git/x", "/a", "", "a\0", "ä"]
+)
+def test_path_that_is_not_plain_never_reaches_the_stream(path: str) -> None:
+    """A path with a line end, a quote or a way out of the tree is refused before git is told anything."""
+    with pytest.raises(ValueError, match="not a plain path"):
+        stream([Written(request(path=path), b"x")], ref="refs/x", tip=TIP, committer=US)
+
+
+@given(st.text())
+def test_a_file_change_is_one_command(path: str) -> None:
+    """Whatever the path, the stream holds one change and it names exactly that path, or there is no stream."""
+    wanted = Written(request(path=path), None)
+    if not is_plain_path(path):
+        return
+    lines = stream([wanted], ref="refs/x", tip=TIP, committer=US).decode().split("\n")
+    assert lines[lines.index(f"from {TIP}") + 1 :] == [f"D {path}", "get-mark :1", "done", ""]
 
 
 @given(st.text(), st.text(), st.text(), st.text(), st.text())
