@@ -8,23 +8,17 @@ replaced; to enrol another key, somebody deletes it first, and that is a commit 
 from __future__ import annotations
 
 import io
-import json
 import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from typing import Any, Final
+from typing import Final
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
-from ruamel.yaml.error import YAMLError
-from ruamel.yaml.events import AliasEvent
 
 from reconciler.desired.edits import Edit, EditConflict
+from reconciler.desired.yaml_editing import MAX_FILE, load, plain, scalar
 
-MAX_FILE: Final = 64 * 1024
-"""Bytes; an agent's file has about 500."""
-_PLAIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*(?:[./][A-Za-z0-9_-]+)*|[0-9]+(?:\.[0-9]+){3}")
-_WORDS: Final = frozenset(["true", "false", "yes", "no", "on", "off", "null", "y", "n"])
 _SEQUENCE: Final = re.compile(r"^( *)[A-Za-z][\w-]*:[ \t]*(?:#.*)?\r?\n( *)- ", re.MULTILINE)
 
 
@@ -55,27 +49,21 @@ def _new_file(name: str, thumbprint: str, address: str, capabilities: Sequence[s
         "apiVersion: cloudlunacy/v1",
         "kind: Agent",
         "metadata:",
-        f"  name: {_scalar(name)}",
+        f"  name: {scalar(name)}",
         *(["  labels:"] if labels else []),
-        *(f"    {_scalar(key)}: {_scalar(value)}" for key, value in sorted(labels.items())),
+        *(f"    {scalar(key)}: {scalar(value)}" for key, value in sorted(labels.items())),
         "spec:",
-        f"  address: {_scalar(address)}",
-        *([f"  capabilities: [{', '.join(map(_scalar, capabilities))}]"] if capabilities else []),
+        f"  address: {scalar(address)}",
+        *([f"  capabilities: [{', '.join(map(scalar, capabilities))}]"] if capabilities else []),
         "  identity:",
-        f"    thumbprint: {_scalar(thumbprint)}",
+        f"    thumbprint: {scalar(thumbprint)}",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _scalar(value: str) -> str:
-    """Write a text so that it reads back as this text in YAML 1.1 and 1.2."""
-    return value if _PLAIN.fullmatch(value) and value.lower() not in _WORDS else json.dumps(value)
-
-
 def _with_identity(name: str, content: bytes, thumbprint: str, address: str) -> bytes:
-    if len(content) > MAX_FILE:
-        raise EditConflict(f"agents/{name}.yaml is larger than {MAX_FILE} bytes.")
-    text, document = _load(name, content)
+    path = f"agents/{name}.yaml"
+    text, document = load(path, content)
     spec = document.get("spec")
     if not isinstance(spec, CommentedMap):
         raise EditConflict(f"agents/{name}.yaml has no spec; mend the file first.")
@@ -89,9 +77,9 @@ def _with_identity(name: str, content: bytes, thumbprint: str, address: str) -> 
         )
     spec.setdefault("address", address)
     spec["identity"] = CommentedMap({"thumbprint": thumbprint})
-    wanted = deepcopy(_plain(document))
+    wanted = deepcopy(plain(document))
     edited = _dump(text, document)
-    if _plain(_load(name, edited)[1]) != wanted:
+    if plain(load(path, edited)[1]) != wanted:
         raise EditConflict(
             f"agents/{name}.yaml cannot be edited without changing its form. "
             f"Add spec.identity.thumbprint: {thumbprint} by hand."
@@ -109,19 +97,6 @@ def _identity_of(name: str, spec: CommentedMap) -> str | None:
     return str(thumbprint)
 
 
-def _load(name: str, content: bytes) -> tuple[str, CommentedMap]:
-    try:
-        text = content.decode("utf-8-sig")
-        if "*" in text and any(isinstance(event, AliasEvent) for event in YAML(pure=True).parse(text)):
-            raise EditConflict(f"agents/{name}.yaml uses YAML aliases and cannot be edited safely; add it by hand.")
-        document: Any = _yaml(text).load(text)
-    except (YAMLError, ValueError, RecursionError, KeyError, AttributeError, TypeError) as error:
-        raise EditConflict(f"agents/{name}.yaml cannot be read as YAML; mend it first.") from error
-    if not isinstance(document, CommentedMap):
-        raise EditConflict(f"agents/{name}.yaml holds no object; mend or delete it first.")
-    return text, document
-
-
 def _dump(text: str, document: CommentedMap) -> bytes:
     out = io.StringIO()
     _yaml(text).dump(document, out)
@@ -137,12 +112,3 @@ def _yaml(text: str) -> YAML:
     offset = len(sequence[2]) - len(sequence[1]) if sequence else 0
     yaml.indent(mapping=2, sequence=offset + 2, offset=max(offset, 0))
     return yaml
-
-
-def _plain(value: object) -> object:
-    """Return the data without comments and styles, in an order that does not matter to ``==``."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, str) else value
