@@ -46,9 +46,8 @@ class Plane:
 
     async def resume(self) -> None:
         """Do what ``serve`` does before its first look at the remote."""
-        published, confirmed, digest = await self.parts._keeper.load()  # noqa: SLF001
-        await self.parts._fronts.adopt(published, digest)  # noqa: SLF001
-        await self.loop.resume(published, confirmed)
+        resumed = await self.parts._fronts.take_up(time.time())  # noqa: SLF001
+        await self.loop.resume(resumed.published, resumed.confirmed)
 
     async def commit_to_published(self) -> float:
         """Reconcile; return the seconds from the look at the remote to the end of the commit point."""

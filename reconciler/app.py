@@ -52,6 +52,7 @@ from reconciler.steps.fronts import Front, Fronts
 from reconciler.steps.keeping import Keeper
 from reconciler.steps.passing import Published
 from reconciler.steps.reading import DocumentReader, parser_fingerprint
+from reconciler.steps.rebuilding import Rebuilding
 from reconciler.steps.source import Source
 from reconciler.store.blobs import BlobCache
 from reconciler.store.lock import DataDirectoryLock
@@ -147,7 +148,7 @@ class ControlPlane:
         settings, store = self._settings, self._store
         self._cache = BlobCache(settings.data / "cache.db", parser_fingerprint())
         reader = DocumentReader(self.mirror, self._cache, settings.data / "parsing")
-        self._keeper = Keeper(store, self.mirror, reader)
+        keeper = Keeper(store, reader, Rebuilding(self.mirror, self.mirror.head, reader, keys.opener.open))
         self._preflight = Preflight(find_binary(Path(settings.traefik_binary) if settings.traefik_binary else None))
         self._fronts = Fronts(
             [
@@ -156,7 +157,7 @@ class ControlPlane:
             ],
             Renderer(load_templates()),
             self._preflight,
-            self._keeper,
+            keeper,
             keys.opener.open,
             default_certificate=load_or_create_default_certificate(settings.data / "keys"),
             read_back_seconds=settings.read_back_seconds,
@@ -333,13 +334,16 @@ class ControlPlane:
         """Take up what was published before, then reconcile. Without the former, nothing may be judged."""
         while True:
             try:
-                published, confirmed, digest = await self._keeper.load()
-                await self._fronts.adopt(published, digest)
+                resumed = await self._fronts.take_up(time.time())
+                if resumed.is_recovered:
+                    text = "what is in service was found out again and published once more: the store had lost it"
+                    await self._store.append(Event(time.time(), "PublicationRecovered", "warning", "store", text))
                 break
             except CloudLunacyError as error:
                 log.warning("what was published cannot be read yet", error=str(error))
                 await asyncio.sleep(RESUME_PAUSE * random.uniform(0.5, 1.5))  # noqa: S311 - spreads load, guards nothing
-        await self.loop.resume(published, confirmed)
+        published = resumed.published
+        await self.loop.resume(published, resumed.confirmed)
         log.info("resumed", generation=published.generation, revision=published.revision)
         await self.loop.run()
 

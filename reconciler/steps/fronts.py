@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from reconciler.desired.composition import Composition, Fragments, RenderedRoute, Texts, joined
@@ -19,7 +19,7 @@ from reconciler.desired.state import State
 from reconciler.desired.traefik_model import Certificate, TraefikObjects
 from reconciler.desired.view import OpenSecret, View
 from reconciler.errors import Rejected
-from reconciler.steps.keeping import Keeper
+from reconciler.steps.keeping import Keeper, Resumed
 from reconciler.steps.passing import Pass, Published
 from reconciler.traefik.api import ObjectFailure, TraefikAPI
 from reconciler.traefik.publish import FrontFile, Text
@@ -188,15 +188,27 @@ class Fronts:
 
     # --- after it -----------------------------------------------------------------------------------------------
 
-    async def adopt(self, published: Published, digest: str) -> None:
-        """After a restart: take the fronts' files as they lie there, and mend those that are not what was published.
+    async def take_up(self, now: float) -> Resumed:
+        """After a restart: find out what is in service, and mend files that do not hold it.
 
-        ``digest`` is what they should have; without a publication nothing is touched.
+        Where nothing was published no file is touched. What the store had lost is published once more.
+
+        Raises:
+            Transient, Broken: when something cannot be read or written yet.
         """
+        named = [await asyncio.to_thread(front.file.named) for front in self.fronts]
+        resumed = await self._keeper.load(max(filter(None, named), default=None))
         for front in self.fronts:
             await asyncio.to_thread(front.file.adopt)
-            if published.state.fleet is not None and front.file.digest != digest:
-                await self._write_again(front, published)
+            has_other = front.file.digest != resumed.front_digest
+            if resumed.published.state.fleet is not None and has_other and not resumed.is_recovered:
+                await self._write_again(front, resumed.published)
+        if not resumed.is_recovered:
+            return resumed
+        rendered = await self.rendered(resumed.published)
+        published = replace(resumed.published, rendered=rendered, confirmed=not self.fronts)
+        await self.publish(published, now)
+        return replace(resumed, published=published, confirmed=resumed.confirmed if self.fronts else published)
 
     async def read_back(self, published: Published, overtaken: asyncio.Event) -> bool:
         """Wait until every front serves the generation. False: a front's API does not answer.

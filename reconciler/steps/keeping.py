@@ -2,21 +2,24 @@
 
 The store keeps little: the revision, and for each quarantined file what is in service in its place. Everything else is
 read from git at that revision, through the parse cache.
+
+Where the store was lost, its copy in the outbox's file or the front's file says what is in service. That is published
+once more, under a generation that nobody has seen, before any commit is judged (docs/adr/0016).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from reconciler.desired.claims import claims_from_json, claims_to_json
 from reconciler.desired.finding import Finding
+from reconciler.desired.items import AgentItems
 from reconciler.desired.parse import Parsed, parse_file
 from reconciler.desired.restore import KeptOut, restore
-from reconciler.desired.snapshot import File, changes_between
+from reconciler.desired.snapshot import changes_between
 from reconciler.desired.state import State
 from reconciler.desired.traefik_model import TraefikObject, TraefikObjects
 from reconciler.errors import Rejected
@@ -24,26 +27,42 @@ from reconciler.observability.logs import get_logger
 from reconciler.steps.collecting import collector_paused
 from reconciler.steps.passing import Published
 from reconciler.steps.reading import DocumentReader
-from reconciler.steps.source import Repository
+from reconciler.steps.rebuilding import Rebuilding
 from reconciler.store.protocols import Publication, PublicationStore, Retained
-from reconciler.traefik.publish import Text, digest_of_text
+from reconciler.traefik.publish import Named, Text, digest_of_text
 from schemas.objects import key_of_path
+from schemas.session import digest_of_items
 
 log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """What a start goes on from."""
+
+    published: Published
+    confirmed: Published
+    """What every front had loaded last."""
+    front_digest: str = ""
+    """Of what the fronts' files should hold."""
+    is_recovered: bool = False
+    """The store had lost it: it has to be published once more."""
 
 
 class Keeper:
     """Saves publications and makes :class:`Published` of them again."""
 
-    def __init__(self, store: PublicationStore, repository: Repository, reader: DocumentReader) -> None:
+    def __init__(self, store: PublicationStore, reader: DocumentReader, rebuilding: Rebuilding) -> None:
         self._store = store
-        self._repository = repository
         self._reader = reader
+        self._rebuilding = rebuilding
         self._digest = ""
+        self._named = 0
+        """Generation that a front's file names, where the store had lost what it knew."""
 
     async def next_generation(self) -> int:
         """Return a number that no publication had, even if the store was deleted in between."""
-        return await self._store.last_generation() + 1
+        return max(await self._store.last_generation(), self._named) + 1
 
     async def save(self, published: Published, now: float, text: Text | None) -> str:
         """Make the publication durable. ``text``: what the fronts' files hold, None where that did not change.
@@ -68,36 +87,52 @@ class Keeper:
     async def confirm(self, generation: int) -> None:
         await self._store.confirm_publication(generation)
 
-    async def load(self) -> tuple[Published, Published, str]:
-        """Return what was published last, what every front had confirmed last, and the digest of the fronts' files.
+    async def load(self, named: Named | None = None) -> Resumed:
+        """Say what is in service. ``named``: what the fronts' files say, for when the store does not know.
 
         Raises:
             Transient: when the revision is not here and the remote cannot be reached.
         """
         newest = await self._store.publication()
-        if newest is None:
-            return Published(), Published(), ""
         with collector_paused():
-            return await self._load(newest)
+            if newest is not None and newest.agents is not None:
+                return await self._load(newest)
+            return await self._recover(newest, named)
 
-    async def _load(self, newest: Publication) -> tuple[Published, Published, str]:
+    async def _load(self, newest: Publication) -> Resumed:
         self._digest = newest.front_digest
         published = await self._published(newest)
         confirmed = await self._store.confirmed_publication()
         if newest.confirmed or confirmed is None:
-            return published, published if newest.confirmed else Published(), newest.front_digest
-        return published, await self._published(confirmed), newest.front_digest
+            return Resumed(published, published if newest.confirmed else Published(), newest.front_digest)
+        return Resumed(published, await self._published(confirmed), newest.front_digest)
+
+    async def _recover(self, copy: Publication | None, named: Named | None) -> Resumed:
+        """Go on from the store's copy, or from what a front's file names where that is newer, or there is none."""
+        published = Published() if copy is None else await self._published(copy)
+        if named is not None and named.generation > published.generation:
+            self._named = named.generation
+            published = await self._as_named(named, published.state)
+        if published.state.fleet is None:
+            return Resumed(published, published)
+        log.warning("the store was lost; what is in service is published again", revision=published.revision)
+        generation = await self.next_generation()
+        agents = _agents(published.state, generation)
+        recovered = replace(published, generation=generation, agents=agents, confirmed=False)
+        return Resumed(recovered, Published(), is_recovered=True)
+
+    async def _as_named(self, named: Named, start: State) -> Published:
+        try:
+            state = await self._rebuilding.settled(named.revision, start)
+        except Rejected as error:
+            return _unavailable(named.generation, named.revision, error)
+        return Published(named.generation, named.revision, state, None)
 
     async def _published(self, publication: Publication) -> Published:
         try:
-            files = await self._files(publication.revision)
+            files = await self._rebuilding.files(publication.revision)
         except Rejected as error:
-            # The mirror is gone and the remote has dropped the commit. Its number still bars the way to a rewritten
-            # history; what the fronts serve stays until somebody approves that.
-            log.warning(
-                "the published revision cannot be had any more", revision=publication.revision, error=str(error)
-            )
-            return Published(publication.generation, publication.revision, State(publication.revision))
+            return _unavailable(publication.generation, publication.revision, error)
         retained = {one.path: one for one in publication.retained}
         news = await self._reader.read(changes_between({}, files))
         kept = await self._kept_out(retained, {one.path: one for one in news if isinstance(one, Parsed)})
@@ -112,13 +147,6 @@ class Keeper:
             dict(publication.agents or {}),
             confirmed=publication.confirmed,
         )
-
-    async def _files(self, revision: str) -> Mapping[str, File]:
-        """List the files of the revision, which is mostly here: fetching would first walk all that it reaches."""
-        with contextlib.suppress(Rejected):
-            return (await self._repository.snapshot(revision)).files
-        await self._repository.fetch(revision)
-        return (await self._repository.snapshot(revision)).files
 
     async def _kept_out(self, retained: Mapping[str, Retained], newest: Mapping[str, Parsed]) -> list[KeptOut]:
         contents = await self._reader.contents([one.last_good for one in retained.values() if one.last_good])
@@ -138,6 +166,21 @@ class Keeper:
                 )
             )
         return kept
+
+
+def _unavailable(generation: int, revision: str, error: Rejected) -> Published:
+    """Return what stands for a published revision that cannot be had any more.
+
+    Its id still bars the way to a rewritten history; what the fronts serve stays until somebody approves that.
+    """
+    log.warning("the published revision cannot be had any more", revision=revision, error=str(error))
+    return Published(generation, revision, State(revision))
+
+
+def _agents(state: State, generation: int) -> dict[str, tuple[int, str]]:
+    items = AgentItems(state)
+    names = [key.name for key in state.served if key.kind == "Agent"]
+    return {name: (generation, digest_of_items(items.of(name))) for name in names}
 
 
 def _retained(state: State) -> list[Retained]:

@@ -111,7 +111,9 @@ class Publication:
 
 
 class PublicationStore(Protocol):
-    async def publication(self) -> Publication | None: ...
+    async def publication(self) -> Publication | None:
+        """Return the newest; without ``agents`` where the store was lost but for a copy of the rest."""
+        ...
 
     async def save_publication(self, publication: Publication) -> None:
         """Durable; replaces the former one. Refuses (ValueError) a generation that is not newer, unless equal."""

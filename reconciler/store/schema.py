@@ -41,6 +41,17 @@ OUTBOX: Final[Migrations] = (
         "CREATE INDEX tokens_expiry ON tokens (expires_at)",
         "CREATE TABLE marks (name TEXT NOT NULL PRIMARY KEY, value INTEGER NOT NULL)",
     ),
+    (
+        # What state.db knows of the newest publication, without the agents (docs/adr/0016).
+        """CREATE TABLE publication (
+            slot TEXT NOT NULL PRIMARY KEY CHECK (slot IN ('newest', 'confirmed')),
+            generation INTEGER NOT NULL,
+            revision TEXT NOT NULL,
+            published_at REAL NOT NULL,
+            confirmed INTEGER NOT NULL,
+            document TEXT NOT NULL
+        )""",
+    ),
 )
 
 STATE: Final[Migrations] = (

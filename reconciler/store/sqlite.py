@@ -1,6 +1,7 @@
 """The embedded engine: every protocol of ``reconciler.store.protocols`` over two SQLite files.
 
-``outbox.db``  what was acknowledged to somebody and stands nowhere else: outbox, tokens, the mark of generations.
+``outbox.db``  what was acknowledged to somebody and stands nowhere else: outbox, tokens, the mark of generations; and a
+               copy of the newest publication, without which a lost ``state.db`` would cost more than a rebuild.
 ``state.db``   everything else; it may be deleted at any time, also while the program runs.
 
 The files are apart so that damage to the large and busy one never touches the one that must not be lost
@@ -14,6 +15,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
@@ -146,7 +148,9 @@ class SQLiteStore:
     # --- PublicationStore and ApprovalStore ---
 
     async def publication(self) -> Publication | None:
-        return await self._state.run(publications.get)
+        newest = await self._state.run(publications.get)
+        copy = await self._outbox.run(publications.get)
+        return copy if copy is not None and (newest is None or newest.generation < copy.generation) else newest
 
     async def save_publication(self, publication: Publication) -> None:
         if publication.generation > self._generation_mark:
@@ -155,6 +159,10 @@ class SQLiteStore:
             self._generation_mark = ahead
         document = publications.encode(publication)
         await self._state.run(partial(publications.save, publication=publication, document=document), Mode.DURABLE)
+        # After it, so that it never names what was not published; not durable, because an older copy does no harm
+        copy = replace(publication, agents=None, confirmed=False)
+        keeping = partial(publications.save, publication=copy, document=publications.encode(copy))
+        await self._outbox.run(keeping, Mode.WRITE)
 
     async def confirm_publication(self, generation: int) -> None:
         await self._state.run(partial(publications.confirm, confirmed=generation), Mode.DURABLE)
@@ -165,8 +173,10 @@ class SQLiteStore:
     async def last_generation(self) -> int:
         """Return the number that the next generation must exceed, also after ``state.db`` was lost or set back."""
         generation = await self._state.run(publications.generation)
-        # A generation below the last reservation means that state.db is new, or an old copy of itself.
-        return generation if generation >= self._generation_mark - GENERATIONS_AHEAD else self._generation_mark
+        copy = await self._outbox.run(publications.generation)
+        # Below the last reservation, or below its copy, state.db is new, or an old copy of itself.
+        is_whole = generation >= max(copy, self._generation_mark - GENERATIONS_AHEAD)
+        return generation if is_whole else self._generation_mark
 
     async def approve(self, approval: Approval) -> None:
         """Durable. The first approval of a plan stays on record."""

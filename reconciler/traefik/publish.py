@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -33,6 +34,9 @@ _PASSING: Final = {
     errno.ENOENT: ("DirectoryMissing", "the directory is gone", "Create it, or mount it."),
     errno.EROFS: ("ReadOnly", "the file system is read-only", "Mount it for writing."),
 }
+_HEADER: Final = re.compile(rb'#[^\n]*\n# generation ([1-9][0-9]{0,14}), revision "((?:[0-9a-f]{40}|[0-9a-f]{64}))"\n')
+"""The first lines of ``templates/traefik/dynamic.yml.j2``."""
+_HEADER_BYTES: Final = 1024
 
 
 Text = Sequence[bytes]
@@ -45,6 +49,13 @@ class _Seen(NamedTuple):
     inode: int
     size: int
     modified: int
+
+
+class Named(NamedTuple):
+    """What a front's file says of itself."""
+
+    generation: int
+    revision: str
 
 
 class Staged(NamedTuple):
@@ -85,6 +96,23 @@ class FrontFile:
             raise _failure(error, self.path) from None
         self._remember((content,), seen, digest_of_text((content,)), former=None)
         return text
+
+    def named(self) -> Named | None:
+        """Read which generation and revision the file says that it holds; None where it says nothing of the kind.
+
+        Anybody may have edited or cut the file: what it names was published only if other evidence agrees.
+
+        Raises:
+            Transient: when the disk does not let it be read.
+        """
+        try:
+            with self.path.open("rb") as file:
+                found = _HEADER.match(file.read(_HEADER_BYTES))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _failure(error, self.path) from None
+        return None if found is None else Named(int(found[1]), found[2].decode("ascii"))
 
     def publish(self, text: str | Text) -> str:
         """Put ``text`` in place and return its SHA-256 (hex).

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import documents
 from tests.support.fleet import Installation, installation, served, start_files, web
 from tests.support.git_repos import git
 from tests.support.git_server import git_server
@@ -261,6 +262,117 @@ def test_what_is_deleted_is_built_again(tmp_path: Path, what: str) -> None:
         assert after["generation"] > found["generation"]
         assert one.answers(["web", "two", "three"]) == {"web": 200, "two": 200, "three": 200}
         assert "Traceback" not in one.log()
+
+
+MANY = [f"r-{number}" for number in range(12)]
+
+
+def lose(one: Installation, *kept: str) -> None:
+    """Delete everything in the data directory but what begins like one of ``kept``."""
+    for path in one.data.iterdir():
+        if path.name.startswith(kept):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+LOST: dict[str, tuple[str, ...]] = {
+    "state.db": ("keys", "outbox.db", "cache.db", "mirror"),
+    "all but keys and outbox": ("keys", "outbox.db"),
+    "all but keys": ("keys",),
+}
+
+
+@pytest.mark.parametrize("what", LOST)
+def test_a_deletion_that_waits_is_held_although_the_state_is_lost(tmp_path: Path, what: str) -> None:
+    """With the state lost, a commit that deletes too much is compared with what the front serves, and held."""
+    with served(tmp_path, *MANY) as (one, _):
+        generation = one.ask("/status")["generation"]
+        one.kill()
+        lose(one, *LOST[what])
+        revision = one.push({f"routes/shop/{name}.yaml": None for name in MANY[:-1]})
+        with _always_served(one, *MANY):
+            one.start()
+            held = one.status_wait(revision)
+            assert (held["state"], held["reason"]) == ("Held", "DeletionGuard"), held
+        assert one.ask("/status")["generation"] > generation
+        assert "PublicationRecovered" in [event["type"] for event in one.ask("/events")["events"]]
+        assert one.post("/approvals", {"checksum": held["approve"]}).status_code == 201
+        assert one.status_wait(revision, "Converged")
+        assert one.answers(MANY[-2:]) == {MANY[-2]: 404, MANY[-1]: 200}
+
+
+def test_without_fronts_too_a_deletion_is_held_although_the_state_is_lost(tmp_path: Path) -> None:
+    """Where there are agents alone and no front's file names anything, the outbox's file says what is in service."""
+    with installation(tmp_path, start_files(*MANY), traefik=False) as one:
+        one.kill()
+        lose(one, *LOST["all but keys and outbox"])
+        revision = one.push({f"routes/shop/{name}.yaml": None for name in MANY[:-1]})
+        one.start()
+        held = one.status_wait(revision)
+        assert (held["state"], held["reason"]) == ("Held", "DeletionGuard"), held
+
+
+@pytest.mark.parametrize("what", LOST)
+def test_a_rewritten_history_is_held_although_the_state_is_lost(tmp_path: Path, what: str) -> None:
+    """With the state lost, a branch that was rewritten meanwhile waits for a person, and traffic does not notice."""
+    with served(tmp_path, "web") as (one, backend):
+        base = one.repo.tip()
+        one.live({"routes/shop/two.yaml": web("two", backend.port)})
+        one.kill()
+        lose(one, *LOST[what])
+        revision = one.push({"routes/shop/three.yaml": web("three", backend.port)}, parent=base)
+        with _always_served(one, "web", "two"):
+            one.start()
+            held = one.status_wait(revision)
+            assert (held["state"], held["reason"]) == ("Held", "HistoryRewritten"), held
+            wait_for(lambda: one.polls() >= 2, what="another poll")
+        assert one.post("/approvals", {"checksum": held["approve"]}).status_code == 201
+        assert one.status_wait(revision, "Converged")
+        assert one.answers(["web", "two", "three"]) == {"web": 200, "two": 404, "three": 200}
+
+
+@pytest.mark.parametrize("what", LOST)
+def test_what_was_quarantined_keeps_its_last_good_version_although_the_state_is_lost(tmp_path: Path, what: str) -> None:
+    """With the state lost, the last good version of a quarantined object is found again and served on."""
+    with served(tmp_path, "web", "two") as (one, backend):
+        one.live({"routes/shop/web.yaml": web("web", backend.port).replace(b"vps-1", b"vsp-1")})
+        one.live({"routes/shop/two.yaml": web("two", backend.port, sticky={})})
+        one.kill()
+        lose(one, *LOST[what])
+        with _always_served(one, "web", "two"):
+            one.start()
+            after = one.live({"routes/shop/three.yaml": web("three", backend.port)})
+            assert [problem["file"] for problem in after["quarantined"]] == ["routes/shop/web.yaml"]
+        states = {each["path"]: each["state"] for each in one.ask("/objects")["objects"]}
+        assert states["routes/shop/web.yaml"] == "LastGood"
+        assert one.answers(["web", "two", "three"]) == {"web": 200, "two": 200, "three": 200}
+
+
+@pytest.mark.parametrize("what", LOST)
+def test_agents_take_new_documents_although_the_state_is_lost(tmp_path: Path, what: str) -> None:
+    """With the state lost, a connected agent comes back by itself and takes what changes: nothing looks older to it."""
+    with served(tmp_path, "web") as (one, _):
+        assert one.enrol("vps-1").returncode == 0
+        one.run_agent("vps-1")
+        one.wait_connected("vps-1")
+        for port in (9001, 9002, 9003):
+            found = one.live(_deployed(port))
+            assert found["agents"]["vps-1"]["state"] == "applied", found
+        one.kill()
+        lose(one, *LOST[what])
+        one.start()
+        one.wait_connected("vps-1")
+        after = one.live(_deployed(9004))
+        assert after["agents"]["vps-1"]["state"] == "applied", after
+        assert after["generation"] > found["generation"]
+        assert "was refused" not in one.agent_log("vps-1")
+
+
+def _deployed(port: int) -> dict[str, bytes | str | None]:
+    return {"deployments/shop/app.yaml": documents.deployment("app", "vps-1", port=port)}
 
 
 def test_a_full_disk_stops_nothing_that_works(tmp_path: Path) -> None:

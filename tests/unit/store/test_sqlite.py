@@ -11,7 +11,7 @@ import pytest
 
 from reconciler.errors import Transient
 from reconciler.store.engine import Mode
-from reconciler.store.protocols import Publication
+from reconciler.store.protocols import Publication, Retained
 from reconciler.store.sqlite import GENERATIONS_AHEAD, SQLiteStore
 from tests.support.waiting import eventually
 from tests.unit.store.contract import (
@@ -198,7 +198,6 @@ def test_the_generation_is_known_without_the_state_database(tmp_path: Path) -> N
         assert await store.last_generation() == generation
 
     async def look(store: SQLiteStore) -> None:
-        assert await store.publication() is None
         assert 41 <= await store.last_generation() <= 41 + GENERATIONS_AHEAD
 
     within(tmp_path, lambda store: publish(store, 1))
@@ -214,6 +213,31 @@ def test_the_generation_is_known_without_the_state_database(tmp_path: Path) -> N
         assert await store.last_generation() >= 5000
 
     within(tmp_path, look_again)
+
+
+def test_the_publication_is_known_without_the_state_database(tmp_path: Path) -> None:
+    """After state.db is lost or set back, the newest publication is there, but for what agents have."""
+    first = Publication(1, "a1" * 20, 1.0, (), {"vps-1": (1, "d")}, "f1")
+    kept = Retained("routes/shop/web.yaml", "b2" * 20, "b1" * 20, ({"code": "unknown-agent"},), [["http.routers"]])
+    second = Publication(2, "a2" * 20, 2.0, (kept,), {"vps-1": (1, "d")}, "f2")
+
+    async def publish(store: SQLiteStore, publication: Publication) -> None:
+        await store.save_publication(publication)
+        await store.confirm_publication(publication.generation)
+        assert await store.publication() == replace(publication, confirmed=True)
+
+    async def look(store: SQLiteStore) -> None:
+        assert await store.publication() == replace(second, agents=None)
+        assert await store.last_generation() > 2
+
+    within(tmp_path, lambda store: publish(store, first))
+    old = (tmp_path / "state.db").read_bytes()
+    within(tmp_path, lambda store: publish(store, second))
+    (tmp_path / "state.db").write_bytes(old)
+    within(tmp_path, look)
+    (tmp_path / "state.db").unlink()
+    within(tmp_path, look)
+    within(tmp_path, lambda store: publish(store, replace(second, generation=3)))
 
 
 def test_event_ids_grow_across_the_loss_of_the_database(tmp_path: Path) -> None:

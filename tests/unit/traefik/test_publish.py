@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from reconciler.desired.render import Renderer
 from reconciler.errors import Broken, CloudLunacyError, Transient
 from reconciler.traefik.publish import FrontFile
+from reconciler.traefik.templates import load_templates
 
 
 @pytest.fixture
@@ -218,3 +220,44 @@ def test_a_planted_link_is_not_followed(file: FrontFile, tmp_path: Path) -> None
     with pytest.raises(CloudLunacyError):
         file.publish("one")
     assert victim.read_text() == "keep"
+
+
+REVISION = "a1" * 20
+
+
+@pytest.mark.parametrize(
+    ("head", "named"),
+    [
+        (f'# Made by us.\n# generation 12, revision "{REVISION}"\nhttp:\n', (12, REVISION)),
+        (f'# Made by us.\n# generation 1, revision "{"b2" * 32}"\n', (1, "b2" * 32)),
+        (f'# Made by us.\n# generation 12, revision "{REVISION}"', None),
+        (f'# Made by us.\n# generation 0, revision "{REVISION}"\n', None),
+        (f'# Made by us.\n# generation -1, revision "{REVISION}"\n', None),
+        (f'# Made by us.\n# generation {"9" * 16}, revision "{REVISION}"\n', None),
+        (f'# Made by us.\n# generation 12, revision "{REVISION[:12]}"\n', None),
+        (f'# Made by us.\n# generation 12, revision "{REVISION[:-1]}g"\n', None),
+        (f'# generation 12, revision "{REVISION}"\nhttp:\n', None),
+        (f'http:\n# Made by us.\n# generation 12, revision "{REVISION}"\n', None),
+        (f'#{"x" * 2000}\n# generation 12, revision "{REVISION}"\n', None),
+        ("\0\ufffd", None),
+        ("", None),
+    ],
+)
+def test_a_file_names_what_it_holds_or_nothing(file: FrontFile, head: str, named: tuple[int, str] | None) -> None:
+    """Generation and revision are taken from the two lines that we write, whole; anything else names nothing."""
+    file.path.write_text(head)
+    assert file.named() == named
+
+
+def test_what_the_template_writes_is_what_is_read(file: FrontFile) -> None:
+    """A rendered file names the generation and the revision that it was rendered for."""
+    file.publish(Renderer(load_templates()).compose([], generation=7, revision=REVISION))
+    assert file.named() == (7, REVISION)
+
+
+def test_a_file_that_is_not_there_names_nothing(file: FrontFile) -> None:
+    """Without a file nothing is named; one that cannot be read is no proof that nothing was published."""
+    assert file.named() is None
+    file.path.mkdir()
+    with pytest.raises(Broken):
+        file.named()
