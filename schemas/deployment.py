@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from schemas.base import Document, Model
+from schemas.base import EMPTY, Document, Model
 from schemas.names import ByteSize, Duration, EnvName, LabelKey, LabelValue, Name, Port, UrlPath
 from schemas.secret import SecretEnv, SecretReference
 
@@ -108,13 +108,13 @@ class DeploymentSpec(Model):
     type: Literal["container", "process", "mongodb"]
     agents: Annotated[tuple[Name, ...], Field(max_length=1000)] = ()
     """Agents to run on, by name."""
-    agent_selector: Annotated[dict[LabelKey, LabelValue], Field(max_length=16)] = {}
+    agent_selector: Annotated[dict[LabelKey, LabelValue], Field(max_length=16)] = EMPTY
     """Or: every agent of the team that carries all of these labels."""
     image: Image | None = None
     """For type container."""
     command: Annotated[tuple[Argument, ...], Field(max_length=64)] = ()
     """Program and arguments. Needed for type process; for type container it replaces the image's command."""
-    env: Annotated[dict[EnvName, EnvValue], Field(max_length=256)] = {}
+    env: Annotated[dict[EnvName, EnvValue], Field(max_length=256)] = EMPTY
     secrets: Annotated[tuple[SecretEnv, ...], Field(max_length=64)] = ()
     ports: Annotated[tuple[PortMapping, ...], Field(max_length=64)] = ()
     volumes: Annotated[tuple[Volume, ...], Field(max_length=32)] = ()

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from schemas.base import Document, Model
+from schemas.base import EMPTY, Document, Model
 from schemas.names import (
     AgeRecipient,
     Duration,
@@ -26,7 +26,7 @@ class EntryPoints(Model):
     http: EntryPointName = "web"
     https: EntryPointName = "websecure"
     mongodb: EntryPointName = "mongodb"
-    tcp: Annotated[dict[Name, EntryPointName], Field(max_length=64)] = {}
+    tcp: Annotated[dict[Name, EntryPointName], Field(max_length=64)] = EMPTY
     """Further TCP entry points that routes of type tcp may name: name in the route → name in Traefik."""
 
 
@@ -51,7 +51,7 @@ class Team(Model):
     """Hosts that routes of the team may claim; ``*.parent`` grants one further label."""
     agents: Annotated[tuple[Name, ...], Field(max_length=10_000)] = ()
     """Agents that the team may use, by name."""
-    agent_selector: Annotated[dict[LabelKey, LabelValue], Field(max_length=16)] = {}
+    agent_selector: Annotated[dict[LabelKey, LabelValue], Field(max_length=16)] = EMPTY
     """Further agents that the team may use: those that carry all of these labels."""
     ports: Annotated[tuple[PortRange, ...], Field(max_length=64)] = (PortRange(first=1024, last=65535),)
     """Ports of agents that backends and deployments of the team may use."""

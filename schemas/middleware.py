@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from schemas.base import Model
+from schemas.base import EMPTY, Model
 from schemas.names import ByteSize, Duration, HeaderName, HeaderValue, Hostname, Name, Network, Port, UrlPath
 from schemas.secret import SecretReference
 
@@ -22,8 +22,8 @@ HeaderMap = Annotated[dict[HeaderName, HeaderValue], Field(max_length=64)]
 class Headers(Model):
     """Set request or response headers; an empty value removes one."""
 
-    request: HeaderMap = {}
-    response: HeaderMap = {}
+    request: HeaderMap = EMPTY
+    response: HeaderMap = EMPTY
 
     @model_validator(mode="after")
     def _not_empty(self) -> Self:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from schemas.base import Document, Model
+from schemas.base import EMPTY, Document, Model
 from schemas.middleware import Middleware
 from schemas.names import Duration, HeaderName, HeaderValue, Hostname, HostPattern, MatchValue, Name, Port, UrlPath
 
@@ -72,7 +72,7 @@ class RouteHealthCheck(Model):
     """Without it the fleet's ``defaults.healthInterval``."""
     timeout: Duration = "3s"
     status: Annotated[int, Field(ge=100, le=599)] | None = None
-    headers: Annotated[dict[HeaderName, HeaderValue], Field(max_length=16)] = {}
+    headers: Annotated[dict[HeaderName, HeaderValue], Field(max_length=16)] = EMPTY
 
 
 class StickyCookie(Model):
