@@ -181,4 +181,6 @@ class Renderer:
 
 def _rendered(template: Template, variables: Mapping[str, Any]) -> str:
     # Template.render() would copy the variables and the globals first, which takes as long as the rendering
-    return "".join(template.root_render_func(template.new_context(variables, shared=True)))  # type: ignore[arg-type]
+    environment = template.environment
+    context = environment.context_class(environment, variables, template.name, template.blocks)  # type: ignore[arg-type]
+    return "".join(template.root_render_func(context))
