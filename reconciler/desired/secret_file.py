@@ -138,7 +138,7 @@ def _block(key: Node, value: Node, lines: list[str]) -> _Block:
         header = _HEADER.match(lines[value.start_mark.line], value.start_mark.column)
         return _Block(first, _end_of_literal(lines, first + 1, column), column, label, (header and header[1]) or "")
     last = value.end_mark.line if value.value else first
-    rest = lines[last][value.end_mark.column if value.value else key.end_mark.column + 1 :]
+    rest = "".join(lines[last : last + 1])[value.end_mark.column if value.value else key.end_mark.column + 1 :]
     return _Block(first, last + 1, column, label, rest if rest.lstrip().startswith("#") else "")
 
 
