@@ -141,6 +141,8 @@ class ControlPlane:
             ),
         )
 
+        self._metrics.messages_of(lambda: self._hub.counters.messages)
+
     def _is_authorised(self, name: str, thumbprint: str) -> bool:
         return self._directory.thumbprint(name) == thumbprint and not self._directory.quarantined(name)
 

@@ -15,13 +15,13 @@ import asyncio
 import logging
 import random as randomness
 import time
-from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Protocol
 
 from reconciler.agents.admission import Admission
+from reconciler.agents.counters import HubCounters
 from reconciler.agents.documents import Signer, WantedDocument
 from reconciler.agents.mailbox import MailboxCounters, Mailboxes
 from reconciler.agents.session import (
@@ -50,6 +50,8 @@ REVOKED: Final = Dismissed(CloseCode.REVOKED, "Revoked", "This agent is not in s
 REPLACED: Final = Dismissed(CloseCode.REPLACED, "Replaced", "The same agent opened a newer connection.")
 CLOSE_SECONDS: Final = 1.0
 """How long a close frame may wait for room in the transport."""
+TYPE_AT: Final = len('{"type":"')
+"""Where a message names its type: it comes first in all that a session sends."""
 SHUTTING_DOWN: Final = Dismissed(CloseCode.GOING_AWAY, "ShuttingDown", "The control plane is shutting down.")
 
 
@@ -101,23 +103,6 @@ class HubLimits:
     tick_seconds: float = 1.0
     batch: int = 64
     """Agents that are offered a document before everybody else gets a turn."""
-
-
-@dataclass(slots=True)
-class HubCounters:
-    """Grow only; for metrics."""
-
-    accepted: int = 0
-    turned_away: int = 0
-    """For want of room, with Retry-After."""
-    sent: int = 0
-    """Messages."""
-    stalled: int = 0
-    unsignable: int = 0
-    ignored: Counter[str] = field(default_factory=Counter)
-    """Reason → messages of agents that counted for nothing."""
-    closed: Counter[str] = field(default_factory=Counter)
-    """Reason → connections."""
 
 
 class _Member:
@@ -332,6 +317,7 @@ class Hub:
 
     def _tell(self, member: _Member, message: Hello | Report | Heartbeat) -> None:
         now = self._clock()
+        self.counters.messages[message.type, "in"] += 1
         match message:
             case Hello():
                 member.announced = True
@@ -344,7 +330,7 @@ class Hub:
                 self._observer.heartbeat(member.name, message, now)
 
     def _send(self, member: _Member, text: str) -> None:
-        self.counters.sent += 1
+        self.counters.messages[text[TYPE_AT : text.index('"', TYPE_AT)], "out"] += 1
         if member.connection.try_send(text):
             self._feed(member, WRITE_FINISHED)
         else:

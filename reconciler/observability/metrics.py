@@ -7,6 +7,7 @@ or a remote chose can become a time series; those belong into logs and events.
 from __future__ import annotations
 
 import time
+from collections import Counter as Totals
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
@@ -22,6 +23,8 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from schemas.objects import KINDS
 
@@ -202,9 +205,9 @@ class Metrics:
     def agents_connected(self, count: int) -> None:
         self._connected.set(count)
 
-    def message(self, type: str, direction: str, count: int = 1) -> None:  # noqa: A002 - the label's name
-        """Count messages of the agents' stream; ``direction`` is ``in`` or ``out``."""
-        self._messages.labels(bounded(type, _MESSAGES), bounded(direction, _DIRECTIONS)).inc(count)
+    def messages_of(self, counts: Callable[[], Mapping[tuple[str, str], int]]) -> None:
+        """Show the agents' messages as ``counts`` says when asked: (type, ``in`` or ``out``) → messages so far."""
+        self._messages.counts = counts
 
     def event(self, severity: str) -> None:
         self._events.labels(bounded(severity, _SEVERITIES)).inc()
@@ -253,7 +256,8 @@ class Metrics:
     def _make_agents(self) -> None:
         self._enrolments = self._counter("enrolments", "Enrolments by outcome.", "outcome")
         self._connected = self._gauge("agents_connected", "Agents with an open stream.")
-        self._messages = self._counter("agent_messages", "Messages of the agents' stream.", "type", "direction")
+        self._messages = _Messages()
+        self.registry.register(self._messages)
         self._events = self._counter("events", "Events appended to the timeline.", "severity")
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -267,6 +271,24 @@ class Metrics:
 
     def _age(self, since: float | None) -> float:
         return 0.0 if since is None else max(0.0, self._clock() - since)
+
+
+class _Messages(Collector):
+    """Counted elsewhere, where each message costs no more than an addition, and read at each scrape."""
+
+    def __init__(self) -> None:
+        self.counts: Callable[[], Mapping[tuple[str, str], int]] = dict
+
+    def collect(self) -> Iterator[Metric]:
+        family = CounterMetricFamily(
+            "cloudlunacy_agent_messages", "Messages of the agents' stream.", labels=("type", "direction")
+        )
+        totals = Totals[tuple[str, str]]()
+        for (kind, direction), count in self.counts().items():
+            totals[bounded(kind, _MESSAGES), bounded(direction, _DIRECTIONS)] += count
+        for labels, total in totals.items():
+            family.add_metric(labels, total)
+        yield family
 
 
 _STAGES: Final = frozenset(STAGES)

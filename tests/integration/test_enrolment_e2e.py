@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -67,6 +68,9 @@ def test_an_enrolled_agent_gets_its_document_and_only_what_concerns_it(one: Inst
     shown = one.agent("vps-1")
     assert shown is not None
     assert (shown["enrolled"], shown["connected"], shown["appliedGeneration"]) == (True, True, found["generation"])
+    for kind, direction in (("hello", "in"), ("welcome", "out"), ("desired", "out"), ("report", "in")):
+        series = f'cloudlunacy_agent_messages_total{{direction="{direction}",type="{kind}"}} '
+        assert re.search(f"^{re.escape(series)}[1-9]", one.client.get("/metrics").text, re.MULTILINE), series
 
 
 @pytest.mark.parametrize("how", ["deleted", "quarantined", "identity removed"])

@@ -65,6 +65,8 @@ def test_a_document_is_delivered_and_acknowledged() -> None:
             await eventually(lambda: hub.observer.of("disconnected"))
             assert [event for event, _, _ in hub.observer.events] == ["connected", "reported", "disconnected"]
             assert hub.signer.signatures == 1
+            types = {("hello", "in"): 1, ("report", "in"): 1, ("welcome", "out"): 1, ("desired", "out"): 1}
+            assert hub.hub.counters.messages == types
 
     asyncio.run(scenario())
 

@@ -62,7 +62,7 @@ def test_each_call_moves_its_own_metric() -> None:
     metrics.push()
     metrics.push(failed=True)
     metrics.agents_connected(7)
-    metrics.message("desired", "out", 5)
+    metrics.messages_of(lambda: {("desired", "out"): 5})
     metrics.event("warning")
     metrics.store_replaced()
     shown = own(metrics)
@@ -167,7 +167,7 @@ def test_strange_labels_make_no_series_of_their_own() -> None:
         metrics.git_took(text, 1.0, failed=True)
         metrics.webhook(text)
         metrics.enrolment(text)
-        metrics.message(text, text)
+        metrics.messages_of(lambda: {(text, text): 1, (f"{text}'", "in"): 1})
         metrics.event(text)
 
     everything("first")
