@@ -95,9 +95,12 @@ def _path_hint(path: str) -> str:
     return "Names are RFC 1123 labels: lower-case letters, digits and inner hyphens."
 
 
-def parse_file(path: str, blob: str, content: bytes | None) -> Parsed:
-    """Parse the file at ``path``. ``content`` is None where the blob exceeds :data:`MAX_BYTES` and was not read."""
-    key = key_of_path(path)
+def parse_file(path: str, blob: str, content: bytes | None, key: ObjectKey | None = None) -> Parsed:
+    """Parse the file at ``path``. ``content`` is None where the blob exceeds :data:`MAX_BYTES` and was not read.
+
+    ``key`` is the path's, from a caller who has it already.
+    """
+    key = key or key_of_path(path)
     if key is None:
         raise AssertionError(f"{path} is no path of an object; examine_path comes first")
     if content is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 REGULAR_FILE: Final = "100644"
@@ -35,4 +36,4 @@ def changes_between(old: Mapping[str, File], new: Mapping[str, File]) -> tuple[C
     """List what turns ``old`` into ``new``, by path."""
     gone = [Change(path, None) for path in old.keys() - new.keys()]
     other = [Change(path, file) for path, file in new.items() if old.get(path) != file]
-    return tuple(sorted(gone + other, key=lambda change: change.path))
+    return tuple(sorted(gone + other, key=attrgetter("path")))

@@ -20,7 +20,7 @@ MAX_BYTES: Final = 64 * 1024
 MAX_INDENT: Final = 100
 MAX_COMPACT: Final = 16
 
-_COMPACT_PAIR: Final = re.compile(r"[-?:][ \t]+[-?:][ \t]")
+_MARKS_ALIKE: Final = bytes.maketrans(b"?:", b"--")
 _COMPACT: Final = re.compile(rf"(?:[-?:][ \t]+){{{MAX_COMPACT},}}")
 _INDENTED: Final = re.compile(rf"(?:^|\r)[ ]{{{MAX_INDENT},}}[^ #\r\n]", re.MULTILINE)
 _PLAIN_BYTES: Final = bytes([*b"\t\n\r", *range(0x20, 0x7F)])
@@ -56,7 +56,7 @@ def read_mapping(content: bytes) -> dict[str, Any]:
         Unreadable: with a stable code, a sentence and the place.
     """
     text = _decode(content)
-    _check_shape(text)
+    _check_shape(content, text)
     _check_features(text)
     try:
         value = yaml_rs.loads(text, parse_datetime=False, alias_limits=_NO_ALIASES)
@@ -99,9 +99,11 @@ def _decode(content: bytes) -> str:
     return text
 
 
-def _check_shape(text: str) -> None:
-    for cheap, pattern in ((_COMPACT_PAIR.search(text), _COMPACT), (" " * MAX_INDENT in text, _INDENTED)):
-        found = pattern.search(text) if cheap else None
+def _check_shape(content: bytes, text: str) -> None:
+    # in nearly all files two quick looks show that there is nothing to look for
+    is_compact = b"-" * MAX_COMPACT in content.translate(_MARKS_ALIKE, b" \t")
+    for is_suspicious, pattern in ((is_compact, _COMPACT), (" " * MAX_INDENT in text, _INDENTED)):
+        found = pattern.search(text) if is_suspicious else None
         if found:
             raise Unreadable(
                 "too-deep",

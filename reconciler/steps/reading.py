@@ -20,7 +20,7 @@ import schemas
 from reconciler.desired.finding import Finding
 from reconciler.desired.parse import Parsed, examine_path, is_object_path, parse_file
 from reconciler.desired.settle import FileNews, Gone, Unusable
-from reconciler.desired.snapshot import Change
+from reconciler.desired.snapshot import REGULAR_FILE, Change
 from reconciler.desired.yaml_reader import MAX_BYTES
 from reconciler.git.mirror import TooLarge
 from schemas.objects import ADAPTERS, ObjectKey, key_of_path
@@ -62,21 +62,22 @@ class DocumentReader:
         """Say what became of each changed file that the reconciler looks at."""
         news: list[FileNews] = []
         wanted: dict[Pair, ObjectKey] = {}
-        for change in changes:
-            if not is_object_path(change.path):
+        for path, file in changes:
+            key = key_of_path(path)
+            if key is not None and file is not None and file.mode == REGULAR_FILE:  # nearly all of them
+                wanted[path, file.blob] = key
+            elif not is_object_path(path):
                 continue
-            if change.file is None:
-                news.append(Gone(change.path))
-            elif (finding := examine_path(change.path, change.file)) is not None:
-                news.append(Unusable(change.path, change.file.blob, finding))
-            elif (key := key_of_path(change.path)) is not None:
-                wanted[change.path, change.file.blob] = key
+            elif file is not None and (finding := examine_path(path, file)) is not None:
+                news.append(Unusable(path, file.blob, finding))
+            elif file is not None and key is not None:
+                wanted[path, file.blob] = key
             else:
-                news.append(Gone(change.path))
+                news.append(Gone(path))
         documents, in_tree = await asyncio.to_thread(self._documents, list(wanted))
         known = await asyncio.to_thread(_from_cache, wanted, documents)
         news += known
-        news += await self._parse([pair for pair in wanted if pair not in documents])
+        news += await self._parse({pair: key for pair, key in wanted.items() if pair not in documents})
         for one in news:
             if isinstance(one, Gone):
                 self._news[one.path] = None
@@ -109,24 +110,24 @@ class DocumentReader:
         found = self._cache.lookup(rest) if rest else {}
         return tree | found, not found
 
-    async def _parse(self, wanted: Sequence[Pair]) -> list[FileNews]:
+    async def _parse(self, wanted: Mapping[Pair, ObjectKey]) -> list[FileNews]:
         if not wanted:
             return []
         contents = await self._blobs.read([blob for _, blob in wanted], max_bytes=MAX_BYTES)
         return await asyncio.to_thread(self._parse_all, wanted, contents)
 
-    def _parse_all(self, wanted: Sequence[Pair], contents: Mapping[str, bytes | TooLarge]) -> list[FileNews]:
+    def _parse_all(self, wanted: Mapping[Pair, ObjectKey], contents: Mapping[str, bytes | TooLarge]) -> list[FileNews]:
         news: list[FileNews] = []
-        safe: list[Pair] = []
-        for path, blob in wanted:
+        safe: list[tuple[str, str, ObjectKey]] = []
+        for (path, blob), key in wanted.items():
             content = contents[blob]
             if blob in self._suspects and isinstance(content, bytes) and _kills_the_parser(path, content):
                 text = "reading this file ended the parser; it is not read again in this form"
                 news.append(Unusable(path, blob, Finding(path, "poison", text, "Write it differently.")))
             else:
-                safe.append((path, blob))
-        self._marker.write_text(json.dumps([blob for _, blob in safe]), encoding="utf-8")
-        parsed = [parse_file(path, blob, _content(contents[blob])) for path, blob in safe]
+                safe.append((path, blob, key))
+        self._marker.write_text(json.dumps([blob for _, blob, _ in safe]), encoding="utf-8")
+        parsed = [parse_file(path, blob, _content(contents[blob]), key) for path, blob, key in safe]
         self._marker.unlink(missing_ok=True)
         return [*news, *parsed]
 

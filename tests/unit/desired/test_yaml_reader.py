@@ -97,6 +97,7 @@ def test_values_are_those_of_yaml_1_2(text: str, value: dict[str, Any]) -> None:
         (b"? a\n: 1\n? a\n: 2", "duplicate-key", (1, 1)),
         (b"- " * 16 + b"a", "too-deep", (1, 1)),
         (b"a:\n  " + b"? " * 16, "too-deep", (2, 3)),
+        (b"a: " + b"- \t?  :\t" * 6, "too-deep", (1, 2)),
         (b"a: " + b"[" * 300 + b"]" * 300, "too-deep", (1, 259)),
         (b"a:\n" + b"\n".join(b" " * depth + b"b:" for depth in range(1, 120)), "too-deep", (101, 1)),
         (b"a: " + b"x" * MAX_BYTES, "file-too-large", (1, 1)),
@@ -113,6 +114,11 @@ def test_a_line_of_64_kib_is_read() -> None:
     """The limit is the file's size, not a line's."""
     value = "x" * (MAX_BYTES - 3)
     assert read_mapping(b"a: " + value.encode()) == {"a": value}
+
+
+def test_marks_in_a_row_are_no_depth() -> None:
+    """A line of dashes, as people draw them in comments, nests nothing."""
+    assert read_mapping(b"# " + b"- " * 15 + b"\n# " + b"-" * 40 + b"\na: b # " + b"?" * 20 + b"\n") == {"a": "b"}
 
 
 def test_every_refusal_is_a_sentence_without_the_parsers_drawing() -> None:
