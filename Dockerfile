@@ -1,16 +1,17 @@
-# The control plane. Build: docker build -t cloudlunacy .
-# Run:   docker run -v cloudlunacy:/data -v /etc/traefik/dynamic:/dynamic -p 7300:7300 cloudlunacy \
-#          serve --repo URL --branch main --data /data --listen 0.0.0.0:7300 \
-#          --traefik-file /dynamic/cloudlunacy.yml --traefik-api http://traefik:8080
+# The control plane, with git, Traefik for the preflight, and the commands of an agent. docs/container.md says how to run it.
+# Build: docker build -t cloudlunacy .
 
-FROM python:3.12-slim-bookworm AS build
+# Any Debian with Python 3.11 or newer as `python`, such as the copy in a registry of your own.
+ARG BASE=python:3.12-slim-bookworm
+
+FROM ${BASE} AS build
 WORKDIR /src
-RUN python -m venv /opt/cloudlunacy
-ENV PATH=/opt/cloudlunacy/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-COPY requirements-image.lock requirements.lock ./
-RUN pip install --require-hashes --requirement requirements-image.lock
-# hatchling, as the lock file has it, builds the wheel in a place of its own and stays behind with this stage.
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+# What installs and builds stays behind with this stage: pip, and hatchling as the lock file has it.
 RUN python -m venv /opt/builder \
+    && python -m venv --without-pip /opt/cloudlunacy
+COPY requirements-image.lock requirements.lock ./
+RUN /opt/builder/bin/pip --python /opt/cloudlunacy/bin/python install --require-hashes --requirement requirements-image.lock \
     && sed -nE '/^(hatchling|packaging|pathspec|pluggy|tomlkit|trove-classifiers)==/,/[^\\]$/p' requirements.lock > build.lock \
     && /opt/builder/bin/pip install --require-hashes --requirement build.lock
 COPY pyproject.toml README.md LICENSE ./
@@ -20,16 +21,15 @@ COPY schemas schemas
 COPY templates templates
 COPY state-repo-example state-repo-example
 RUN /opt/builder/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheel . \
-    && pip install --no-deps /wheel/*.whl \
-    && pip uninstall --yes pip
+    && /opt/builder/bin/pip --python /opt/cloudlunacy/bin/python install --no-deps /wheel/*.whl
 
-FROM python:3.12-slim-bookworm
+FROM ${BASE}
 # git fetches and pushes, ssh reaches the remote, gpg verifies signed commits.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends git gpg openssh-client \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --uid 10001 --user-group --home-dir /data --shell /usr/sbin/nologin cloudlunacy \
+    && useradd --uid 10001 --user-group --no-log-init --no-create-home --home-dir /data --shell /usr/sbin/nologin cloudlunacy \
     && install --directory --owner=10001 --group=10001 --mode=0700 /data
 COPY --from=build /opt/cloudlunacy /opt/cloudlunacy
 ENV PATH=/opt/cloudlunacy/bin:$PATH \

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import Final
 
 import hypothesis
 import pytest
+
+from tests.support.engine import DockerEngine, docker_engine
 
 REQUIRE_ALL: Final = os.environ.get("CLOUDLUNACY_TEST_REQUIRE_ALL") == "1"
 
@@ -29,6 +31,17 @@ hypothesis.settings.register_profile(
     "default", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
 )
 hypothesis.settings.load_profile("default")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "engine: runs a Docker Engine of its own, which takes root and about a minute")
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[DockerEngine]:
+    """A Docker Engine for all tests of this process."""
+    with docker_engine() as running:
+        yield running
 
 
 def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:

@@ -69,11 +69,6 @@ def _mongod() -> Path | None:
     return None
 
 
-def _docker() -> Path | None:
-    client = _program("docker")
-    return client if client is not None and _runs(client, "version", "--format", "{{.Server.Version}}") else None
-
-
 def _runs(program: Path, *arguments: str) -> bool:
     try:
         return subprocess.run([program, *arguments], capture_output=True, timeout=20, check=False).returncode == 0
@@ -86,10 +81,15 @@ def _named(name: str) -> Callable[[], Path | None]:
 
 
 _PARTS: Final[dict[Part, tuple[Callable[[], Path | None], str]]] = {
-    "docker": (_docker, "no Docker Engine answers; install docker.io and start dockerd"),
+    "docker": (_named("docker"), "the docker command is not installed; apt-get install docker.io"),
+    "dockerd": (_named("dockerd"), "the Docker Engine is not installed; apt-get install docker.io"),
     "git": (_named("git"), "git is not installed"),
     "git-http-backend": (_git_http_backend, "git's http-backend is not installed; on Debian it is in the package git"),
     "gpg": (_named("gpg"), "GnuPG is not installed; apt-get install gnupg"),
+    "mmdebstrap": (
+        _named("mmdebstrap"),
+        "what makes base images is not installed; apt-get install mmdebstrap",
+    ),
     "mongod": (_mongod, "no mongod that runs here; on x86_64 Linux make setup installs one, which needs libcurl4"),
     "named": (_named("named"), "BIND is not installed; apt-get install bind9"),
     "openssl": (_named("openssl"), "openssl is not installed"),
