@@ -7,8 +7,9 @@ that they sign themselves (docs/adr/0007). Cookies never count, so no other site
 from __future__ import annotations
 
 import hmac
+import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
 from reconciler.errors import Refused
@@ -39,6 +40,8 @@ class Identity:
     name: str
     scopes: frozenset[str]
     thumbprint: str
+    accepted_until: float = field(default=math.inf, compare=False)
+    """POSIX seconds until which what was shown is good, for answers that go on."""
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.name}"
@@ -106,7 +109,9 @@ class Authenticator:
 
     def _operator(self, token: str, now: float) -> Identity:
         access = tokens.verify_operator_token(token, keys=self._keys.verifying("operator"), issuer=self.issuer, now=now)
-        return Identity("operator", access.name, access.scopes & OPERATOR_SCOPES, access.thumbprint)
+        return Identity(
+            "operator", access.name, access.scopes & OPERATOR_SCOPES, access.thumbprint, access.accepted_until
+        )
 
     def _agent(self, method: str, url: str, token: str, proof: str | None, now: float) -> Identity:
         access = tokens.verify_access_token(token, keys=self._keys.verifying("access"), issuer=self.issuer, now=now)
@@ -118,7 +123,7 @@ class Authenticator:
         proven = self._read_proof(method, url, proof, token, now)
         _same_key(proven.thumbprint, access.thumbprint)
         self._replays.use(proven.thumbprint, proven.jti, until=proven.accepted_until, now=now)
-        return Identity("agent", access.name, access.scopes & {"agent"}, access.thumbprint)
+        return Identity("agent", access.name, access.scopes & {"agent"}, access.thumbprint, access.accepted_until)
 
     def _read_proof(self, method: str, url: str, proof: str | None, token: str | None, now: float) -> tokens.Proven:
         if not proof:

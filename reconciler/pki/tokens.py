@@ -41,6 +41,8 @@ class Access:
     name: str
     scopes: frozenset[str]
     thumbprint: str
+    accepted_until: float
+    """POSIX seconds."""
 
 
 def verify_enrolment_proof(proof: str, *, key: PublicJwk, token_id: str, name: str, now: float) -> None:
@@ -107,14 +109,14 @@ def verify_access_token(token: str, *, keys: VerifyingKeys, issuer: str, now: fl
         Refused: 401.
     """
     _, said = _verify_by_kid(token, claims.ACCESS_TOKEN, keys)
-    claims.check(said, claims.ACCESS_TOKEN, now)
+    until = claims.check(said, claims.ACCESS_TOKEN, now)
     claims.require_equal(said, "iss", issuer, "wrong-issuer")
     claims.require_equal(said, "aud", issuer, "wrong-audience")
     claims.require_equal(said, "client_id", claims.text(said, "sub"), "wrong-subject")
     confirmation = said.get("cnf")
     if not isinstance(confirmation, dict) or confirmation.keys() != {"jkt"}:
         raise refused("missing-claim", 'The token is not bound to a key (claim "cnf" with member "jkt").')
-    return Access(_name(said, tokens.AGENT_PREFIX), _scopes(said), claims.text(confirmation, "jkt"))
+    return Access(_name(said, tokens.AGENT_PREFIX), _scopes(said), claims.text(confirmation, "jkt"), until)
 
 
 def verify_dpop_proof(proof: str, *, method: str, url: str, access_token: str | None, now: float) -> Proven:
@@ -161,10 +163,10 @@ def verify_operator_token(token: str, *, keys: VerifyingKeys, issuer: str, now: 
         Refused: 401.
     """
     key_id, said = _verify_by_kid(token, claims.OPERATOR_TOKEN, keys)
-    claims.check(said, claims.OPERATOR_TOKEN, now)
+    until = claims.check(said, claims.OPERATOR_TOKEN, now)
     claims.require_equal(said, "aud", issuer, "wrong-audience")
     claims.require_equal(said, "iss", claims.text(said, "sub"), "wrong-issuer")
-    return Access(_name(said, tokens.OPERATOR_PREFIX), _scopes(said), key_id)
+    return Access(_name(said, tokens.OPERATOR_PREFIX), _scopes(said), key_id, until)
 
 
 def _verify_by_kid(token: str, kind: claims.Kind, keys: VerifyingKeys) -> tuple[str, Mapping[str, Any]]:

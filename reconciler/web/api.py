@@ -46,6 +46,7 @@ from schemas.status import RevisionStatus
 PAGE: Final = 100
 LARGEST_PAGE: Final = 1000
 KEEP_ALIVE_SECONDS: Final = 15.0
+_EXPIRED: Final = 'event: expired\ndata: {"hint": "Come again with a new token."}\n\n'
 _REVISION: Final = re.compile(r"^[0-9a-f]{7,64}$")
 M = TypeVar("M", bound=BaseModel)
 
@@ -211,25 +212,31 @@ class Api:
         return status
 
     async def stream(self, request: Request) -> Response:
-        self._caller(request, "read")
+        """Where the newest revision stands, then every change, until the caller's token is good no more."""
+        until = self._caller(request, "read").accepted_until
+        newest = await self._tracker.newest_status()
         queue = self._tracker.listen()
         if queue is None:
             raise Refused("too many listen already.", status=503, code="busy", retry_after=10.0)
+        if newest is not None:
+            queue.put_nowait(newest)
         return StreamingResponse(
-            self._changes(queue), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
+            self._changes(queue, until), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
         )
 
-    async def _changes(self, queue: asyncio.Queue[RevisionStatus | None]) -> AsyncIterator[str]:
+    async def _changes(self, queue: asyncio.Queue[RevisionStatus | None], until: float) -> AsyncIterator[str]:
         try:
             yield ": connected\n\n"
-            while True:
+            while (left := until - self._clock()) > 0:
                 try:
-                    status = await asyncio.wait_for(queue.get(), KEEP_ALIVE_SECONDS)
-                    if status is None:
-                        return
-                    yield f"event: revision\ndata: {status.model_dump_json(by_alias=True)}\n\n"
+                    status = await asyncio.wait_for(queue.get(), min(left, KEEP_ALIVE_SECONDS))
                 except TimeoutError:
                     yield ": still here\n\n"
+                    continue
+                if status is None:
+                    return
+                yield f"event: revision\ndata: {status.model_dump_json(by_alias=True)}\n\n"
+            yield _EXPIRED
         finally:
             self._tracker.unlisten(queue)
 

@@ -10,6 +10,7 @@ import re
 import resource
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import psutil
 import pytest
 
 from agent.credentials import Credentials
+from reconciler.pki.operator_credential import OperatorCredential
 from schemas.status import STAGES
 from tests.support import documents
 from tests.support.fleet import Installation, installation, start_files, web
@@ -217,6 +219,16 @@ def test_the_stream_tells_each_stage(one: Installation) -> None:
     assert reached[-1] == list(STAGES)
     assert len({len(stages) for stages in reached}) >= 5
     assert {status["state"] for status in heard} == {"Progressing", "Converged"}
+
+
+def test_the_stream_ends_with_its_token(one: Installation) -> None:
+    """A token that is good for another second or two opens the stream, and ends it."""
+    old = OperatorCredential.load(one.data).headers(time.time() - 118, frozenset({"read"}))
+    with one.client.stream("GET", "/api/v1/stream", headers=old) as stream:
+        lines = [line for line in stream.iter_lines() if line]
+    assert (stream.status_code, lines[0]) == (200, ": connected")
+    assert lines[-2:] == ["event: expired", 'data: {"hint": "Come again with a new token."}']
+    assert one.client.get("/api/v1/status", headers=old).status_code == 401
 
 
 FAMILIES = (

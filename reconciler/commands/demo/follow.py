@@ -25,6 +25,7 @@ RECONNECT_SECONDS: Final = 1.0
 EVENTS_SECONDS: Final = 1.0
 PAGE: Final = 1000
 _DATA: Final = "data: "
+_EXPIRED: Final = "event: expired"
 
 
 class Stream:
@@ -57,11 +58,14 @@ class Stream:
 
     def _run(self) -> None:
         while not self._ended.is_set():
+            expired = False
             with suppress(httpx.HTTPError, Broken, ValidationError):
-                self._read()
-            self._ended.wait(RECONNECT_SECONDS)
+                expired = self._read()
+            if not expired:
+                self._ended.wait(RECONNECT_SECONDS)
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
+        """Read until the stream ends; True where it ended because the token has."""
         url = f"{self._target.server}/api/v1/stream"
         timeout = httpx.Timeout(10.0, read=60.0)  # the control plane says every 15 s that it is still there
         with (
@@ -71,10 +75,13 @@ class Stream:
             answer.raise_for_status()
             self._socket = answer.extensions["network_stream"].get_extra_info("socket")
             for line in answer.iter_lines():
+                if line == _EXPIRED:
+                    return True
                 if line.startswith(_DATA):
                     self._found.put(RevisionStatus.model_validate_json(line.removeprefix(_DATA)))
                 if self._ended.is_set():
-                    return
+                    break
+        return False
 
 
 class Timeline:
