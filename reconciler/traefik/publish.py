@@ -34,8 +34,10 @@ _PASSING: Final = {
     errno.ENOENT: ("DirectoryMissing", "the directory is gone", "Create it, or mount it."),
     errno.EROFS: ("ReadOnly", "the file system is read-only", "Mount it for writing."),
 }
-_HEADER: Final = re.compile(rb'#[^\n]*\n# generation ([1-9][0-9]{0,14}), revision "((?:[0-9a-f]{40}|[0-9a-f]{64}))"\n')
-"""The first lines of ``templates/traefik/dynamic.yml.j2``."""
+_HEADER: Final = re.compile(
+    rb'#[^\n]*\n# generation ([1-9][0-9]{0,14}), revision "(?!0+")((?:[0-9a-f]{40}|[0-9a-f]{64}))"\n'
+)
+"""The first lines of ``templates/traefik/dynamic.yml.j2``. Only zeros are ``cloudlunacy render``'s: of no commit."""
 _HEADER_BYTES: Final = 1024
 
 

@@ -236,6 +236,7 @@ REVISION = "a1" * 20
         (f'# Made by us.\n# generation {"9" * 16}, revision "{REVISION}"\n', None),
         (f'# Made by us.\n# generation 12, revision "{REVISION[:12]}"\n', None),
         (f'# Made by us.\n# generation 12, revision "{REVISION[:-1]}g"\n', None),
+        (f'# Made by us.\n# generation 1, revision "{"0" * 40}"\n', None),
         (f'# generation 12, revision "{REVISION}"\nhttp:\n', None),
         (f'http:\n# Made by us.\n# generation 12, revision "{REVISION}"\n', None),
         (f'#{"x" * 2000}\n# generation 12, revision "{REVISION}"\n', None),
