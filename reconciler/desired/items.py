@@ -24,7 +24,14 @@ class AgentItems:
         key = ObjectKey("Agent", "", agent)
         if key not in self._state.served:
             return ()
-        return tuple(_item(one, self._state.served[one].object) for one in sorted(self._keys(key)))
+        return tuple(self._item(one) for one in sorted(self._keys(key)))
+
+    def _item(self, key: ObjectKey) -> Item:
+        known = self._state.items
+        found = known.get(key)
+        if found is None:
+            found = known[key] = _item(key, self._state.served[key].object)
+        return found
 
     def _keys(self, agent: ObjectKey) -> Iterable[ObjectKey]:
         yield agent

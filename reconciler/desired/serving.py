@@ -27,6 +27,7 @@ class Serving:
         self.claims = base.claims.copy()
         self.selected = dict(base.selected)
         self.compiled = dict(base.compiled)
+        self.items = dict(base.items)
         self.referrers = dict(base.referrers)
         self._own_referrers: set[ObjectKey] = set()
         self._compile_route = compile_route
@@ -50,6 +51,7 @@ class Serving:
         self.objects.pop(key, None)
         self.selected.pop(key, None)
         self.compiled.pop(key, None)
+        self.items.pop(key, None)
         if served is None:
             return
         self.claims.remove(served.claims)

@@ -145,8 +145,7 @@ class _Settling:
             parsed = candidates.get(key) or self._served_again(key)
             if parsed is not None and parsed.object is not None:
                 self.candidates[key] = _Candidate(key, parsed, parsed.object, self.base.served.get(key))
-        for key in self.candidates:
-            self.serving.withdraw(key)
+                self.serving.withdraw(key)
         return True
 
     def _take(self, one: FileNews) -> ObjectKey | None:
@@ -396,5 +395,6 @@ class _Settling:
             serving.referrers,
             serving.selected,
             serving.compiled,
+            serving.items,
         )
         return Settled(state, frozenset(self.touched))

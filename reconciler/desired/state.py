@@ -15,6 +15,7 @@ from reconciler.desired.traefik_model import TraefikObjects
 from reconciler.desired.view import OpenSecret, View, sealed_for_somebody_else
 from schemas.fleet import Fleet
 from schemas.objects import FLEET_KEY, AnyObject, ObjectKey
+from schemas.session import Item
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ class State:
     selected: Mapping[ObjectKey, tuple[str, ...]] = field(default_factory=dict)
     """Deployments in service that choose their agents by label → the agents that they run on, by name."""
     compiled: Mapping[ObjectKey, TraefikObjects] = field(default_factory=dict)
+    items: dict[ObjectKey, Item] = field(default_factory=dict, compare=False, repr=False)
+    """What objects in service are in agents' documents; filled by :mod:`reconciler.desired.items` when first asked."""
 
     @property
     def fleet(self) -> Fleet | None:

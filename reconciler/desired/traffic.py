@@ -8,6 +8,7 @@ from typing import NamedTuple
 from reconciler.desired.claims import EVERYTHING, Claim
 from reconciler.desired.state import Served, State
 from reconciler.desired.view import View, port_of
+from schemas.middleware import Middleware
 from schemas.objects import ObjectKey
 from schemas.plan import TrafficChange
 from schemas.route import Backend, Route
@@ -22,7 +23,7 @@ class Answer(NamedTuple):
     match: str
     tls: str
     backends: tuple[str, ...]
-    middlewares: str
+    middlewares: tuple[Middleware, ...]
     is_http: bool
 
     @property
@@ -116,9 +117,6 @@ def _answers(served: Served | None, view: View) -> Iterator[Answer]:
         return
     spec = served.object.spec
     backends = tuple(text for backend in spec.backends for text in _backend(served.key.team, backend, view))
-    middlewares = ""
-    if spec.middlewares:
-        middlewares = " ".join([middleware.model_dump_json(exclude_unset=True) for middleware in spec.middlewares])
     for claim in served.claims:
         yield Answer(
             key=served.key,
@@ -127,7 +125,7 @@ def _answers(served: Served | None, view: View) -> Iterator[Answer]:
             match=_match(claim),
             tls=spec.tls.mode,
             backends=backends,
-            middlewares=middlewares,
+            middlewares=spec.middlewares,
             is_http=spec.type == "http",
         )
 

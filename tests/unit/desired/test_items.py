@@ -55,3 +55,16 @@ def test_an_items_digest_changes_with_its_content_alone() -> None:
     assert AgentItems(moved).of("vps-2") == AgentItems(state).of("vps-2")
     labelled = settled(state, {"agents/vps-2.yaml": agent("vps-2", labels={"a": "b"})}).state
     assert AgentItems(labelled).of("vps-2") != AgentItems(state).of("vps-2")
+
+
+def test_an_item_is_made_once_and_again_when_its_object_changes() -> None:
+    """A later state takes over what was made of unchanged objects; its items are those of a fresh state."""
+    state = state_of(FILES)
+    former = {item.id: item for item in AgentItems(state).of("vps-2")}
+    changed = deployment("web", "vps-2", "vps-1", port=9090)
+    later = settled(state, {"deployments/shop/web.yaml": changed}).state
+    items = {item.id: item for item in AgentItems(later).of("vps-2")}
+    assert items["Certificate/a"] is former["Certificate/a"]
+    assert items["Deployment/shop/web"] != former["Deployment/shop/web"]
+    fresh = state_of({**FILES, "deployments/shop/web.yaml": changed})
+    assert tuple(items.values()) == AgentItems(fresh).of("vps-2")
