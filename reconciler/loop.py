@@ -24,7 +24,8 @@ from reconciler.status import Tracker
 from reconciler.steps.collecting import collector_paused
 from reconciler.steps.delivery import Delivery
 from reconciler.steps.desire import Desire
-from reconciler.steps.fronts import Fronts, NotLoaded, PreflightRefused
+from reconciler.steps.fronts import Fronts, PreflightRefused
+from reconciler.steps.in_service import InService
 from reconciler.steps.passing import Pass, Published
 from reconciler.steps.source import Repository, SignatureMode, Source
 from reconciler.store.protocols import Event, EventStore
@@ -65,8 +66,6 @@ class Reconciler:
         read_back_seconds: float = READ_BACK_SECONDS,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.published = Published()
-        self._confirmed = self.published
         self._repository = repository
         self._head = head
         self._source = source
@@ -78,15 +77,10 @@ class Reconciler:
         self._metrics = metrics
         self._waking = waking
         self._wake = waking.woken
-        self._read_back_seconds = read_back_seconds
-        self._late_at = 0.0
-        """Monotonic time from which on a front that has not loaded what is published is late."""
-        self._stuck = False
-        """A front does not even take what it is given back: it has to be mended, and then everything is looked at."""
-        self._given_back, self._tried_again = "", ""
-        """Revision that a front did not load in time, until the front shows that it loads anything; and the revision
-        that was tried once more then, because the front may have been at fault."""
         self._clock = clock
+        self._service = InService(
+            fronts, delivery, tracker, metrics, self, read_back_seconds=read_back_seconds, clock=clock
+        )
         self.problems: tuple[Problem, ...] = ()
         """Of the newest revision that was settled."""
         self._considered = ""
@@ -97,6 +91,11 @@ class Reconciler:
         """Somebody wants it to be considered again; stays set while a pass is under way that may have missed why."""
         self.ready = False
         """A first look at the remote has succeeded."""
+
+    @property
+    def published(self) -> Published:
+        """What fronts and agents have, or are being given."""
+        return self._service.published
 
     # --- waiting ------------------------------------------------------------------------------------------------
 
@@ -131,28 +130,19 @@ class Reconciler:
     async def _meanwhile(self) -> None:
         """Look after the fronts between polls, which costs a stat."""
         try:
-            await self._look_after_fronts()
-            await self._catch_up()
+            await self._service.look_after()
+            await self._service.catch_up()
         except (Transient, Broken) as error:  # the next pass meets it again, and says so
             log.debug("fronts cannot be looked after", error=str(error))
         except Exception:
             log.exception("looking after the fronts ended by a bug")
 
-    async def _catch_up(self) -> None:
-        """After a restart: render what is in service, so that the next commit need not."""
-        if self.published.rendered is None and self.published.state.fleet is not None:
-            was_confirmed = self._confirmed.generation == self.published.generation
-            self.published = replace(self.published, rendered=await self._fronts.rendered(self.published))
-            if was_confirmed:
-                self._confirmed = self.published
-
     # --- one look -----------------------------------------------------------------------------------------------
 
     async def resume(self, published: Published, confirmed: Published) -> None:
         """Go on from what was published before a restart."""
-        self.published, self._confirmed = published, confirmed
+        self._service.resume(published, confirmed)
         self._considered = published.revision
-        self._late_at = time.monotonic() + self._read_back_seconds
         await self._delivery.resume(published)
         self._metrics.serving(published.generation, published.revision)
         self.problems = await self._desire.locate(published.state)
@@ -185,7 +175,7 @@ class Reconciler:
             Transient, Broken: when it should be tried again after a pause.
             Rejected: when the remote has no such branch.
         """
-        await self._look_after_fronts()
+        await self._service.look_after()
         revision = await self._head()
         self.ready = True
         if self._asked:
@@ -203,28 +193,6 @@ class Reconciler:
         self._considered = self._tracker.newest = revision
         await self._supersede(revision)
         await self._tracker.flush()
-
-    async def _look_after_fronts(self) -> None:
-        """Undo what was changed by hand, and judge a generation that could not be read back earlier."""
-        if not self.published.revision:
-            return
-        if await self._fronts.repair(self.published):
-            text = "a front's file had been changed or removed; it was restored"
-            await self._tell("FrontRepaired", "warning", text, self.published.revision)
-        if not self.published.confirmed:
-            await self._look_again(self.published)
-
-    async def _look_again(self, published: Published) -> None:
-        try:
-            loaded = await self._fronts.look(published)
-        except NotLoaded as failure:
-            if not self._stuck and (failure.reason != "Late" or time.monotonic() >= self._late_at):
-                await self._go_back(failure)
-            return
-        if loaded:
-            await self._confirm(published)
-        else:
-            self._late_at = time.monotonic() + self._read_back_seconds  # its time begins when it answers
 
     async def _bring(self, revision: str) -> None:
         this = Pass(revision, self.published)
@@ -299,28 +267,17 @@ class Reconciler:
             this.generation, revision, this.state, this.rendered, this.agents, confirmed=not self._fronts.fronts
         )
         await self._stage(this, "published", lambda _: self._fronts.publish(published, self._clock()))
-        self._put_in_service(published)
+        self._service.put(published)
         self._overtaken = 0
         self._considered = revision
         await self._supersede(revision)
         self._tracker.note(revision, generation=this.generation)
         self._metrics.published(this.generation, revision)
-        try:
-            loaded = await self._fronts.read_back(published, self._wake)
-        except NotLoaded as failure:
-            await self._go_back(failure)
+        if not await self._service.read_back(self._wake):
             return
-        if loaded:
-            await self._confirm(published)
-        elif not self._wake.is_set():
-            self._tracker.wait(revision, "FrontNotReached", "a front's API does not answer; its file is written")
         await self._push(this)
         log.info("published", generation=this.generation, agents=len(this.items), problems=len(this.problems))
         await self._tell("RevisionPublished", "info", f"generation {this.generation} is published", revision)
-
-    def _put_in_service(self, published: Published) -> None:
-        self.published, self._stuck = published, False
-        self._late_at = time.monotonic() + self._read_back_seconds
 
     async def _push(self, this: Pass) -> None:
         with self._metrics.stage("pushed"):
@@ -333,9 +290,7 @@ class Reconciler:
         state = this.state
         adopted = replace(self.published, revision=this.revision, state=state)
         await self._fronts.remember(adopted, self._clock())
-        if self._confirmed.generation == self.published.generation:
-            self._confirmed = adopted
-        self.published = adopted
+        self._service.stands_for(adopted)
         self._considered = this.revision
         done: tuple[Stage, ...] = ("rendered", "preflighted", "published", "pushed")
         await self._supersede(this.revision)
@@ -352,50 +307,6 @@ class Reconciler:
             with contextlib.suppress(Rejected, Transient):
                 part = await self._repository.descends(newer, record.revision)
             self._tracker.supersede(record.revision, newer, part=part)
-
-    async def _confirm(self, published: Published) -> None:
-        """Every front has loaded the generation: from here on it is what a failure goes back to."""
-        confirmed = replace(published, confirmed=True)
-        try:
-            await self._fronts.confirm(confirmed)
-        except (Transient, Broken) as error:  # the next look confirms it
-            log.warning("a generation cannot be noted as loaded", generation=published.generation, error=str(error))
-            return
-        self.published = self._confirmed = confirmed
-        record = self._tracker.get(published.revision)
-        if record is not None and record.generation == published.generation:
-            self._tracker.note(published.revision, waiting=("", ""), stopped=None)
-            self._tracker.reach(published.revision, "loaded")
-            self._tracker.concern(published.revision, record.wanted, self._delivery.connected)
-        if self._stuck or self._given_back not in ("", self._tried_again):
-            self._tried_again = self._given_back
-            self.reconsider()
-        self._stuck, self._given_back = False, ""
-
-    async def _go_back(self, failure: NotLoaded) -> None:
-        """A front refuses the generation: bring the last confirmed one back, under a new number, and hold."""
-        failed = self.published
-        if failed.revision == self._confirmed.revision:
-            self._stuck = True  # it is the confirmed one already
-            return
-        self._metrics.read_back_failed(failure.reason)
-        text = f"a front did not take generation {failed.generation}: {failure}"
-        if not self._confirmed.revision:
-            self._stuck = True
-            wanted = await self._delivery.resume(failed)
-            self._tracker.reach(failed.revision, "pushed")
-            self._tracker.concern(failed.revision, wanted, self._delivery.connected)
-            await self._stop(failed.revision, "Held", "ReadBackFailed", f"{text}; there is none to go back to")
-            return
-        generation = await self._fronts.next_generation()
-        agents = self._delivery.given_back(self._confirmed, failed.agents, generation)
-        restored = replace(self._confirmed, generation=generation, agents=agents, confirmed=False)
-        await self._fronts.publish(restored, self._clock())
-        self._put_in_service(restored)
-        self._given_back = failed.revision if failure.reason == "Late" else ""
-        self._metrics.restored()
-        await self._delivery.resume(restored)
-        await self._stop(failed.revision, "Held", "ReadBackFailed", f"{text}; the last good one is back")
 
     # --- small parts --------------------------------------------------------------------------------------------
 
@@ -421,6 +332,16 @@ class Reconciler:
         log.warning("revision not taken", state=state, reason=reason, message=message)
         severity: Severity = "error" if state == "Failed" else "warning"
         await self._tell(f"Revision{state}", severity, f"{reason}: {message}", revision)
+
+    async def hold(self, revision: str, reason: str, message: str) -> None:
+        """Let a revision that was published wait for a person."""
+        await self._stop(revision, "Held", reason, message)
+
+    async def repaired(self, revision: str) -> None:
+        """Tell that a front's file had to be written again."""
+        await self._tell(
+            "FrontRepaired", "warning", "a front's file had been changed or removed; it was restored", revision
+        )
 
     def _signature_mode(self) -> SignatureMode:
         fleet = self.published.state.fleet
