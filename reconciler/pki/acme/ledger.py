@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from reconciler.errors import Broken
 from reconciler.pki.acme.schedule import Ledger
-from reconciler.pki.keystore import write_private
+from reconciler.pki.private_files import write_private
 
 _LEDGERS: Final = TypeAdapter(Ledger)
 MAX_BYTES: Final = 16 * 1024 * 1024
