@@ -124,7 +124,7 @@ def request(solver: Http01, *names: str, url: str = "") -> OrderRequest:
     return OrderRequest(names or (NAME,), KEY, solver, url)
 
 
-def verified(folder: Path, chain: str, root: str, *names: str) -> None:
+def verified(folder: Path, chain: str, root: str, *names: str, key: ec.EllipticCurvePrivateKey = KEY) -> None:
     """Let openssl judge: the chain leads to the root, and the certificate is for each name and for our key."""
     leaf, _, rest = chain.partition("-----END CERTIFICATE-----\n")
     for name, content in (("leaf", f"{leaf}-----END CERTIFICATE-----\n"), ("rest", rest), ("root", root)):
@@ -140,7 +140,7 @@ def verified(folder: Path, chain: str, root: str, *names: str) -> None:
             timeout=20,
         )
     public = x509.load_pem_x509_certificate((folder / "leaf.pem").read_bytes()).public_key()
-    assert public == KEY.public_key()
+    assert public == key.public_key()
 
 
 def test_a_chain_for_all_names_is_issued_over_http(server: Pebble, tmp_path: Path) -> None:
