@@ -34,6 +34,7 @@ COMMANDS: Final = (
     Entry("status", "reconciler.commands.status_command", "show where a revision stands"),
     Entry("approve", "reconciler.commands.approve_command", "approve a held revision"),
     Entry("token", "reconciler.commands.token_command", "make enrolment tokens"),
+    Entry("secret", "reconciler.commands.secret_command", "seal and open secrets"),
     Entry("init", "reconciler.commands.init_command", "make a new state repo"),
     Entry("schemas", "reconciler.commands.schemas_command", "write the JSON Schemas"),
     Entry("doctor", "reconciler.commands.doctor_command", "check this installation"),
