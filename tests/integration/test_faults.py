@@ -29,7 +29,7 @@ serve.settings_of = lambda options: dataclasses.replace(make(options), read_back
 
 IMPATIENT = """
 import functools
-import reconciler.app as app
+import reconciler.app.building as app
 from reconciler.git.runner import GitLimits
 app.Mirror = functools.partial(app.Mirror, limits=GitLimits(head_seconds=3, fetch_seconds=3))
 """

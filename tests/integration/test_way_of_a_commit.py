@@ -237,7 +237,7 @@ def _program(tmp_path: Path, source: str) -> list[str]:
 
 
 BROKEN_TEMPLATE = """
-import reconciler.app as app
+import reconciler.app.building as app
 load = app.load_templates
 def load_templates():
     found = load()

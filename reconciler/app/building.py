@@ -1,23 +1,15 @@
-"""The composition root: builds every part, owns every task, and ends them in order.
-
-Start: lock the data directory · keys · store · listen · then, side by side: the loop (which first takes up what was
-published before), the outbox, the server, housekeeping. The first of these to end ends the whole.
-"""
+"""Which parts there are, what each is given, and what the API asks of them together."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import importlib.metadata
-import random
 import re
-import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Coroutine
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from reconciler.agents.directory import AgentDirectory
 from reconciler.agents.enrolment import Enrolments, compose, recorder
@@ -33,7 +25,6 @@ from reconciler.git.mirror import Mirror
 from reconciler.git.remote import Remote
 from reconciler.git.signatures import SigningKeys
 from reconciler.git.write_back import WriteBack
-from reconciler.housekeeping import Housekeeping
 from reconciler.loop import Reconciler
 from reconciler.observability.logs import get_logger
 from reconciler.observability.metrics import Metrics
@@ -55,8 +46,7 @@ from reconciler.steps.reading import DocumentReader, parser_fingerprint
 from reconciler.steps.rebuilding import Rebuilding
 from reconciler.steps.source import Source
 from reconciler.store.blobs import BlobCache
-from reconciler.store.lock import DataDirectoryLock
-from reconciler.store.protocols import AgentObservation, Event, OutboxEntry
+from reconciler.store.protocols import AgentObservation, OutboxEntry
 from reconciler.store.sqlite import SQLiteStore
 from reconciler.traefik.api import TraefikAPI
 from reconciler.traefik.binary import find_binary
@@ -69,7 +59,7 @@ from reconciler.web.agent_api import AgentApi
 from reconciler.web.agent_stream import AgentStream
 from reconciler.web.api import Api
 from reconciler.web.application import Probes, make_application
-from reconciler.web.server import Server, listen, make_server
+from reconciler.web.server import Server, make_server
 from reconciler.web.webhooks import WebhookEndpoint
 from schemas.api import FrontStatus
 from schemas.plan import Plan
@@ -80,13 +70,12 @@ log = get_logger(__name__)
 
 MISSED_HEARTBEATS: Final = 3
 """After so many an agent counts as gone."""
-RESUME_PAUSE: Final = 2.0
 WRITABLE: Final = re.compile(r"agents/[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.yaml")
 """The only files that commits of our own may touch."""
 
 
-class ControlPlane:
-    """Everything that ``serve`` runs. Make it with :func:`control_plane`."""
+class Parts:
+    """Everything that ``serve`` runs, made and put together; nothing is under way yet."""
 
     def __init__(self, settings: Settings, store: SQLiteStore, keys: KeyStore, bound: socket.socket) -> None:
         self._settings = settings
@@ -234,6 +223,12 @@ class ControlPlane:
         self._metrics.enrolment(settled.outcome)
         await recorder(self._store, self.loop.wake)(entry, settled)
 
+    def _count_state(self, record: Record, state: RevisionState) -> None:
+        self._metrics.revision(state)
+        if record.revision == self._tracker.newest:
+            waits = state in ("Progressing", "Held", "Failed")
+            self._metrics.waiting_since(record.stages.get("fetched", time.time()) if waits else None)
+
     def _webhook_secret(self) -> bytes | None:
         path = self._settings.webhook_secret_file
         try:
@@ -287,111 +282,6 @@ class ControlPlane:
                     return newer
         return None
 
-    # --- running ------------------------------------------------------------------------------------------------
-
-    async def run(self, stop: asyncio.Event) -> None:
-        """Run until ``stop`` is set. Raises what ended the first task that should not have ended."""
-        await self._observer.load()
-        for notice in self._store.notices:
-            log.warning("store replaced", notice=notice)
-            await self._store.append(Event(time.time(), "StoreReplaced", "warning", "store", notice))
-        housekeeping = Housekeeping(self._store, self.mirror, self._metrics, lambda: self.loop.published.state)
-        tasks = {
-            self._task("loop", self._loop()),
-            self._task("outbox", self._committer.run()),
-            self._task("observer", self._observer.run()),
-            self._task("housekeeping", housekeeping.run()),
-            self._task("server", self.server.serve(sockets=[self._socket])),
-            self._task("stop", _wait(stop)),
-        }
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        await self._close(tasks)
-        for task in done:
-            _require_expected_end(task, stop)
-
-    def _task(self, name: str, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        return asyncio.create_task(coroutine, name=name)
-
-    async def _close(self, tasks: set[asyncio.Task[None]]) -> None:
-        await self._hub.close()
-        self._tracker.close()
-        self.server.should_exit = True
-        serving = [task for task in tasks if task.get_name() == "server" and not task.done()]
-        if serving:
-            await asyncio.wait(serving, timeout=10)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        try:
-            await self._observer.flush()
-        except CloudLunacyError as error:
-            log.warning("what agents said last cannot be written", error=str(error))
-        await self._preflight.close()
-        for front in self._fronts.fronts:
-            await front.api.close()
-        await self.mirror.close()
-        self._cache.close()
-
-    async def _loop(self) -> None:
-        """Take up what was published before, then reconcile. Without the former, nothing may be judged."""
-        while True:
-            try:
-                resumed = await self._fronts.take_up(time.time())
-                if resumed.is_recovered:
-                    text = "what is in service was found out again and published once more: the store had lost it"
-                    await self._store.append(Event(time.time(), "PublicationRecovered", "warning", "store", text))
-                break
-            except CloudLunacyError as error:
-                log.warning("what was published cannot be read yet", error=str(error))
-                await asyncio.sleep(RESUME_PAUSE * random.uniform(0.5, 1.5))  # noqa: S311 - spreads load, guards nothing
-        published = resumed.published
-        await self.loop.resume(published, resumed.confirmed)
-        log.info("resumed", generation=published.generation, revision=published.revision)
-        await self.loop.run()
-
-    def _count_state(self, record: Record, state: RevisionState) -> None:
-        self._metrics.revision(state)
-        if record.revision == self._tracker.newest:
-            waits = state in ("Progressing", "Held", "Failed")
-            self._metrics.waiting_since(record.stages.get("fetched", time.time()) if waits else None)
-
-
-@contextlib.asynccontextmanager
-async def control_plane(settings: Settings) -> AsyncIterator[ControlPlane]:
-    """Lock the data directory, open everything, and close it again.
-
-    Raises:
-        Broken: when another process holds the data directory, or something in it or around it is wrong.
-    """
-    with DataDirectoryLock(settings.data):
-        keys = KeyStore(settings.data / "keys")
-        store = await SQLiteStore.open(settings.data)
-        bound = None
-        try:
-            bound = listen(settings.host, settings.port)
-            yield ControlPlane(settings, store, keys, bound)
-        finally:
-            if bound is not None:
-                bound.close()
-            await store.close()
-
-
-async def serve(settings: Settings) -> None:
-    """Run the control plane until SIGINT or SIGTERM."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    async with control_plane(settings) as plane:
-        log.info(
-            "listening",
-            address=plane.address,
-            data=str(settings.data),
-            repo=str(plane.mirror.remote),
-            age_recipient=plane.recipient,
-        )
-        await plane.run(stop)
-
 
 async def _front_status(front: Front) -> FrontStatus:
     try:
@@ -399,22 +289,6 @@ async def _front_status(front: Front) -> FrontStatus:
     except (Transient, Broken) as error:
         return FrontStatus(name=front.name, file=str(front.file.path), message=str(error))
     return FrontStatus(name=front.name, file=str(front.file.path), loaded_generation=loaded)
-
-
-async def _wait(stop: asyncio.Event) -> None:
-    await stop.wait()
-
-
-def _require_expected_end(task: asyncio.Task[None], stop: asyncio.Event) -> None:
-    """Raise Broken, or what the task raised of ours, unless somebody asked for the end."""
-    error = task.exception()
-    if isinstance(error, CloudLunacyError):
-        raise error
-    if error is not None:
-        log.error("a task ended by a bug", task=task.get_name(), exc_info=error)
-    if error is not None or not stop.is_set():
-        hint = "The log has the details. Start it again: what is published stays in service."
-        raise Broken(f'the task "{task.get_name()}" ended unexpectedly.', hint=hint)
 
 
 def _address(bound: socket.socket) -> str:
