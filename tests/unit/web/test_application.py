@@ -14,6 +14,7 @@ import pytest
 from reconciler.observability.metrics import Metrics
 from reconciler.web import application
 from reconciler.web.application import Probes, make_application
+from reconciler.web.endpoint import openapi
 from tests.unit.web.asking import WaxControl, asked
 
 
@@ -36,11 +37,10 @@ def run(data: Path, control: WaxControl, scenario: Callable[[httpx.AsyncClient],
 def test_the_description_is_made_when_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A start does not wait for it, and who asks again gets the same."""
     made: list[str] = []
-    make = application.openapi
 
     def counted(*arguments: Any, **options: Any) -> dict[str, Any]:
         made.append("openapi")
-        return make(*arguments, **options)
+        return openapi(*arguments, **options)
 
     monkeypatch.setattr(application, "openapi", counted)
 
