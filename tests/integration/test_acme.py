@@ -318,6 +318,38 @@ def test_a_wildcard_needs_dns(server: Pebble) -> None:
     asyncio.run(scenario())
 
 
+def test_no_server_has_us_prove_a_name_that_was_not_ordered(server: Pebble, tmp_path: Path) -> None:
+    """An authorization for another name ends the order before anything is presented for it."""
+    body = b'{"status": "pending", "identifier": {"type": "dns", "value": "-rf"}, "challenges": []}'
+    headers = {"content-type": "application/json", "replay-nonce": "AAAA"}
+
+    async def scenario() -> None:
+        table = Hanging()
+        async with middle(tmp_path, server) as between:
+            between.meddle = lambda _, path: (200, headers, body) if path.startswith("/authZ/") else None
+            with pytest.raises(Transient, match="wants other names proved than those of the order"):
+                await client(between).obtain(request(table), Notes())
+        assert not table.reached.is_set()
+
+    asyncio.run(scenario())
+
+
+def test_a_challenge_that_is_not_offered_is_told(server: Pebble, tmp_path: Path) -> None:
+    """The sentence says what the server offers instead."""
+    challenge = b'{"type": "tls-alpn-01", "status": "pending", "url": "https://127.0.0.1/1", "token": "AAAA"}'
+    name = f'{{"type": "dns", "value": "{NAME}"}}'.encode()
+    body = b'{"status": "pending", "identifier": %s, "challenges": [%s]}' % (name, challenge)
+    headers = {"content-type": "application/json", "replay-nonce": "AAAA"}
+
+    async def scenario() -> None:
+        async with middle(tmp_path, server) as between:
+            between.meddle = lambda _, path: (200, headers, body) if path.startswith("/authZ/") else None
+            with pytest.raises(Rejected, match=f"does not offer http-01 for {NAME}; it offers tls-alpn-01"):
+                await client(between).obtain(request(Http01()), Notes())
+
+    asyncio.run(scenario())
+
+
 def test_a_busy_server_says_when_to_come_back(server: Pebble, tmp_path: Path) -> None:
     """A 429 with Retry-After is Transient and carries the seconds."""
 

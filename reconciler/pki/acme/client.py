@@ -97,6 +97,7 @@ class AcmeClient:
 
     def __init__(self, directory: Directory, account: Account, *, limits: ClientLimits | None = None) -> None:
         self.directory = directory
+        """Where orders go."""
         self._account = account
         self._limits = limits or ClientLimits()
 
@@ -243,7 +244,10 @@ class _Ordering:
 
     async def _authorize(self, order: Order) -> None:
         """Have every authorization made valid. Two of one order may concern the same record (``x`` and ``*.x``)."""
+        self._refuse_foreign(len(order.authorizations) > len(self._request.names))
         found = {url: await asyncio.to_thread(self._wire.authorization, url) for url in order.authorizations}
+        ours = {name.lower().removeprefix("*.") for name in self._request.names}
+        self._refuse_foreign(any(each.domain not in ours for each in found.values()))
         waiting = {url: self._offer(each) for url, each in found.items() if each.status != "valid"}
         presented: list[Challenge] = []
         try:
@@ -258,6 +262,14 @@ class _Ordering:
                 await self._validated(url)
         finally:
             await self._take_away(presented)
+
+    def _refuse_foreign(self, foreign: bool) -> None:
+        """No server has us write records, or run a program, for a name that was not ordered."""
+        if foreign:
+            raise Transient(
+                f"{self._who} wants other names proved than those of the order for {self._for}.",
+                reason="AcmeAnswerMalformed",
+            )
 
     def _offer(self, authorization: Authorization) -> Offer:
         for offer in authorization.offers:
@@ -290,7 +302,7 @@ class _Ordering:
             seen = await asyncio.to_thread(look) if seen is None else seen
             if seen.status not in busy:
                 return seen
-            seconds = seen.retry_after or pause
+            seconds = max(seen.retry_after or pause, self._limits.poll_first)
             if seconds >= self._deadline - asyncio.get_running_loop().time():
                 raise self.too_late(seen.retry_after)
             await asyncio.sleep(seconds)

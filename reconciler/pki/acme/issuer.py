@@ -15,6 +15,7 @@ import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import Protocol
 
 import structlog
 from cryptography import x509
@@ -23,10 +24,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from reconciler.errors import Broken, CloudLunacyError, Rejected, Transient
 from reconciler.pki.acme import schedule
-from reconciler.pki.acme.client import AcmeClient, OrderRequest
+from reconciler.pki.acme.client import Journal, OrderRequest
 from reconciler.pki.acme.ledger import LedgerFile
 from reconciler.pki.acme.schedule import BUDGET, Budget, History, Lifetime, NameSet, Wait
 from reconciler.pki.acme.solver import Solver
+from reconciler.pki.acme.wire import Directory, Suggestion
 from schemas.text import visible
 
 log = structlog.get_logger(__name__)
@@ -49,15 +51,32 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
+class Orders(Protocol):
+    """What :class:`~reconciler.pki.acme.client.AcmeClient` does, as far as it is used here."""
+
+    @property
+    def directory(self) -> Directory:
+        """Where orders go."""
+        ...
+
+    async def obtain(self, request: OrderRequest, journal: Journal) -> str:
+        """Return a chain."""
+        ...
+
+    async def suggestion(self, certificate: x509.Certificate) -> Suggestion:
+        """Ask when to renew."""
+        ...
+
+
 class Issuer:
     """Orders at one production directory; ``staging`` is tried first. ``at_once``: orders under way at a time."""
 
     def __init__(
         self,
-        production: AcmeClient,
+        production: Orders,
         file: LedgerFile,
         *,
-        staging: AcmeClient | None = None,
+        staging: Orders | None = None,
         budget: Budget = BUDGET,
         at_once: int = 2,
         clock: Callable[[], datetime] = _now,

@@ -261,7 +261,8 @@ class Wire:
                 key_authorization=body.chall.key_authorization(self._key),
                 txt_value=challenges.DNS01(token=body.chall.token).validation(self._key),
             )
-        return Offer(str(body.chall.typ), body.status.name, body, known)
+        # what the library does not know has its type in the JSON only
+        return Offer(str(body.chall.to_partial_json().get("type")), body.status.name, body, known)
 
 
 def renewal_id(certificate: x509.Certificate) -> str | None:
