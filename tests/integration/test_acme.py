@@ -8,7 +8,7 @@ import threading
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -17,14 +17,15 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from pydantic import SecretStr
 
-from reconciler.errors import Rejected, Transient
+from reconciler.errors import Broken, Rejected, Transient
 from reconciler.pki.acme.client import AcmeClient, ClientLimits, OrderRequest
 from reconciler.pki.acme.http01 import Http01
 from reconciler.pki.acme.issuer import Issuer, Wanted
 from reconciler.pki.acme.ledger import LedgerFile
 from reconciler.pki.acme.solver import Challenge
-from reconciler.pki.acme.wire import Account, Directory, WireLimits
+from reconciler.pki.acme.wire import Account, Directory, ExternalAccount, WireLimits
 from tests.support.parts import require
 from tests.support.pebble import Middle, Pebble, ServerFiles, middle, pebble, serving
 from tests.support.traefik import free_port
@@ -304,6 +305,25 @@ def test_terms_are_not_agreed_to_by_themselves(server: Pebble) -> None:
             await client(server, account=silent).obtain(request(Http01()), Notes())
 
     asyncio.run(scenario())
+
+
+def test_an_account_is_bound_to_one_that_the_server_knows_already(tmp_path: Path) -> None:
+    """A server that wants an external account refuses one without, and issues with it; the MAC key shows nowhere."""
+    mac_key = urlsafe_b64encode(b"m" * 32).rstrip(b"=").decode()
+
+    async def scenario(server: Pebble) -> None:
+        with pytest.raises(Rejected, match=r"\(externalAccountRequired\)"):
+            await client(server).obtain(request(Http01()), Notes())
+        bound = replace(ACCOUNT, external=ExternalAccount("kid-1", SecretStr(mac_key)))
+        assert mac_key not in repr(bound)
+        async with answering(server) as table:
+            verified(tmp_path, await client(server, account=bound).obtain(request(table), Notes()), server.root())
+        none = replace(ACCOUNT, external=ExternalAccount("kid-1", SecretStr("no base64!")))
+        with pytest.raises(Broken):
+            await client(server, account=none).obtain(request(Http01()), Notes())
+
+    with pebble(tmp_path / "pebble", external={"kid-1": mac_key}) as server:
+        asyncio.run(scenario(server))
 
 
 def test_a_wildcard_needs_dns(server: Pebble) -> None:

@@ -123,9 +123,21 @@ class NameServer:
 
 
 class Pebble:
-    """A running Pebble. ``nonce_reject``: percent of good nonces that it refuses."""
+    """A running Pebble.
 
-    def __init__(self, folder: Path, *, resolver_port: int, nonce_reject: int = 0, lifetime: int = 86400) -> None:
+    ``nonce_reject``: percent of good nonces that it refuses. ``lifetime`` of certificates in seconds. ``external``: the
+    accounts, as key id and MAC key, without one of which it registers nobody.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        resolver_port: int,
+        nonce_reject: int = 0,
+        lifetime: int = 86400,
+        external: Mapping[str, str] | None = None,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.http_port = free_port()
         self.port = free_port()
@@ -147,6 +159,8 @@ class Pebble:
             "httpPort": self.http_port,
             "tlsPort": free_port(),
             "certificateValidityPeriod": lifetime,
+            "externalAccountBindingRequired": external is not None,
+            "externalAccountMACKeys": external or {},
         }
         self._config.write_text(json.dumps({"pebble": config}))
         self.start()

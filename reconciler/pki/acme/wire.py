@@ -8,6 +8,7 @@ nonce or connection of a server that has been restarted meanwhile is used. It le
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,13 +25,14 @@ from josepy.jwa import ES256
 from josepy.jwk import JWKEC
 from pydantic import SecretStr
 
-from reconciler.errors import Rejected, Transient
+from reconciler.errors import Broken, Rejected, Transient
 from reconciler.pki.acme.failures import host_of, translated
 from reconciler.pki.acme.schedule import Window
 from reconciler.pki.acme.solver import Challenge
 from reconciler.pki.acme.transport import BoundedAdapter, bind
 
 USER_AGENT: Final = "cloudlunacy"
+_BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]{16,}=*")
 NONCE_TRIES: Final = 10
 """Each is two requests: the library repeats once by itself. Half of all nonces refused fails once in a million."""
 
@@ -231,8 +233,11 @@ class Wire:
         external = self._account.external
         binding = None
         if external is not None:
+            mac_key = external.mac_key.get_secret_value()
+            if _BASE64URL.fullmatch(mac_key) is None:
+                raise Broken("The MAC key of the external account is no base64url.", hint="Copy it from the server.")
             binding = messages.ExternalAccountBinding.from_data(
-                self._key.public_key(), external.key_id, external.mac_key.get_secret_value(), directory
+                self._key.public_key(), external.key_id, mac_key, directory
             )
         return messages.NewRegistration.from_data(
             contact=tuple(f"mailto:{address}" for address in self._account.contact),
