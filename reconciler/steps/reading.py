@@ -74,10 +74,9 @@ class DocumentReader:
                 wanted[path, file.blob] = key
             else:
                 news.append(Gone(path))
-        documents, in_tree = await asyncio.to_thread(self._documents, list(wanted))
-        known = await asyncio.to_thread(_from_cache, wanted, documents)
-        news += known
-        news += await self._parse({pair: key for pair, key in wanted.items() if pair not in documents})
+        known, in_tree = await asyncio.to_thread(self._known, wanted)
+        news += known.values()
+        news += await self._parse({pair: key for pair, key in wanted.items() if pair not in known})
         for one in news:
             if isinstance(one, Gone):
                 self._news[one.path] = None
@@ -100,6 +99,11 @@ class DocumentReader:
         """Return the contents of blobs, without those that are too large to be read."""
         read = await self._blobs.read(list(dict.fromkeys(blobs)), max_bytes=MAX_BYTES)
         return {blob: content for blob, content in read.items() if isinstance(content, bytes)}
+
+    def _known(self, wanted: Mapping[Pair, ObjectKey]) -> tuple[dict[Pair, Parsed], bool]:
+        """Return what the cache has objects of, and whether all that it knows is in the tree that it keeps."""
+        documents, in_tree = self._documents(list(wanted))
+        return _from_cache(wanted, documents), in_tree
 
     def _documents(self, wanted: Sequence[Pair]) -> tuple[dict[Pair, bytes], bool]:
         """Return what the cache knows, and whether all of it is in the tree that the cache keeps."""
@@ -136,12 +140,12 @@ def _content(content: bytes | TooLarge) -> bytes | None:
     return content if isinstance(content, bytes) else None
 
 
-def _from_cache(wanted: Mapping[Pair, ObjectKey], documents: Mapping[Pair, bytes]) -> list[Parsed]:
-    return [
-        Parsed(*pair, key, ADAPTERS[key.kind].validate_json(document), document)
+def _from_cache(wanted: Mapping[Pair, ObjectKey], documents: Mapping[Pair, bytes]) -> dict[Pair, Parsed]:
+    return {
+        pair: Parsed(*pair, key, ADAPTERS[key.kind].validate_json(document), document)
         for pair, key in wanted.items()
         if (document := documents.get(pair)) is not None
-    ]
+    }
 
 
 def _suspects(marker: Path) -> frozenset[str]:
