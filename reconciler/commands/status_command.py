@@ -73,7 +73,8 @@ def look(client: Client, revision: str | None) -> RevisionStatus | None:
     if newer is None or newer.state not in FINAL_STATES:
         return status
     text = f"as part of {newer.revision[:12]}" + (f": {newer.message}" if newer.message else "")
-    return status.model_copy(update={"state": newer.state, "reason": newer.reason, "message": text})
+    decided = {"state": newer.state, "reason": newer.reason, "message": text, "approve": newer.approve}
+    return status.model_copy(update=decided)
 
 
 def wait(ask: Callable[[], RevisionStatus | None], timeout: float, *, show_progress: bool) -> RevisionStatus | None:
