@@ -55,6 +55,8 @@ class SecretTree:
             Broken: when a link stands in the way, or it cannot be read.
         """
         file = self._file(path)
+        if file.exists() and not file.is_file():
+            raise Broken(f"{file} is no regular file.", hint="Put the file itself there.")
         try:
             with file.open("rb") as stream:
                 return stream.read(MAX_BYTES + 1)

@@ -15,7 +15,7 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
 from reconciler.desired.edits import EditConflict
-from reconciler.desired.yaml_editing import load, plain, scalar
+from reconciler.desired.yaml_editing import MAX_FILE, load, plain, scalar
 
 _HEADER: Final = re.compile(r"[|>][-+0-9]*([ \t]+#[^\r]*)?")
 _HAND: Final = "Write spec.sealed with one key a line, or edit it by hand."
@@ -53,6 +53,8 @@ def with_values(path: str, content: bytes, changes: Mapping[str, str | None]) ->
     assert isinstance(wanted, dict)
     wanted["spec"]["sealed"] = after
     edited = _splice(path, text, changes).encode()
+    if len(edited) > MAX_FILE:
+        raise EditConflict(f"{path} would be larger than {MAX_FILE} bytes; put the value into a secret of its own.")
     if not _reads_as(edited, wanted):
         raise EditConflict(f"{path} cannot be edited without changing its form. {_HAND}")
     return edited

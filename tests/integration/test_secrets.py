@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import sqlite3
-import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 from reconciler.pki.keystore import KeyStore
@@ -16,6 +13,7 @@ from reconciler.pki.sealing import seal
 from tests.support import documents
 from tests.support.fleet import Installation, installation, start_files, web
 from tests.support.git_server import git_server
+from tests.support.process_list import process_arguments
 from tests.support.traefik import backends
 
 GIT_PASSWORD = "canary-git-password-5f1c"
@@ -40,7 +38,7 @@ def test_secrets_are_found_only_where_they_belong(tmp_path: Path) -> None:
         installation(tmp_path / "one", start_files("web", port=app.port), start=False, environment=environment) as one,
     ):
         one.repo_url = server.url_of(one.repo.path)
-        with _arguments() as seen:
+        with process_arguments() as seen:
             one.options = ["--log-level", "DEBUG"]
             one.start()
             assert one.status_wait(one.repo.tip() or "")["state"] == "Converged"
@@ -61,6 +59,7 @@ def test_secrets_are_found_only_where_they_belong(tmp_path: Path) -> None:
                 one.client.get("/healthz")
             answers = "".join(one.client.get(f"/api/v1/{path}", headers=one.headers()).text for path in READABLE)
             answers += one.client.get("/metrics").text
+        assert any("ls-remote" in arguments for arguments in seen), "git was never seen; then nothing was looked at"
         canaries = {
             "git password": GIT_PASSWORD,
             "git password in base64": base64.b64encode(f"git:{GIT_PASSWORD}".encode()).decode(),
@@ -128,29 +127,3 @@ def _everything_in(path: Path) -> str:
     return "\n".join(
         value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value) for row in rows for value in row
     )
-
-
-@contextmanager
-def _arguments() -> Iterator[set[str]]:
-    """Gather the arguments of all processes while the block runs."""
-    seen: set[str] = set()
-    done = threading.Event()
-
-    def look() -> None:
-        while not done.is_set():
-            for name in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208 - names, and no race
-                try:
-                    seen.add(
-                        Path("/proc", name, "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
-                    )
-                except OSError:
-                    continue
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
-        yield seen
-    finally:
-        done.set()
-        thread.join()
-    assert any("ls-remote" in arguments for arguments in seen), "git was never seen; then nothing was looked at"

@@ -153,6 +153,12 @@ def test_what_cannot_be_edited_is_refused_without_its_values(content: str, sente
     assert refusal.value.__cause__ is None
 
 
+def test_a_file_does_not_outgrow_what_is_read() -> None:
+    """What the control plane would not read is not written."""
+    with pytest.raises(EditConflict, match="would be larger"):
+        with_values(PATH, WRITTEN.encode(), {"a": SEALED.replace("YWdl", "YWdl\n" * 15_000)})
+
+
 def test_the_last_value_is_not_taken_out() -> None:
     """A secret without values is none."""
     with pytest.raises(EditConflict, match="delete the file instead"):
