@@ -54,6 +54,15 @@ def create_private(path: Path, content: bytes) -> bool:
     return True
 
 
+def write_new(path: Path, content: bytes) -> None:
+    """Make a file of mode 0600, durably, on whatever file system. ``FileExistsError``: it is there, and stays."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def read_private(path: Path) -> bytes:
     """Read a file that must be for its owner only.
 
@@ -101,12 +110,8 @@ def exclusive(lock: Path) -> Iterator[None]:
 
 def _write_aside(path: Path, content: bytes) -> Path:
     aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        write_new(aside, content)
     except OSError:
         aside.unlink(missing_ok=True)
         raise

@@ -145,8 +145,8 @@ class Vault:
         if self._cipher is None:
             return clear
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        sealed = nonce + self._cipher.encrypt(nonce, clear, _associated(purpose))
-        return _BEGIN + base64.encodebytes(sealed) + _END
+        block = nonce + self._cipher.encrypt(nonce, clear, _associated(purpose))
+        return _BEGIN + base64.encodebytes(block) + _END
 
     def open(self, purpose: str, stored: bytes) -> bytes:
         """Return what :meth:`seal` was given; what was never sealed is returned as it is.
@@ -157,13 +157,16 @@ class Vault:
         if not is_sealed(stored):
             return stored
         if self._cipher is None:
-            raise Broken(f'The key "{purpose}" is sealed.', hint=_HINT)
+            raise sealed(purpose)
+        text = stored.removeprefix(_BEGIN).removesuffix(_END).replace(b"\n", b"")
         try:
-            sealed = base64.b64decode(stored.removeprefix(_BEGIN).removesuffix(_END).replace(b"\n", b""), validate=True)
-            return self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], _associated(purpose))
+            block = base64.b64decode(text, validate=True)
+            return self._cipher.decrypt(block[:_NONCE_BYTES], block[_NONCE_BYTES:], _associated(purpose))
         except (InvalidTag, ValueError):
-            text = f'The key "{purpose}" cannot be opened: it is damaged, or was sealed with another key.'
-            raise Broken(text, hint=f"Restore it from a backup, together with {_SEALING}.") from None
+            raise Broken(
+                f'The key "{purpose}" cannot be opened: it is damaged, or was sealed with another key.',
+                hint=f"Restore it from a backup, together with {_SEALING}.",
+            ) from None
 
     def read(self, path: Path, purpose: str) -> bytes:
         """Return the content of a private file; one that is found in clear is sealed when there is a key.
@@ -183,6 +186,11 @@ class Vault:
         if not path.exists():
             create_private(path, self.seal(purpose, make()))
         return self.read(path, purpose)
+
+
+def sealed(what: str) -> Broken:
+    """Say that there is no key for what is sealed."""
+    return Broken(f'The key "{what}" is sealed.', hint=_HINT)
 
 
 def is_sealed(stored: bytes) -> bool:
