@@ -22,6 +22,7 @@ class AgentDirectory:
 
     def __init__(self) -> None:
         self._entries: Mapping[str, Entry] = {}
+        self._by_address: Mapping[str, str] = {}
 
     def __contains__(self, name: str) -> bool:
         return name in self._entries
@@ -38,7 +39,7 @@ class AgentDirectory:
 
     def at(self, address: str) -> str | None:
         """Return the first agent in order of name that has this address."""
-        return min((name for name, entry in self._entries.items() if entry.address == address), default=None)
+        return self._by_address.get(address)
 
     def update(self, agents: Mapping[str, Agent]) -> frozenset[str]:
         """Take over the agents of the state that is published now.
@@ -48,6 +49,7 @@ class AgentDirectory:
             or the agent is quarantined. Their connections have to be closed.
         """
         former, self._entries = self._entries, {name: _entry(agent) for name, agent in agents.items()}
+        self._by_address = {self._entries[name].address: name for name in sorted(self._entries, reverse=True)}
         return frozenset(name for name, entry in former.items() if _revoked(entry, self._entries.get(name)))
 
 

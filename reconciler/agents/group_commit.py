@@ -2,11 +2,13 @@
 
 One task (``GroupCommitter.run``) does all of it, over and over:
 
-1. wait until something is pending, then a few milliseconds more, so that those who come together go together;
+1. wait until something is pending, then as long as more keep coming, so that those who come together go together;
 2. wait until the pace allows a push (a git host wants no more than 6 a minute from one client);
-3. push up to 100 entries, one commit each;
+3. push up to 100 entries, one commit each. While there are pushes to spare, half of many: the answers to one half, and
+   what follows them, are dealt with while the other half is pushed;
 4. settle what was decided, durably, and wake who waits for it;
-5. on failure keep everything and try again, later each time.
+5. tell the listener, once a second at most: a pass of the loop for each group would only be overtaken by the next;
+6. on failure keep everything and try again, later each time.
 
 An entry leaves the outbox when the remote has it and in no other way. A crash between 3 and 4, or a lost answer, costs
 nothing: an entry that may have been pushed before is looked for in the branch's history, so that it is not made again
@@ -19,6 +21,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -36,6 +39,11 @@ PROPOSED: Final = "proposed"
 ALREADY_THERE: Final = "already-there"
 CONFLICTED: Final = "conflicted: "
 MAX_GROUP: Final = 100
+SPARE: Final = 0.5
+"""With more than this share of the pace's burst left, pushes are spent to save time."""
+GOOD_GROUP: Final = 25
+"""Commits that need no company. Each is 4 objects, and of 100 on a git server keeps them as one pack; fewer it takes
+apart (``receive.unpackLimit``), and flushing each object of such a push takes longer than all of a larger one."""
 MAX_BACKLOG: Final = 100_000
 
 
@@ -72,10 +80,14 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds. ``linger``: quiet time that ends a group; ``linger_most``: the longest that a group is kept open."""
+    """Seconds. ``linger``: quiet time that ends a group; ``linger_most``: the longest that a group is kept open.
+
+    ``tell``: between two times that the listener is told.
+    """
 
     linger: float = 0.008
     linger_most: float = 0.1
+    tell: float = 1.0
     first_pause: float = 0.5
     longest_pause: float = 60.0
 
@@ -112,10 +124,13 @@ class GroupCommitter:
         self._pending: dict[str, OutboxEntry] = {}
         self._repeated: set[str] = set()  # ids of what may have been pushed without anybody knowing
         self._waiting: dict[str, asyncio.Future[Settled]] = {}
+        self._untold: list[tuple[OutboxEntry, Settled]] = []
+        self._tell_at = 0.0  # monotonic; not before
         self._more = asyncio.Event()
         self.resumed = asyncio.Event()
         """Set once what an earlier process left in the outbox is known here. Nothing is said about entries before."""
         self._group_limit = MAX_GROUP
+        self._is_flowing = False  # while one group was pushed, the next one has come
         self.on_pushed: Callable[[int], None] = lambda _: None
         """Called with the number of entries of each push that the remote took."""
         self.pushes = 0
@@ -147,18 +162,23 @@ class GroupCommitter:
     async def run(self) -> None:
         """Drain the outbox until cancelled."""
         await self._resume()
-        while True:
-            await self._more.wait()
-            await self._gather()
-            await self._sleep_for_pace()
-            try:
-                await self._push_group()
-            except Exception as error:  # noqa: BLE001  nothing may end the task that keeps a promise
-                await self._after_failure(error)
-            else:
-                self.failures = 0
-            if not self._pending:
-                self._more.clear()
+        try:
+            while True:
+                await self._wait_for_more()
+                await self._gather()
+                await self._sleep_for_pace()
+                try:
+                    await self._push_group()
+                except Exception as error:  # noqa: BLE001  nothing may end the task that keeps a promise
+                    await self._after_failure(error)
+                else:
+                    self.failures = 0
+                if not self._pending:
+                    self._more.clear()
+                if self._monotonic() >= self._tell_at:
+                    await self._tell()
+        finally:
+            await self._tell()
 
     def _add(self, entry: OutboxEntry) -> None:
         self._pending.setdefault(entry.id, entry)
@@ -179,16 +199,34 @@ class GroupCommitter:
         if entries:
             log.info("outbox.resumed", entries=len(entries))
 
+    async def _wait_for_more(self) -> None:
+        """Wait until something is pending; meanwhile tell the listener what it has not been told."""
+        while self._untold and not self._more.is_set():
+            left = self._tell_at - self._monotonic()
+            if left <= 0:
+                await self._tell()
+                continue
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._more.wait(), left)
+        await self._more.wait()
+
     async def _gather(self) -> None:
-        """Wait while entries keep coming, up to ``linger_most``."""
-        end = self._monotonic() + self._timing.linger_most
-        seen = -1
-        while seen != len(self._pending) < self._group_limit and self._monotonic() < end:
-            seen = len(self._pending)
+        """Wait while entries keep coming, up to ``linger_most``. After a push, a good group goes at once."""
+        begun = self._monotonic()
+        enough = GOOD_GROUP if self._is_flowing and self._has_spare_pushes() else self._group_limit
+        while len(self._pending) < enough and self._monotonic() < begun + self._timing.linger_most:
+            seen, slept = len(self._pending), self._monotonic()
             await asyncio.sleep(self._timing.linger)
+            # An event loop that wakes us late is busy with those who come.
+            if len(self._pending) == seen and self._monotonic() - slept < 2 * self._timing.linger:
+                break
+
+    def _has_spare_pushes(self) -> bool:
+        return self._pace.share(self._monotonic()) > SPARE
 
     async def _sleep_for_pace(self) -> None:
-        while seconds := self._pace.take(self._monotonic()):  # noqa: ASYNC110  nobody announces that time has passed
+        while seconds := self._pace.take(self._monotonic()):
+            await self._tell()
             await asyncio.sleep(seconds)
 
     async def _push_group(self) -> None:
@@ -203,10 +241,13 @@ class GroupCommitter:
         self.on_pushed(len(jobs))
         self._group_limit = MAX_GROUP
         await asyncio.gather(*(self._settle(id_, job, pushed.outcomes[id_]) for id_, job in jobs.items()))
+        self._is_flowing = bool(self._pending)
 
     async def _next_jobs(self) -> dict[str, Job]:
         """Return the oldest entries that go to one branch; what cannot become a commit at all is settled."""
         jobs: dict[str, Job] = {}
+        half = len(self._pending) // 2
+        most = half if half >= GOOD_GROUP and self._has_spare_pushes() else len(self._pending)
         for entry in list(self._pending.values()):
             try:
                 job = self._compose(entry)
@@ -217,7 +258,7 @@ class GroupCommitter:
             if jobs and job.branch != next(iter(jobs.values())).branch:
                 continue
             jobs[entry.id] = job
-            if len(jobs) >= self._group_limit:
+            if len(jobs) >= min(most, self._group_limit):
                 break
         return jobs
 
@@ -239,14 +280,22 @@ class GroupCommitter:
         self._repeated.discard(entry.id)
         if waiting := self._waiting.pop(entry.id, None):
             waiting.set_result(settled)
-        try:
-            await self._on_settled(entry, settled)
-        except Exception as error:  # noqa: BLE001  a listener's failure is not the entry's
-            log.warning("outbox.listener-failed", entry=entry.id, error=type(error).__name__)
+        self._untold.append((entry, settled))
+
+    async def _tell(self) -> None:
+        told, self._untold = self._untold, []
+        if told:
+            self._tell_at = self._monotonic() + self._timing.tell
+        answers = await asyncio.gather(*(self._on_settled(*one) for one in told), return_exceptions=True)
+        for (entry, _), answer in zip(told, answers, strict=True):
+            if isinstance(answer, Exception):  # a listener's failure is not the entry's
+                log.warning("outbox.listener-failed", entry=entry.id, error=type(answer).__name__)
 
     async def _after_failure(self, error: Exception) -> None:
         """Keep everything; wait with full jitter, no less than the remote asked for."""
         self.failures += 1
+        self._is_flowing = False
+        await self._tell()
         reason = error.reason if isinstance(error, Transient) else type(error).__name__
         log.warning("outbox.push-failed", reason=reason, failures=self.failures, pending=len(self._pending))
         if not isinstance(error, Transient):

@@ -32,6 +32,11 @@ class Bucket:
             self._level -= 1
         return seconds
 
+    def share(self, now: float) -> float:
+        """Return how full it is, 0 to 1."""
+        self._fill(now)
+        return self._level / self._capacity
+
     def give_back(self) -> None:
         """Undo one ``take``."""
         self._level = min(self._capacity, self._level + 1)

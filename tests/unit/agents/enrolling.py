@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -27,7 +27,7 @@ from tests.support.memory_remote import MemoryRemote
 from tests.support.memory_store import Disk, MemoryStore
 from tests.support.tokens import ISSUER, NOW, jwk, jws, new_key
 
-FAST = Timing(linger=0.001, linger_most=0.02, first_pause=0.001, longest_pause=0.01)
+FAST = Timing(linger=0.001, linger_most=0.02, first_pause=0.001, longest_pause=0.01, tell=0.0)
 
 
 def fleet(**spec: Any) -> Fleet:
@@ -79,7 +79,12 @@ class Plane:
 
 @asynccontextmanager
 async def plane(
-    world: World, *, pace: Bucket | None = None, store: Any = None, pusher: Pusher | None = None
+    world: World,
+    *,
+    pace: Bucket | None = None,
+    store: Any = None,
+    pusher: Pusher | None = None,
+    tell: float = FAST.tell,
 ) -> AsyncIterator[Plane]:
     """Open a process; ``store`` and ``pusher`` stand in place of those in memory."""
     store = store or MemoryStore(world.disk)
@@ -89,7 +94,7 @@ async def plane(
         pusher or world.remote,
         partial(compose, branch="main"),
         pace=pace or Bucket(1000, 1000),
-        timing=FAST,
+        timing=replace(FAST, tell=tell),
         on_settled=recorder(store, world.wake, lambda: world.now),
         clock=lambda: world.now,
     )

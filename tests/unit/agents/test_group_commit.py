@@ -46,8 +46,8 @@ def test_a_refusing_remote_keeps_everything() -> None:
         tokens = {name: await one.token(name) for name in names}
         calls = (one.enrolments.enrol(request(KEY, tokens[name], name), peer=PEER) for name in names)
         await asyncio.gather(*calls)
-        await eventually(lambda: len(world.remote.main) == 2)
-        assert one.committer.backlog == 1
+        await eventually(lambda: one.committer.backlog == 1)
+        assert len(world.remote.main) == 2
         world.remote.refuse = lambda _: None
         await eventually(lambda: len(world.remote.main) == 3)
 
@@ -159,3 +159,53 @@ def test_a_push_whose_answer_is_lost_is_not_made_twice() -> None:
     run(scenario, world)
     assert (len(world.remote.log), world.remote.main) == (1, {})
     assert world.disk.outcomes.popitem()[1][0] == "committed"
+
+
+def test_half_of_many_goes_while_there_are_pushes_to_spare() -> None:
+    """Of sixty that wait one half is pushed first; once the pace is used up, all go together."""
+
+    async def accepted(one: Plane) -> None:
+        for name in names:
+            await one.enrolments.enrol(request(KEY, await one.token(name), name), peer=f"192.0.2.{len(name)}")
+
+    async def drained(one: Plane) -> None:
+        await eventually(lambda: not one.committer.backlog)
+
+    names = [f"a{number}" for number in range(60)]
+    for burst, groups in ((1000, [30, 30]), (1, [60])):
+        world = World(answer_seconds=0.0)
+        world.remote.failures = [Transient("away")] * 1000
+        run(accepted, world)
+        world.remote.failures = []
+        bucket = Bucket(burst, 1000)
+        bucket.take(0.0)
+        run(drained, world, pace=bucket)
+        assert world.remote.pushes == groups
+
+
+def test_listener_is_told_at_once_and_then_in_turns() -> None:
+    """The first enrolment wakes the loop at once; those of the next second wake it once more, and none is left out."""
+    world = World()
+
+    async def scenario(one: Plane) -> None:
+        await one.enrolments.enrol(request(KEY, await one.token("a"), "a"), peer=PEER)
+        await eventually(lambda: world.woken == 1)
+        for name in "bcd":
+            await one.enrolments.enrol(request(KEY, await one.token(name), name), peer=PEER)
+        assert world.woken == 1
+        await eventually(lambda: world.woken == 4)
+        assert {event.subject for event in world.disk.events} == {f"agent/{name}" for name in "abcd"}
+
+    run(scenario, world, tell=0.3)
+
+
+def test_what_the_listener_was_not_told_it_is_told_at_the_end() -> None:
+    """When the process ends in good order no event is missing."""
+    world = World()
+
+    async def scenario(one: Plane) -> None:
+        for name in "ab":
+            await one.enrolments.enrol(request(KEY, await one.token(name), name), peer=PEER)
+
+    run(scenario, world, tell=60.0)
+    assert {event.subject for event in world.disk.events} == {"agent/a", "agent/b"}
