@@ -142,7 +142,7 @@ def _clean(_logger: object, _method: str, line: Line) -> Line:
         if name in ("exception", "stack"):
             cleaned[name] = redaction.clean_trace(str(value))
         else:
-            cleaned[redaction.clean_text(str(name), limit=200)] = redaction.clean_field(str(name), value)
+            cleaned[redaction.clean_name(str(name))] = redaction.clean_field(str(name), value)
     return cleaned
 
 

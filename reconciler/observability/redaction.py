@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 REDACTED: Final = "[redacted]"
 MAX_LENGTH: Final = 2_000
+MAX_NAME_LENGTH: Final = 200
 MAX_TRACE_LENGTH: Final = 16_000
 MAX_SCANNED: Final = 64_000
 """Characters of a value that are looked at; no more of it can reach a line."""
@@ -70,6 +72,7 @@ UNSAFE: Final = re.compile(
 UNSAFE_IN_TRACE: Final = re.compile(UNSAFE.pattern.replace("\x00-\x1f", "\x00-\x09\x0b-\x1f"))
 
 
+@lru_cache(maxsize=1024)
 def is_secret_key(key: str) -> bool:
     """Say whether what stands under this name is a secret."""
     squeezed = re.sub(r"[^a-z0-9]", "", key.lower())
@@ -98,6 +101,12 @@ def clean_field(key: str, value: object) -> Plain:
     if value is None or isinstance(value, bool) or not is_secret_key(key):
         return clean(value)
     return REDACTED
+
+
+@lru_cache(maxsize=1024)
+def clean_name(text: str) -> str:
+    """The same for the name of a field. There are few, and they come with every line."""
+    return clean_text(text, limit=MAX_NAME_LENGTH)
 
 
 def clean_text(text: str, *, limit: int = MAX_LENGTH) -> str:

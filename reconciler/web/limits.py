@@ -84,7 +84,8 @@ class _Body:
         loop = asyncio.get_running_loop()
         self._end = self._end or loop.time() + self._seconds
         try:
-            message = await asyncio.wait_for(self._receive(), max(0.0, self._end - loop.time()))
+            async with asyncio.timeout_at(self._end):
+                message = await self._receive()
         except TimeoutError:
             raise Refused("The body came too slowly.", status=408, code="too-slow") from None
         self._left -= len(message.get("body", b""))
