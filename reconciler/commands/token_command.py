@@ -42,5 +42,6 @@ def run(options: argparse.Namespace) -> int:
         say_json(answer)
         return 0
     say(str(answer["token"]))
-    tell(f"On the agent: cloudlunacy agent enrol --server {target.server} --token … --name {options.agent} --data DIR")
+    enrol = f"cloudlunacy agent enrol --server {target.server} --token-file - --name {options.agent} --data DIR"
+    tell(f"On the agent, which reads the token from its standard input: {enrol}")
     return 0
