@@ -4,10 +4,10 @@ The order, and why (docs/adr/0006):
 
 1. rate of the caller · 2. token, in constant time · 3. proof that the caller holds the key · 4. policy. Until here
    nothing is written, so a mistake costs no token.
-5. ``use_token`` binds the token to the key's thumbprint, durably: of two keys one wins. It may be repeated by the same
-   key, so a crash after this step burns nothing: the agent tries again with the key it has kept.
-6. The outbox takes the entry, durably. Its id follows from the token's, so that a repetition changes nothing.
-7. The answer: 201 when the commit is on the remote, 202 when it is only queued.
+5. ``use_token`` binds the token to the key's thumbprint, and the outbox takes the entry, in one durable transaction: of
+   two keys one wins. The same key may do it again, and since the entry's id follows from the token's, that changes
+   nothing: after a crash the agent tries again with the key it has kept.
+6. The answer: 201 when the commit is on the remote, 202 when it is only queued.
 """
 
 from __future__ import annotations
@@ -100,8 +100,9 @@ class Enrolments:
         if token.used_by == thumbprint and await self._standing(entry_id):
             return await self._answer_in_time(token, thumbprint)
         check_policy(request, fleet, self._directory, peer)
-        await self._use(token, thumbprint, fleet.spec.registration.agents_per_hour)
-        await self._committer.submit(_entry(entry_id, token, request, fleet, self._clock()))
+        entry = _entry(entry_id, token, request, fleet, self._clock())
+        await self._use(token, thumbprint, fleet.spec.registration.agents_per_hour, entry)
+        self._committer.add(entry)
         log.info("enrolment.accepted", agent=request.name, token_id=token.id, thumbprint=thumbprint)
         return await self._answer_in_time(token, thumbprint)
 
@@ -144,13 +145,13 @@ class Enrolments:
         guesses.give_back()
         return token
 
-    async def _use(self, token: EnrolmentToken, thumbprint: str, per_hour: int) -> None:
+    async def _use(self, token: EnrolmentToken, thumbprint: str, per_hour: int, entry: OutboxEntry) -> None:
         if per_hour != self._hourly_limit:
             self._hourly, self._hourly_limit = Bucket(per_hour, per_hour / 3600), per_hour
         if seconds := self._hourly.take(self._monotonic()):
             message = f"The fleet takes {per_hour} enrolments an hour (spec.registration.agentsPerHour)."
             raise Refused(message, status=429, code="too-many-enrolments", retry_after=seconds)
-        if not await self._store.use_token(token.id, thumbprint, self._clock()):
+        if not await self._store.use_token(token.id, thumbprint, self._clock(), entry=entry):
             self._hourly.give_back()
             hint = "Make a new one with cloudlunacy token create."
             message = "The enrolment token was used by another key, or is too old."

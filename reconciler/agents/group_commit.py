@@ -97,7 +97,7 @@ async def nothing(_: OutboxEntry, __: Settled) -> None:
 
 
 class GroupCommitter:
-    """Owns what is pending. The application runs ``run()`` as a task; ``submit`` and ``wait`` may come before."""
+    """Owns what is pending. The application runs ``run()`` as a task; ``add`` and ``wait`` may come before."""
 
     def __init__(
         self,
@@ -145,10 +145,10 @@ class GroupCommitter:
     def is_pending(self, entry_id: str) -> bool:
         return entry_id in self._pending
 
-    async def submit(self, entry: OutboxEntry) -> None:
-        """Accept an entry: when this returns it is on disk, and will be on the remote."""
-        await self._outbox.put(entry)
-        self._add(entry)
+    def add(self, entry: OutboxEntry) -> None:
+        """Take care of an entry that is in the outbox, on disk: it will be on the remote."""
+        self._pending.setdefault(entry.id, entry)
+        self._more.set()
 
     async def wait(self, entry_id: str, seconds: float) -> Settled | None:
         """Wait until an entry is settled; None when it is not within ``seconds``, or unknown."""
@@ -180,10 +180,6 @@ class GroupCommitter:
         finally:
             await self._tell()
 
-    def _add(self, entry: OutboxEntry) -> None:
-        self._pending.setdefault(entry.id, entry)
-        self._more.set()
-
     async def _resume(self) -> None:
         while True:
             try:
@@ -194,7 +190,7 @@ class GroupCommitter:
         self.failures = 0
         for entry in entries:
             self._repeated.add(entry.id)
-            self._add(entry)
+            self.add(entry)
         self.resumed.set()
         if entries:
             log.info("outbox.resumed", entries=len(entries))

@@ -31,8 +31,11 @@ class TokenStore(Protocol):
 
     async def token(self, token_id: str) -> EnrolmentToken | None: ...
 
-    async def use_token(self, token_id: str, thumbprint: str, now: float) -> bool:
-        """Compare-and-set, durable: True for the first key, and again for the same key; False for any other or late."""
+    async def use_token(self, token_id: str, thumbprint: str, now: float, *, entry: OutboxEntry | None = None) -> bool:
+        """Compare-and-set, durable: True for the first key, and again for the same key; False for any other or late.
+
+        With True the outbox has taken ``entry`` as well: both are on disk, or neither is.
+        """
         ...
 
     async def prune_tokens(self, before: float) -> int: ...

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -108,10 +109,14 @@ class SQLiteStore:
     async def token(self, token_id: str) -> EnrolmentToken | None:
         return await self._outbox.run(partial(tokens.get, token_id=token_id))
 
-    async def use_token(self, token_id: str, thumbprint: str, now: float) -> bool:
-        return await self._outbox.run(
-            partial(tokens.use, token_id=token_id, thumbprint=thumbprint, now=now), Mode.DURABLE
-        )
+    async def use_token(self, token_id: str, thumbprint: str, now: float, *, entry: OutboxEntry | None = None) -> bool:
+        def use(connection: sqlite3.Connection) -> bool:
+            is_used = tokens.use(connection, token_id, thumbprint, now)
+            if is_used and entry is not None:
+                outbox.put(connection, entry)
+            return is_used
+
+        return await self._outbox.run(use, Mode.DURABLE)
 
     async def prune_tokens(self, before: float) -> int:
         """Forget the tokens that expired before that time; return how many."""

@@ -57,12 +57,14 @@ class MemoryStore:
         await self._end("token")
         return self.disk.tokens.get(token_id)
 
-    async def use_token(self, token_id: str, thumbprint: str, now: float) -> bool:
+    async def use_token(self, token_id: str, thumbprint: str, now: float, *, entry: OutboxEntry | None = None) -> bool:
         await self._begin("use_token")
         token = self.disk.tokens.get(token_id)
         good = token is not None and token.expires_at > now and token.used_by in (None, thumbprint)
         if token is not None and good:
             self.disk.tokens[token_id] = replace(token, used_by=thumbprint)
+            if entry is not None:
+                self._put(entry)
         await self._end("use_token")
         return good
 
@@ -74,7 +76,7 @@ class MemoryStore:
 
     async def put(self, entry: OutboxEntry) -> None:
         await self._begin("put")
-        self.disk.entries.setdefault(entry.id, replace(entry, payload=json.loads(json.dumps(dict(entry.payload)))))
+        self._put(entry)
         await self._end("put")
 
     async def pending(self, limit: int = 1000) -> Sequence[OutboxEntry]:
@@ -106,6 +108,9 @@ class MemoryStore:
     async def events(self, *, after: int = 0, limit: int = 100, subject: str | None = None) -> Sequence[Event]:
         found = [event for event in self.disk.events if event.id > after and subject in (None, event.subject)]
         return found[:limit]
+
+    def _put(self, entry: OutboxEntry) -> None:
+        self.disk.entries.setdefault(entry.id, replace(entry, payload=json.loads(json.dumps(dict(entry.payload)))))
 
     async def _begin(self, step: str) -> None:
         self.calls.append(step)

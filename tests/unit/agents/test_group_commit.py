@@ -82,7 +82,7 @@ def test_pushes_keep_their_pace() -> None:
     assert run(scenario, pace=bucket).remote.pushes == [1, 9]
 
 
-STEPS = ["token", "use_token", "put", "settle"]
+STEPS = ["token", "use_token", "settle"]
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

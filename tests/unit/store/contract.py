@@ -91,6 +91,18 @@ class PromisesContract:
 
         run(open_store, scenario)
 
+    def test_the_key_that_wins_has_the_entry(self, open_store: Opener) -> None:
+        """The entry that comes with the winning key is in the outbox, and none of a key that lost."""
+
+        async def scenario(store: Store) -> None:
+            await store.add_token(TOKEN)
+            tries = [("first", "e1"), ("second", "e2"), ("first", "e1")]
+            answers = [await store.use_token("t1", key, 999.0, entry=replace(ENTRY, id=entry)) for key, entry in tries]
+            assert answers == [True, False, True]
+            assert [entry.id for entry in await store.pending()] == ["e1"]
+
+        run(open_store, scenario)
+
     def test_a_late_or_unknown_token_serves_nobody(self, open_store: Opener) -> None:
         """From the second of its expiry on a token is refused, and so is one that was never made."""
 
