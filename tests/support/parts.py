@@ -19,9 +19,11 @@ import pytest
 
 Part = Literal[
     "docker",
+    "dockerd",
     "git",
     "git-http-backend",
     "gpg",
+    "mmdebstrap",
     "mongod",
     "named",
     "openssl",
@@ -86,10 +88,7 @@ _PARTS: Final[dict[Part, tuple[Callable[[], Path | None], str]]] = {
     "git": (_named("git"), "git is not installed"),
     "git-http-backend": (_git_http_backend, "git's http-backend is not installed; on Debian it is in the package git"),
     "gpg": (_named("gpg"), "GnuPG is not installed; apt-get install gnupg"),
-    "mmdebstrap": (
-        _named("mmdebstrap"),
-        "what makes base images is not installed; apt-get install mmdebstrap",
-    ),
+    "mmdebstrap": (_named("mmdebstrap"), "what makes base images is not installed; apt-get install mmdebstrap"),
     "mongod": (_mongod, "no mongod that runs here; on x86_64 Linux make setup installs one, which needs libcurl4"),
     "named": (_named("named"), "BIND is not installed; apt-get install bind9"),
     "openssl": (_named("openssl"), "openssl is not installed"),
