@@ -59,7 +59,7 @@ class Housekeeping:
         while True:
             try:
                 await self.once()
-            except CloudLunacyError as error:
+            except (CloudLunacyError, OSError) as error:
                 log.warning("housekeeping failed, trying again", error=str(error))
             await asyncio.sleep(SECONDS)
 

@@ -122,8 +122,10 @@ class DatabaseFile:
         if not is_new and salvage.is_damaged(self._connection):
             raise _damaged(f"{self.path.name} is damaged")
         migrate(self._connection, self._schema)
-        # Touches the file, so that the write-ahead log exists when it is looked for below.
+        # Writes what is there already: a file that cannot be written is found out now, and the write-ahead log exists
+        # when it is looked for below.
         self._connection.execute("BEGIN IMMEDIATE")
+        self._connection.execute(f"PRAGMA user_version = {len(self._schema.migrations):d}")
         self._connection.execute("COMMIT")
         self._identity = self._identity_on_disk()
 

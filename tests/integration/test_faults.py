@@ -399,6 +399,62 @@ def test_a_full_disk_stops_nothing_that_works(tmp_path: Path) -> None:
         assert "Traceback" not in one.log()
 
 
+READ_ONLY = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
+BOUND_BY_MODES = ("setpriv", "--bounding-set=-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
+"""Modes do not bind root, unless it gives this capability away."""
+
+
+def mounted_read_only(folder: Path) -> list[str]:
+    """What to put before a command so that ``folder`` is on a read-only file system for it, and for nobody else."""
+    return ["unshare", "-m" if os.geteuid() == 0 else "-rm", "sh", "-c", READ_ONLY, str(folder)]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "ran_before", "told"),
+    [
+        ("file", False, "data cannot be used: File exists."),
+        ("below a file", False, "data cannot be used: Not a directory."),
+        ("read-only", False, "data cannot be used: Read-only file system."),
+        ("read-only", True, "data cannot be used: Read-only file system."),
+        ("directory", False, "data cannot be used: Permission denied."),
+        ("directory", True, "data cannot be used: Permission denied."),
+        ("lock", True, "data cannot be used: Permission denied."),
+        ("keys", False, "/keys cannot be used: Permission denied."),
+        ("keys", True, "/keys cannot be used: Permission denied."),
+        ("outbox.db", True, "outbox.db cannot be used: "),
+        ("state.db", True, "state.db cannot be used: "),
+    ],
+)
+def test_a_data_directory_that_cannot_be_written_is_told_in_a_sentence(
+    tmp_path: Path, spoil: str, ran_before: bool, told: str
+) -> None:
+    """Whatever of it this user may not write, ``serve`` ends at once with exit code 1 and says what and where."""
+    with installation(tmp_path, start_files("web"), traefik=False, start=ran_before) as one:
+        if ran_before:
+            one.stop()
+        before = list(BOUND_BY_MODES)
+        one.data.mkdir(mode=0o700, exist_ok=True)
+        if spoil in ("file", "below a file"):
+            shutil.rmtree(one.data)
+            one.data.write_text("")
+            one.data = one.data / "data" if spoil == "below a file" else one.data
+        elif spoil == "read-only":
+            before = mounted_read_only(one.data)
+        elif spoil == "directory":
+            for path in one.data.iterdir():
+                path.chmod(0o500 if path.is_dir() else 0o400)
+            one.data.chmod(0o500)
+        else:
+            path = one.data / spoil
+            if spoil == "keys":
+                path.mkdir(exist_ok=True)
+            path.chmod(0o400 if path.is_file() else 0o000 if ran_before else 0o500)
+        done = subprocess.run([*before, *one.serve_command()], capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+        (told_last,) = [line for line in done.stderr.splitlines() if line.startswith("cloudlunacy: ")]
+        assert told in told_last, told_last
+
+
 def test_two_control_planes_do_not_share_a_data_directory(tmp_path: Path) -> None:
     """The second one refuses and names the process that has it."""
     with served(tmp_path, "web") as (one, _):
