@@ -162,7 +162,8 @@ class Middleware(Model):
 
     @model_validator(mode="after")
     def _one_key(self) -> Self:
-        if len(self.model_fields_set) != 1 or getattr(self, next(iter(self.model_fields_set))) is None:
+        named = self.model_fields_set
+        if len(named) != 1 or getattr(self, *named) is None:
             raise ValueError("a middleware has exactly one key; write a list entry for each")
         return self
 

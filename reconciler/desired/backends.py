@@ -87,19 +87,20 @@ def targets(team: str, backends: Sequence[Backend], lookup: Lookup) -> list[Targ
 
 
 def _weighted(resolved: list[tuple[int, list[Endpoint]]]) -> list[Target]:
-    scale = math.lcm(*(len(found) for _, found in resolved if found))
-    shares: dict[str, tuple[str, int]] = {}
+    scale = math.lcm(*[len(found) for _, found in resolved if found])
+    agents: dict[str, str] = {}
+    shares: dict[str, int] = {}
     for weight, found in resolved:
-        for endpoint in found:
-            _, former = shares.get(endpoint.address, ("", 0))
-            shares[endpoint.address] = (endpoint.agent, former + weight * scale // len(found))
+        for agent, address, _ in found:
+            agents[address] = agent
+            shares[address] = shares.get(address, 0) + weight * scale // len(found)
     if not shares:
         return []
-    divisor = math.gcd(*(share for _, share in shares.values()))
-    largest = max(share for _, share in shares.values()) // divisor
+    divisor = math.gcd(*shares.values())
+    largest = max(shares.values()) // divisor
     if largest > _LARGEST_WEIGHT:  # many deployments of coprime sizes: a share rounded to a millionth is exact enough
         divisor = divisor * largest // _LARGEST_WEIGHT + 1
-    return [Target(agent, address, max(1, share // divisor)) for address, (agent, share) in shares.items()]
+    return [Target(agents[address], address, share // divisor or 1) for address, share in shares.items()]
 
 
 def _once(found: list[Endpoint]) -> list[Endpoint]:

@@ -146,7 +146,8 @@ def _references_of_route(team: str, spec: RouteSpec) -> tuple[Reference, ...]:
     if spec.tls.certificate is not None:
         found.append(Reference(ObjectKey("Certificate", "", spec.tls.certificate), ("spec", "tls", "certificate")))
     for index, middleware in enumerate(spec.middlewares):
-        found += _references_of_middleware(team, middleware, ("spec", "middlewares", index))
+        if middleware.basic_auth or middleware.forward_auth or middleware.maintenance:
+            found += _references_of_middleware(team, middleware, ("spec", "middlewares", index))
     return tuple(found)
 
 
@@ -216,9 +217,10 @@ def _claims_of_route(key: ObjectKey, route: Route, fleet: Fleet, agents: tuple[s
 
 
 def _match_of(spec: RouteSpec) -> HostMatch:
-    paths = frozenset(("prefix", path.prefix) if path.prefix else ("exact", path.exact or "") for path in spec.paths)
-    headers = frozenset((header.name.lower(), header.value) for header in spec.headers)
-    return HostMatch(paths or EVERYTHING.paths, frozenset(spec.methods), headers)
+    paths = frozenset([("prefix", path.prefix) if path.prefix else ("exact", path.exact or "") for path in spec.paths])
+    headers = frozenset([(header.name.lower(), header.value) for header in spec.headers])
+    match = HostMatch(paths or EVERYTHING.paths, frozenset(spec.methods), headers)
+    return EVERYTHING if match == EVERYTHING else match
 
 
 def _host_field(spec: RouteSpec, index: int) -> FieldPath:

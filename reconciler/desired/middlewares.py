@@ -62,8 +62,9 @@ def compile_middlewares(team: str, route: str, middlewares: Sequence[wanted.Midd
     for index, middleware in enumerate(middlewares):
         kind = middleware.name
         options = getattr(middleware, kind)
-        name = f"{route}_{kind.replace('_', '-')}-{index + 1}"
-        place = Place(team, name, ("spec", "middlewares", index, _KEYS[kind]), lookup)
+        key, word = _KEYS[kind]
+        name = f"{route}_{word}-{index + 1}"
+        place = Place(team, name, ("spec", "middlewares", index, key), lookup)
         if kind == "maintenance":
             objects += _maintenance(options, place)
             service = name
@@ -231,4 +232,7 @@ _BUILD: Final[dict[str, _Build]] = {
     "strip_prefix": _strip_prefix,
     "add_prefix": _add_prefix,
 }
-_KEYS: Final = {name: info.alias or name for name, info in wanted.Middleware.model_fields.items()}
+_KEYS: Final = {
+    name: (info.alias or name, name.replace("_", "-")) for name, info in wanted.Middleware.model_fields.items()
+}
+"""Kind → its key in a document, its word in a Traefik object's name."""

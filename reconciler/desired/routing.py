@@ -135,7 +135,7 @@ def _compile_http(key: ObjectKey, spec: RouteSpec, lookup: Lookup) -> TraefikObj
     )
     if service == name:
         objects.append(TraefikObject("http.services", name, {"loadBalancer": _load_balancer(name, spec, found, fleet)}))
-        if spec.transport != _DEFAULTS:
+        if not _is_default(spec):
             objects.append(TraefikObject("http.serversTransports", name, _http_transport(spec.transport)))
     return tuple(objects)
 
