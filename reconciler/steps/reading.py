@@ -8,6 +8,7 @@ of its own, and the one that kills that too is reported and never parsed here ag
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import json
 import subprocess
@@ -22,6 +23,7 @@ from reconciler.desired.parse import Parsed, examine_path, is_object_path, parse
 from reconciler.desired.settle import FileNews, Gone, Unusable
 from reconciler.desired.snapshot import REGULAR_FILE, Change
 from reconciler.desired.yaml_reader import MAX_BYTES
+from reconciler.errors import Transient
 from reconciler.git.mirror import TooLarge
 from schemas.objects import ADAPTERS, ObjectKey, key_of_path
 
@@ -130,10 +132,17 @@ class DocumentReader:
                 news.append(Unusable(path, blob, Finding(path, "poison", text, "Write it differently.")))
             else:
                 safe.append((path, blob, key))
-        self._marker.write_text(json.dumps([blob for _, blob, _ in safe]), encoding="utf-8")
+        self._mark([blob for _, blob, _ in safe])
         parsed = [parse_file(path, blob, _content(contents[blob]), key) for path, blob, key in safe]
         self._marker.unlink(missing_ok=True)
         return [*news, *parsed]
+
+    def _mark(self, blobs: Sequence[str]) -> None:
+        try:
+            self._marker.write_text(json.dumps(blobs), encoding="utf-8")
+        except OSError as error:
+            reason = "DiskFull" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "StoreUnavailable"
+            raise Transient(f"{self._marker} cannot be written: {error.strerror}.", reason=reason) from None
 
 
 def _content(content: bytes | TooLarge) -> bytes | None:

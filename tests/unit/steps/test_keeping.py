@@ -273,3 +273,12 @@ def test_a_remote_that_is_away_is_waited_for(tmp_path: Path, history: History, l
     history.refused[first] = Transient("away", reason="RemoteUnavailable")
     with pytest.raises(Transient, match="away"):
         load(tmp_path, history, Named(1, first))
+
+
+def test_a_data_directory_that_cannot_be_written_is_waited_for(tmp_path: Path, history: History) -> None:
+    """Files are parsed only once it is on disk which they are; a disk that refuses that is tried again."""
+    first = history.push(START)
+    publish(tmp_path, history, first)
+    (tmp_path / "parsing").mkdir()
+    with pytest.raises(Transient, match=r"parsing cannot be written: Is a directory\."):
+        load(tmp_path, history)
