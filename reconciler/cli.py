@@ -35,6 +35,7 @@ COMMANDS: Final = (
     Entry("approve", "reconciler.commands.approve_command", "approve a held revision"),
     Entry("token", "reconciler.commands.token_command", "make enrolment tokens"),
     Entry("secret", "reconciler.commands.secret_command", "seal and open secrets"),
+    Entry("pki", "reconciler.commands.pki_command", "make and look at the authority"),
     Entry("init", "reconciler.commands.init_command", "make a new state repo"),
     Entry("schemas", "reconciler.commands.schemas_command", "write the JSON Schemas"),
     Entry("doctor", "reconciler.commands.doctor_command", "check this installation"),

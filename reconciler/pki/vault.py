@@ -15,7 +15,7 @@ import base64
 import binascii
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -134,6 +134,16 @@ class Vault:
             text = f"The keys in {directory} are sealed with another {_NAMES[kind].removeprefix('a ')}."
             raise Broken(text, hint=_HINT) from None
         return vault
+
+    @classmethod
+    def of_environment(cls, directory: Path, environment: Mapping[str, str]) -> Vault:
+        """Unlock with the file that :data:`KEY_FILE` or :data:`PASSPHRASE_FILE` names; clear where neither is set.
+
+        Raises:
+            Broken: as :func:`read_secret` and :meth:`unlock`.
+        """
+        named = [Path(environment[name]) if environment.get(name) else None for name in (KEY_FILE, PASSPHRASE_FILE)]
+        return cls.unlock(directory, read_secret(*named))
 
     @property
     def sealing(self) -> bool:

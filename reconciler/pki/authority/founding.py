@@ -33,16 +33,16 @@ ASK: Final = (
 )
 
 
-def found(keys: Path, vault: Vault, permitted: Permitted, *, now: dt.datetime) -> None:
+def found(keys: Path, vault: Vault, permitted: Permitted, *, now: dt.datetime, first: bool = False) -> None:
     """Make whatever is missing of an authority, or go on with what a crash left. What is there stays as it is.
 
     Raises:
-        Broken: when the clock was never set, or a root was lost.
+        Broken: when the clock was never set, or a root was lost; when ``first``, also when there is a root.
     """
     folder = Folder.make(keys, vault)
     with folder.turn():
         root = folder.pair("root")
-        if root is None:
+        if root is None or first:
             _may_found(folder, now)
             key = new_key()
             root = Pair(profiles.root(key, serial=x509.random_serial_number(), now=now), key)

@@ -20,6 +20,8 @@ from cryptography import x509
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
+LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
+"""What commands on the control plane's own machine connect to; permitted always."""
 MAX_SUBTREES: Final = 400
 """Permitted subtrees in one certificate. 400 names of 30 characters are 14 KiB, and every handshake carries them; TLS
 libraries refuse chains somewhere above 64 KiB."""

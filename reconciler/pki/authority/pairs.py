@@ -30,21 +30,21 @@ class Pair:
 
     certificate: x509.Certificate
     key: PrivateKey | None = field(default=None, repr=False)
-    locked: bool = False
-    """The key is here, sealed, and the vault has none to open it: enough to look, not to sign."""
+    sealed: bool = False
+    """How the key lies in the file. Without a key here, the vault has none to open it: enough to look, not to sign."""
 
     @property
     def complete(self) -> bool:
-        """Whether the key is here, locked or not."""
-        return self.key is not None or self.locked
+        """Whether the file has the key."""
+        return self.key is not None or self.sealed
 
     def issuer(self) -> Issuer | None:
         """Return who can sign with it; None where the key is not here.
 
         Raises:
-            Broken: when it is locked.
+            Broken: when it is sealed and cannot be opened.
         """
-        if self.locked:
+        if self.sealed and self.key is None:
             raise sealed(self.certificate.subject.rfc4514_string())
         return None if self.key is None else Issuer(self.certificate, self.key)
 
@@ -79,13 +79,13 @@ def load(path: Path, purpose: str, vault: Vault) -> Pair:
     if not rest:
         return Pair(read)
     if is_sealed(rest) and not vault.sealing:
-        return Pair(read, locked=True)
+        return Pair(read, sealed=True)
     key = read_key(vault.open(purpose, rest))
     if key is None:
         raise _damaged(path)
     if not same_key(key.public_key(), read.public_key()):
         raise Broken(f"{path} holds a key that is not the certificate's.", hint="Restore it from a backup.")
-    pair = Pair(read, key)
+    pair = Pair(read, key, sealed=vault.sealing)
     if vault.sealing and not is_sealed(rest):
         save(path, pair, purpose, vault)
     return pair

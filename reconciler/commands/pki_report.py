@@ -1,0 +1,98 @@
+"""What ``cloudlunacy pki status`` shows, as text and as JSON: certificates, counts, and what waits for a person."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from reconciler.pki.authority import intermediates, profiles
+from reconciler.pki.authority.authority import Authority
+from reconciler.pki.authority.folder import AuthorityKind
+from reconciler.pki.authority.pairs import Pair
+
+_SOON: Final = dt.timedelta(days=90)
+
+
+def report(authority: Authority, now: dt.datetime) -> Mapping[str, Any]:
+    """Return everything as JSON values; times are RFC 3339."""
+    outstanding = authority.outstanding()
+    return {
+        "roots": _pairs(authority, "root", now),
+        "intermediates": _pairs(authority, "intermediate", now),
+        "certificates": {kind: dict(states) for kind, states in sorted(authority.counts(now).items())},
+        "outstanding": outstanding
+        and {
+            "reason": outstanding.reason,
+            "message": outstanding.message,
+            "hint": outstanding.hint,
+            "permitted": outstanding.permitted.texts(),
+        },
+    }
+
+
+def as_text(said: Mapping[str, Any]) -> str:
+    """Return a report for a person."""
+    lines: list[str] = []
+    for kind in ("root", "intermediate"):
+        for one in said[f"{kind}s"]:
+            lines += _about(kind, one)
+    lines.append("certificates")
+    lines += [f"  {kind:<13} {_counted(states)}" for kind, states in said["certificates"].items()]
+    if said["outstanding"]:
+        lines += ["", "waits for a person", f"  {said['outstanding']['message']}", f"  {said['outstanding']['hint']}"]
+    return "\n".join(lines)
+
+
+def _about(kind: str, one: Mapping[str, Any]) -> Iterator[str]:
+    yield f"{kind} ({one['role']})"
+    yield f"  subject       {one['subject']}"
+    yield f"  SHA-256       {one['sha256']}"
+    yield f"  valid until   {one['notAfter']}{_state(one['state'])}"
+    yield f"  key           {one['key']}"
+    if "permitted" in one:
+        yield f"  may sign      {', '.join(one['permitted']) or 'nothing'}"
+
+
+def _state(state: str) -> str:
+    return "" if state == "good" else f" ({state})"
+
+
+def _counted(states: Mapping[str, int]) -> str:
+    return ", ".join(f"{states[state]} {state}" for state in ("good", "expired", "revoked") if state in states)
+
+
+def _pairs(authority: Authority, kind: AuthorityKind, now: dt.datetime) -> list[Mapping[str, Any]]:
+    return [
+        {"role": role, **_of(pair, now), **({"permitted": _permitted(pair)} if kind == "intermediate" else {})}
+        for role, pair in authority.pairs(kind).items()
+    ]
+
+
+def _of(pair: Pair, now: dt.datetime) -> Mapping[str, Any]:
+    certificate = pair.certificate
+    return {
+        "subject": certificate.subject.rfc4514_string(),
+        "sha256": profiles.fingerprint(certificate),
+        "notBefore": _time(certificate.not_valid_before_utc),
+        "notAfter": _time(certificate.not_valid_after_utc),
+        "state": _state_of(pair, now),
+        "key": "sealed" if pair.sealed else "clear" if pair.complete else "offline",
+    }
+
+
+def _permitted(pair: Pair) -> tuple[str, ...]:
+    return intermediates.permitted_of(pair.certificate).texts()
+
+
+def _state_of(pair: Pair, now: dt.datetime) -> str:
+    begins, ends = pair.certificate.not_valid_before_utc, pair.certificate.not_valid_after_utc
+    if now < begins:
+        return "not valid yet"
+    if now > ends:
+        return "expired"
+    return "ends soon" if now > ends - _SOON else "good"
+
+
+def _time(time: dt.datetime) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
