@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from schemas.status import STAGES
+from tests.support.orphans import tied
 from tests.support.parts import require
 from tests.support.waiting import wait_for
 
@@ -31,10 +32,12 @@ class RunningDemo:
         self._output = directory / "output.txt"
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "reconciler", "demo", "--free-ports", "--dir", str(self.directory)),
-                    *("--timeout", str(DEADLINE), *options),
-                ],
+                tied(
+                    [
+                        *(sys.executable, "-m", "reconciler", "demo", "--free-ports", "--dir", str(self.directory)),
+                        *("--timeout", str(DEADLINE), *options),
+                    ]
+                ),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

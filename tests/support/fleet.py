@@ -24,6 +24,7 @@ from reconciler.pki.operator_credential import FILE_NAME, OperatorCredential
 from schemas.fleet import Fleet
 from tests.support import documents
 from tests.support.git_repos import BareRepo
+from tests.support.orphans import tied
 from tests.support.parts import require
 from tests.support.traefik import Backend, Front, backends, free_port
 from tests.support.waiting import wait_for
@@ -119,7 +120,7 @@ class Installation:
         environment = {**os.environ, "PYTHONPATH": _python_path(), **self.environment}
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                self.serve_command(),
+                tied(self.serve_command()),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -274,7 +275,7 @@ class Installation:
         """Start the real agent process."""
         with (self.folder / f"agent-{name}.log").open("ab") as log:
             process = subprocess.Popen(
-                command("agent", "run", "--data", self.agent_data(name), "--log-level", "DEBUG"),
+                tied(command("agent", "run", "--data", self.agent_data(name), "--log-level", "DEBUG")),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

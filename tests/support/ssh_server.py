@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.orphans import tied
 from tests.support.parts import require
 from tests.support.waiting import wait_for
 
@@ -66,7 +67,7 @@ def ssh_server(directory: Path) -> Generator[SshServer]:
     config.write_text("".join(f"{key} {value}\n" for key, value in lines.items()))
     if getpass.getuser() == "root":
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd's place for separated privileges
-    process = subprocess.Popen([sshd, "-D", "-e", "-f", config], stderr=subprocess.PIPE)
+    process = subprocess.Popen(tied([sshd, "-D", "-e", "-f", config]), stderr=subprocess.PIPE)
     try:
         wait_for(lambda: _listens(port) or process.poll() is not None, 10, what="sshd listening")
         assert process.poll() is None, process.stderr.read().decode() if process.stderr else ""

@@ -31,6 +31,7 @@ from schemas.deployment import Deployment
 from schemas.fleet import Fleet
 from schemas.objects import ObjectKey
 from schemas.route import Route
+from tests.support.orphans import tied
 from tests.support.parts import require
 from tests.support.waiting import wait_for
 
@@ -195,7 +196,7 @@ class Front:
     def start(self) -> None:
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [traefik_binary(), f"--configfile={self.static}"],
+                tied([traefik_binary(), f"--configfile={self.static}"]),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

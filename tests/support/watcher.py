@@ -18,6 +18,8 @@ from typing import Any
 
 from yaml_rs import loads
 
+from tests.support.orphans import tied
+
 HEAD = re.compile(r'^# generation (\d+), revision "([0-9a-f]*)"$', re.MULTILINE)
 PAUSE = 0.0002
 
@@ -68,7 +70,7 @@ def watch(path: Path, out: Path) -> None:
 @contextmanager
 def watching(path: Path, out: Path) -> Iterator[Path]:
     """Run a watcher until the block ends."""
-    process = subprocess.Popen([sys.executable, "-m", "tests.support.watcher", path, out])
+    process = subprocess.Popen(tied([sys.executable, "-m", "tests.support.watcher", path, out]))
     try:
         yield out
     finally:

@@ -13,6 +13,7 @@ import pytest
 from pymongo import MongoClient
 from pymongo.errors import ServerSelectionTimeoutError
 
+from tests.support.orphans import tied
 from tests.support.parts import require
 from tests.support.traefik import Front, agent, free_port, front, lookup, route
 from tests.support.waiting import wait_for
@@ -33,7 +34,7 @@ def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         "--nounixsocket",
     ]
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(tied(command), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
     try:
         wait_for(lambda: b"Waiting for connections" in (folder / "log").read_bytes(), 30, what="mongod")
         yield port
