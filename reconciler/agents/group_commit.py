@@ -210,11 +210,13 @@ class GroupCommitter:
         """Wait while entries keep coming, up to ``linger_most``. After a push, a good group goes at once."""
         begun = self._monotonic()
         enough = GOOD_GROUP if self._is_flowing and self._has_spare_pushes() else self._group_limit
+        # Whoever was just answered, and has more to ask, needs this long to be back.
+        linger = self._timing.linger * (3 if self._is_flowing else 1)
         while len(self._pending) < enough and self._monotonic() < begun + self._timing.linger_most:
             seen, slept = len(self._pending), self._monotonic()
-            await asyncio.sleep(self._timing.linger)
+            await asyncio.sleep(linger)
             # An event loop that wakes us late is busy with those who come.
-            if len(self._pending) == seen and self._monotonic() - slept < 2 * self._timing.linger:
+            if len(self._pending) == seen and self._monotonic() - slept < 2 * linger:
                 break
 
     def _has_spare_pushes(self) -> bool:
