@@ -21,6 +21,8 @@ ENVIRONMENT = {
     "CLOUDLUNACY_ALLOWED_SIGNERS": "allowed signers (ssh-keygen -Y) for commit signatures",
     "CLOUDLUNACY_GPG_KEYRING": "exported public keys (gpg --export) for commit signatures",
     "CLOUDLUNACY_TOKEN_FILE": "file with the token that commands present to --server",
+    "CLOUDLUNACY_KEY_FILE": "file with the key that private keys are sealed with (32 random bytes in base64)",
+    "CLOUDLUNACY_KEY_PASSPHRASE_FILE": "file with a passphrase, instead of that key",
     "TRAEFIK_BIN": "Traefik program for the preflight (default: looked up on PATH)",
 }
 """Every variable that is read, for ``--help`` and the documentation."""
@@ -62,6 +64,9 @@ class Settings:
     """Address under which agents and people reach the control plane; default: http://HOST:PORT."""
     traefik_binary: str = ""
     webhook_secret_file: Path | None = None
+    key_file: Path | None = None
+    key_passphrase_file: Path | None = None
+    """One of these two seals the private keys; without, they lie in clear."""
     heartbeat_seconds: float = 15.0
     read_back_seconds: float = 20.0
     """How long a front may take to load a generation."""

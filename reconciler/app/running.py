@@ -15,6 +15,7 @@ from reconciler.errors import Broken, CloudLunacyError
 from reconciler.housekeeping import Housekeeping
 from reconciler.observability.logs import get_logger
 from reconciler.pki.keystore import KeyStore
+from reconciler.pki.vault import Vault, read_secret
 from reconciler.settings import Settings
 from reconciler.store.lock import DataDirectoryLock
 from reconciler.store.protocols import Event
@@ -98,7 +99,8 @@ async def control_plane(settings: Settings) -> AsyncIterator[ControlPlane]:
         Broken: when another process holds the data directory, or something in it or around it is wrong.
     """
     with DataDirectoryLock(settings.data):
-        keys = KeyStore(settings.data / "keys")
+        vault = Vault.unlock(settings.data / "keys", read_secret(settings.key_file, settings.key_passphrase_file))
+        keys = KeyStore(settings.data / "keys", vault)
         store = await SQLiteStore.open(settings.data)
         bound = None
         try:

@@ -76,7 +76,11 @@ class Facts:
     inotify: tuple[int, int] | None
     """Instances and watches a user may have."""
     data: DirectoryFacts | None = None
+    clear_keys: tuple[str, ...] | None = None
+    """Files with private keys that are not sealed; None where there are no keys yet."""
     watched: DirectoryFacts | None = None
+    above_watched: DirectoryFacts | None = None
+    """The directory that holds the watched one; our file is prepared there."""
     own_file: str = ""
     """Name of our file in the watched directory."""
     wanted_entry_points: tuple[str, ...] = ()
@@ -154,6 +158,19 @@ def _data(facts: Facts) -> Iterator[Check]:
         yield Check("data directory", "ok", f"{path} (mode {mode:04o})")
 
 
+def _keys(facts: Facts) -> Iterator[Check]:
+    if facts.clear_keys is None:
+        return
+    if facts.clear_keys:
+        message = f"{len(facts.clear_keys)} files with private keys are not sealed, such as {facts.clear_keys[0]}."
+        hint = (
+            "Set CLOUDLUNACY_KEY_FILE or CLOUDLUNACY_KEY_PASSPHRASE_FILE for serve: a copy of the disk holds the keys."
+        )
+        yield Check("private keys", "warn", message, hint)
+    else:
+        yield Check("private keys", "ok", "all private keys are sealed")
+
+
 def _clock(facts: Facts) -> Iterator[Check]:
     ahead = facts.api.clock_ahead if isinstance(facts.api, Answer) else None
     hint = "Set the clock, and keep it right with an NTP client; tokens and certificates depend on it."
@@ -200,6 +217,13 @@ def _watched(facts: Facts) -> Iterator[Check]:
         yield Check("watched directory", "fail", f"{path} does not exist.", hint)
     elif not facts.watched.writable:
         yield Check("watched directory", "fail", f"{path} cannot be written.", "Give it to the user that runs serve.")
+    elif facts.above_watched is not None and not facts.above_watched.writable:
+        above = facts.above_watched.path
+        message = (
+            f"{above} cannot be written; files are prepared there, out of Traefik's sight, and renamed into {path}."
+        )
+        hint = f"Give {above} to the user that runs serve. In a container, mount the directory above the watched one."
+        yield Check("watched directory", "fail", message, hint)
     elif foreign:
         names = ", ".join(foreign[:5]) + (f" and {len(foreign) - 5} more" if len(foreign) > 5 else "")
         message = f"{path} holds files that are not ours: {names}. One broken file there stops every further change."
@@ -248,6 +272,7 @@ RULES: Final[tuple[Callable[[Facts], Iterator[Check]], ...]] = (
     _git,
     _traefik,
     _data,
+    _keys,
     _clock,
     _open_files,
     _inotify,

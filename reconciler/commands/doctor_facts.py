@@ -20,10 +20,13 @@ import httpx
 
 from reconciler.commands.doctor import LOADED_SUFFIXES, Answer, DirectoryFacts, Facts
 from reconciler.errors import CloudLunacyError
+from reconciler.pki.vault import in_clear
 from schemas.fleet import Fleet
 
 PATIENCE: Final = 10.0
 """Seconds for one program or request."""
+_WORTHLESS: Final = frozenset({"default-certificate.pem"})
+"""Nobody trusts its certificate, and it stands in Traefik's file too (reconciler/traefik/default_certificate.py)."""
 _INOTIFY: Final = Path("/proc/sys/fs/inotify")
 
 
@@ -56,7 +59,9 @@ def collect(
         open_files=_open_files(),
         inotify=_inotify(),
         data=None if data is None else _directory(data),
+        clear_keys=None if data is None else _clear_keys(data / "keys"),
         watched=None if traefik_file is None else _directory(traefik_file.absolute().parent, look_inside=True),
+        above_watched=None if traefik_file is None else _directory(traefik_file.absolute().parent.parent),
         own_file="" if traefik_file is None else traefik_file.name,
         wanted_entry_points=tuple(entry_points),
         api=_ask(traefik_api) if traefik_api else None,
@@ -113,6 +118,13 @@ def _directory(path: Path, *, look_inside: bool = False) -> DirectoryFacts:
     except OSError:
         return DirectoryFacts(path, None, writable=False)
     return DirectoryFacts(path, mode, writable, loadable)
+
+
+def _clear_keys(keys: Path) -> tuple[str, ...] | None:
+    try:
+        return tuple(name for name in in_clear(keys) if name not in _WORTHLESS) if keys.is_dir() else None
+    except OSError:
+        return None
 
 
 def _loadable(path: Path) -> tuple[str, ...]:

@@ -89,6 +89,8 @@ def settings_of(options: argparse.Namespace) -> Settings:
         public_url=options.public_url.rstrip("/"),
         traefik_binary=os.environ.get("TRAEFIK_BIN", ""),
         webhook_secret_file=secret_file(os.environ, "CLOUDLUNACY_WEBHOOK_SECRET_FILE"),
+        key_file=secret_file(os.environ, "CLOUDLUNACY_KEY_FILE"),
+        key_passphrase_file=secret_file(os.environ, "CLOUDLUNACY_KEY_PASSPHRASE_FILE"),
         heartbeat_seconds=options.heartbeat,
         push_burst=options.push_burst,
         push_seconds=options.push_interval,

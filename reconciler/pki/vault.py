@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from reconciler.errors import Broken
-from reconciler.pki.private_files import create_private, make_private_directory, read_private, write_private
+from reconciler.pki.private_files import MAX_SIZE, create_private, make_private_directory, read_private, write_private
 
 KEY_FILE: Final = "CLOUDLUNACY_KEY_FILE"
 PASSPHRASE_FILE: Final = "CLOUDLUNACY_KEY_PASSPHRASE_FILE"  # noqa: S105 - the name of a variable
@@ -39,6 +39,7 @@ _NONCE_BYTES: Final = 12
 _SEALING: Final = "sealing.json"
 _BEGIN: Final = b"-----BEGIN CLOUDLUNACY SEALED KEY-----\n"
 _END: Final = b"-----END CLOUDLUNACY SEALED KEY-----\n"
+_CLEAR_MARKS: Final = (b"PRIVATE KEY-----", b"AGE-SECRET-KEY-1")
 _CHECK: Final = "check"
 _NAMES: Final = {"hkdf-sha256": "a key file", "scrypt": "a passphrase"}
 _HINT: Final = f"Name the file with the right key in {KEY_FILE} or {PASSPHRASE_FILE}."
@@ -196,6 +197,22 @@ class Vault:
         if not path.exists():
             create_private(path, self.seal(purpose, make()))
         return self.read(path, purpose)
+
+
+def in_clear(directory: Path) -> tuple[str, ...]:
+    """List the files below ``directory`` that hold a private key in clear, relative, sorted.
+
+    Raises:
+        OSError: when something there cannot be read.
+    """
+    files = (path for path in directory.rglob("*") if path.is_file())
+    return tuple(sorted(str(path.relative_to(directory)) for path in files if _holds_key(path)))
+
+
+def _holds_key(path: Path) -> bool:
+    with path.open("rb") as file:
+        content = file.read(MAX_SIZE)
+    return any(mark in content for mark in _CLEAR_MARKS)
 
 
 def sealed(what: str) -> Broken:

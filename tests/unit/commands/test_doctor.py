@@ -28,6 +28,7 @@ GOOD = Facts(
     open_files=65536,
     inotify=(128, 65536),
     data=DirectoryFacts(Path("/data"), 0o700, writable=True),
+    clear_keys=(),
     watched=DirectoryFacts(Path("/watched"), 0o755, writable=True, loadable=("cloudlunacy.yml",)),
     own_file="cloudlunacy.yml",
     wanted_entry_points=("web", "websecure"),
@@ -41,9 +42,9 @@ def only_bad(facts: Facts) -> list[Check]:
 
 
 def test_a_sound_installation_has_nothing_but_ok() -> None:
-    """Eleven checks, each with a word on what was found."""
+    """Twelve checks, each with a word on what was found."""
     checks = examine(GOOD)
-    assert [check.status for check in checks] == ["ok"] * 11
+    assert [check.status for check in checks] == ["ok"] * 12
     assert healthy(checks)
 
 
@@ -57,6 +58,7 @@ def test_a_sound_installation_has_nothing_but_ok() -> None:
         (replace(GOOD, traefik=None), "fail", "/usr/bin/traefik cannot be run"),
         (replace(GOOD, traefik="Version:      3.7.2"), "fail", "(/usr/bin/traefik) is 3.7.2, which is too old"),
         (replace(GOOD, traefik="Version:      2.11.0"), "fail", "(/usr/bin/traefik) is 2.11.0, which is too old"),
+        (replace(GOOD, clear_keys=("access-current.pem", "x")), "warn", "2 files with private keys are not sealed"),
         (replace(GOOD, data=DirectoryFacts(Path("/d"), 0o700, writable=False)), "fail", "/d cannot be written"),
         (replace(GOOD, data=DirectoryFacts(Path("/d"), 0o755, writable=True)), "warn", "mode 0755"),
         (replace(GOOD, now=0.0), "fail", "years behind"),
@@ -66,6 +68,11 @@ def test_a_sound_installation_has_nothing_but_ok() -> None:
         (replace(GOOD, inotify=(16, 8192)), "warn", "Only 16 inotify instances"),
         (replace(GOOD, watched=DirectoryFacts(Path("/w"), None, writable=True)), "fail", "/w does not exist"),
         (replace(GOOD, watched=DirectoryFacts(Path("/w"), 0o755, writable=False)), "fail", "/w cannot be written"),
+        (
+            replace(GOOD, above_watched=DirectoryFacts(Path("/"), 0o755, writable=False)),
+            "fail",
+            "/ cannot be written; f",
+        ),
         (
             replace(GOOD, watched=DirectoryFacts(Path("/w"), 0o755, writable=True, loadable=("a.toml", "b/c.yml"))),
             "warn",
@@ -96,8 +103,20 @@ def test_each_fault_is_named_with_a_remedy(facts: Facts, status: str, words: str
 
 def test_what_was_not_asked_for_is_not_judged() -> None:
     """Without directories, API and remote only the machine itself is looked at."""
-    facts = replace(GOOD, data=None, watched=None, api=None, remote=None, open_files=None, inotify=None)
+    asked = replace(GOOD, data=None, clear_keys=None, watched=None, api=None, remote=None)
+    facts = replace(asked, open_files=None, inotify=None)
     assert [check.name for check in examine(facts)] == ["python", "git", "traefik", "clock"]
+
+
+def test_keys_in_clear_are_found_where_they_lie(tmp_path: Path) -> None:
+    """Before there is any key nothing is judged; the certificate that nobody trusts does not count."""
+    before = collect(data=tmp_path).clear_keys
+    (tmp_path / "keys").mkdir()
+    for name in ("access-current.pem", "default-certificate.pem"):
+        (tmp_path / "keys" / name).write_text("-----BEGIN PRIVATE KEY-----")
+
+    assert before is None
+    assert collect(data=tmp_path).clear_keys == ("access-current.pem",)
 
 
 def test_warnings_leave_the_installation_healthy() -> None:

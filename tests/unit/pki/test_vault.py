@@ -12,7 +12,7 @@ import pytest
 
 from reconciler.errors import Broken
 from reconciler.pki.keystore import KeyStore
-from reconciler.pki.vault import KEY_FILE, PASSPHRASE_FILE, Secret, Vault, is_sealed, read_secret
+from reconciler.pki.vault import KEY_FILE, PASSPHRASE_FILE, Secret, Vault, in_clear, is_sealed, read_secret
 
 KEY = Secret("hkdf-sha256", b"k" * 32)
 OTHER = Secret("hkdf-sha256", b"o" * 32)
@@ -217,6 +217,20 @@ def test_what_cannot_seal_is_refused(tmp_path: Path) -> None:
         read_secret(tmp_path / "missing", None)
     with pytest.raises(Broken, match="not with both"):
         read_secret(tmp_path / "short", tmp_path / "short")
+
+
+def test_what_lies_in_clear_is_found(tmp_path: Path) -> None:
+    """Keys and the age identity, at any depth, and neither what is sealed nor what is public."""
+    KeyStore(tmp_path)
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below/public.pem").write_text("-----BEGIN CERTIFICATE-----")
+    (tmp_path / "below/own.key").write_text("-----BEGIN EC PRIVATE KEY-----")
+    found = in_clear(tmp_path)
+    KeyStore(tmp_path, Vault.unlock(tmp_path, KEY))
+
+    assert {"age-identity.txt", "access-current.pem", "below/own.key"} <= set(found)
+    assert "below/public.pem" not in found
+    assert in_clear(tmp_path) == ("below/own.key",)
 
 
 def test_the_sealing_file_tells_no_secret(tmp_path: Path) -> None:
