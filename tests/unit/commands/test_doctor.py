@@ -71,7 +71,7 @@ def test_a_sound_installation_has_nothing_but_ok() -> None:
         (
             replace(GOOD, above_watched=DirectoryFacts(Path("/"), 0o755, writable=False)),
             "fail",
-            "/ cannot be written; f",
+            "/ cannot be written; ",
         ),
         (
             replace(GOOD, watched=DirectoryFacts(Path("/w"), 0o755, writable=True, loadable=("a.toml", "b/c.yml"))),
