@@ -51,6 +51,7 @@ class Life:
         finally:
             self.enough.set()
             thread.join()
+            self.one.restart()  # what the thread has started ends with the thread (tests.support.orphans)
 
     def _kill_and_start(self) -> None:
         dice = random.Random(self.seed)
