@@ -59,7 +59,7 @@ def test_a_wildcard_and_its_parent_are_proved_by_two_values_of_one_record(names:
     try:
         asyncio.run(scenario(server))
     finally:
-        server.kill()
+        server.close()
     assert names.txt(f"_acme-challenge.app.{ZONE}") == set()
     assert names.txt(f"_acme-challenge.other.{ZONE}") == set()
 
@@ -207,7 +207,7 @@ urllib.request.urlopen(url, json.dumps(words).encode()).read()
             os.environ["CANARY"] = "canary"
             asyncio.run(scenario(server))
         finally:
-            server.kill()
+            server.close()
     finally:
         del os.environ["CANARY"]
         every.close()

@@ -11,6 +11,7 @@ import ipaddress
 import json
 import os
 import signal
+import socket
 import ssl
 import subprocess
 from base64 import urlsafe_b64decode
@@ -64,6 +65,27 @@ class ServerFiles:
             )
         )
         return files
+
+
+class HeldPort:
+    """A port that nobody else gets while nothing listens on it, as the port of a connection of theirs neither."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.hold()
+
+    def hold(self) -> None:
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind(("127.0.0.1", self.number))
+        self.number = int(self._socket.getsockname()[1])
+
+    def hand_over(self) -> socket.socket:
+        """Return the socket; whoever has it closes it, and the port is held again afterwards."""
+        return self._socket
+
+    def close(self) -> None:
+        self._socket.close()
 
 
 class Program:
@@ -139,7 +161,7 @@ class Pebble:
         external: Mapping[str, str] | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.http_port = free_port()
+        self.http_port = HeldPort()
         self.port = free_port()
         self._management = free_port()
         self._folder = folder
@@ -156,7 +178,7 @@ class Pebble:
             "managementListenAddress": f"127.0.0.1:{self._management}",
             "certificate": str(self.files.certificate),
             "privateKey": str(self.files.key),
-            "httpPort": self.http_port,
+            "httpPort": self.http_port.number,
             "tlsPort": free_port(),
             "certificateValidityPeriod": lifetime,
             "externalAccountBindingRequired": external is not None,
@@ -180,6 +202,10 @@ class Pebble:
 
     def kill(self) -> None:
         self._program.kill()
+
+    def close(self) -> None:
+        self.kill()
+        self.http_port.close()
 
     def log(self) -> str:
         return self._program.log()
@@ -209,7 +235,7 @@ def pebble(folder: Path, **options: Any) -> Iterator[Pebble]:
         try:
             yield running
         finally:
-            running.kill()
+            running.close()
     finally:
         names.close()
 
@@ -280,12 +306,14 @@ async def middle(folder: Path, behind: Pebble, *, expired: bool = False) -> Asyn
 
 
 @asynccontextmanager
-async def serving(app: Any, port: int, files: ServerFiles | None = None) -> AsyncIterator[None]:
+async def serving(app: Any, port: HeldPort | int, files: ServerFiles | None = None) -> AsyncIterator[None]:
     """Serve an ASGI application on 127.0.0.1, over TLS with ``files``."""
     tls = {} if files is None else {"ssl_certfile": files.certificate, "ssl_keyfile": files.key}
-    config = uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, lifespan="off", **tls)  # type: ignore[arg-type]
+    number = port if isinstance(port, int) else port.number
+    config = uvicorn.Config(app, host="127.0.0.1", port=number, log_config=None, lifespan="off", **tls)  # type: ignore[arg-type]
     server = uvicorn.Server(config)
-    task = asyncio.create_task(server.serve(), name=f"server on {port}")
+    sockets = None if isinstance(port, int) else [port.hand_over()]
+    task = asyncio.create_task(server.serve(sockets), name=f"server on {number}")
     try:
         await eventually(lambda: server.started or task.done(), 10, what="the server")
         assert server.started
@@ -293,3 +321,6 @@ async def serving(app: Any, port: int, files: ServerFiles | None = None) -> Asyn
     finally:
         server.should_exit = True
         await task
+        if isinstance(port, HeldPort):
+            port.close()
+            port.hold()

@@ -29,6 +29,7 @@ class Http01:
 
     def __init__(self) -> None:
         self._answers: dict[str, bytes] = {}
+        """By path."""
 
     async def present(self, challenge: Challenge) -> None:
         """Answer for one more token.
@@ -43,11 +44,11 @@ class Http01:
             )
         if len(self._answers) >= MAX_ANSWERS:
             raise Transient("Too many http-01 answers are presented at once.", reason="AcmeBusy")
-        self._answers[challenge.token] = challenge.key_authorization.encode()
+        self._answers[PREFIX + challenge.token] = challenge.key_authorization.encode()
 
     async def cleanup(self, challenge: Challenge) -> None:
         """Answer no more."""
-        self._answers.pop(challenge.token, None)
+        self._answers.pop(PREFIX + challenge.token, None)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request: 200 for a token that is presented, 404 for every other path, 405 for other methods."""
@@ -67,7 +68,7 @@ class Http01:
             await send({"type": "websocket.close", "code": 1008})
 
     def _answer(self, method: str, path: str) -> tuple[int, bytes]:
-        answer = self._answers.get(path.removeprefix(PREFIX)) if path.startswith(PREFIX) else None
+        answer = self._answers.get(path)
         if answer is None:
             return 404, b"not found\n"
         if method not in ("GET", "HEAD"):

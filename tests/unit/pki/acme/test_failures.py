@@ -48,6 +48,15 @@ def test_a_limit_says_when() -> None:
     assert (caught.value.reason, caught.value.retry_after) == ("AcmeRateLimited", 99)
 
 
+@pytest.mark.parametrize(("status", "reason"), [(429, "AcmeRateLimited"), (503, "AcmeServerError")])
+def test_a_status_counts_where_no_type_says_more(status: int, reason: str) -> None:
+    """A proxy in front of the server answers in words of its own, or in none."""
+    for error in (messages.Error.from_json({"detail": "later"}), errors.ClientError("<html>")):
+        with pytest.raises(Transient) as caught, asked(status, 5):
+            raise error
+        assert (caught.value.reason, caught.value.retry_after) == (reason, 5)
+
+
 def test_words_of_a_server_are_made_visible_and_short() -> None:
     """Control characters, line ends and floods of a problem document reach nobody's terminal."""
     words = said(problem("unauthorized", "a\x1b[31m\nb\u202e" + "c" * 10_000))
