@@ -123,6 +123,7 @@ def run_init(options: argparse.Namespace) -> int:
         raise Broken("--root-key needs --root-cert.", hint="To write a new root's key to a file, use --root-key-out.")
     if options.keep_root_key and options.root_key is None:
         raise Broken("--keep-root-key needs --root-key.", hint="A root that is made here is kept anyway.")
+    os.umask(0o077)  # as serve: the data directory that is made here is nobody else's
     permitted, now = permitted_for(listen=LOOPBACK) | _names(options), _now()
     keys, vault = _keys(options)
     if options.root_key_out is not None:
@@ -203,7 +204,6 @@ def _add_out(parser: argparse.ArgumentParser) -> None:
 
 
 def _keys(options: argparse.Namespace) -> tuple[Path, Vault]:
-    os.umask(0o077)
     keys = options.data.absolute() / "keys"
     if options.run is run_init or keys.is_dir():
         return keys, Vault.of_environment(keys, os.environ)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import json
+import os
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,11 +48,13 @@ class Shell:
 
 
 @pytest.fixture
-def pki(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
+def pki(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
+    umask = os.umask(0o022)
     for name in (KEY_FILE, PASSPHRASE_FILE):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
-    return Shell(tmp_path, capsys)
+    yield Shell(tmp_path, capsys)
+    os.umask(umask)
 
 
 def verdict(data: Path, folder: Path, host: str, *, roots: str = "") -> tuple[bool, str]:
@@ -78,6 +82,7 @@ def test_init_prints_the_fingerprint_that_agents_pin(pki: Shell, tmp_path: Path)
 
     assert (len(fingerprint), pki.err) == (64, "")
     assert shown.strip().rpartition("=")[2].replace(":", "").lower() == fingerprint
+    assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
     assert verdict(tmp_path / "data", tmp_path, "web.fleet.test")[0]
     assert verdict(tmp_path / "data", tmp_path, "127.0.0.1")[0]
 
