@@ -15,6 +15,7 @@ Where things lie:
 ``ledger``     what the schedule must remember, as one JSON file
 ``wire``       what is said to the server, through the library ``acme``; blocking
 ``transport``  what one HTTP exchange may cost
+``blocking``   the thread that it is said in
 ``failures``   every way in which a server fails, as a sentence
 ``client``     one order from its beginning, or from where a crash left it, to the chain
 ``solver``     what the ways to answer a challenge have in common

@@ -24,6 +24,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from reconciler.errors import CloudLunacyError, Rejected, Transient
+from reconciler.pki.acme.blocking import in_thread
 from reconciler.pki.acme.chain import NoChainError, OtherKeyError, checked_chain, request_for
 from reconciler.pki.acme.failures import NotFound, refusal
 from reconciler.pki.acme.solver import Challenge, Solver
@@ -124,7 +125,7 @@ class AcmeClient:
         """
         async with _open(self.directory, self._account, self._limits) as wire:
             try:
-                return await asyncio.to_thread(wire.renewal_info, certificate)
+                return await in_thread(wire.renewal_info, certificate)
             except NotFound:
                 return Suggestion(None, None)
 
@@ -134,7 +135,7 @@ async def _open(directory: Directory, account: Account, limits: ClientLimits) ->
     wire = Wire(directory, account, limits.wire)
     try:
         try:
-            await asyncio.to_thread(wire.open)
+            await in_thread(wire.open)
         except NotFound as error:
             raise Rejected(
                 f"The ACME server {directory.host} has no directory at {directory.url}: {error}.",
@@ -166,7 +167,7 @@ class _Ordering:
         self._refuse_impossible()
         async with self._open() as self._wire:
             try:
-                await asyncio.to_thread(self._wire.register)
+                await in_thread(self._wire.register)
                 return await self._resumed() or await self._anew()
             except NotFound as error:
                 await self._journal.closed()
@@ -198,7 +199,7 @@ class _Ordering:
         if not self._request.order_url:
             return ""
         try:
-            order = await asyncio.to_thread(self._wire.order, self._request.order_url)
+            order = await in_thread(self._wire.order, self._request.order_url)
         except (NotFound, Rejected):  # forgotten, or of another account
             order = None
         if order is not None and order.status != "invalid":
@@ -209,7 +210,7 @@ class _Ordering:
 
     async def _anew(self) -> str:
         await self._journal.before_order()
-        order = await asyncio.to_thread(self._wire.new_order, self._request.names, self._request.replaces)
+        order = await in_thread(self._wire.new_order, self._request.names, self._request.replaces)
         await self._journal.placed(order.url)
         try:
             return await self._to_the_end(order)
@@ -226,13 +227,13 @@ class _Ordering:
             await self._authorize(order)
             order = await self._settled(lambda: wire.order(order.url), None, busy=_PENDING)
         if order.status == "ready":
-            csr = await asyncio.to_thread(request_for, request.names, request.key)
-            order = await asyncio.to_thread(wire.finalize, order, csr)
+            csr = await in_thread(request_for, request.names, request.key)
+            order = await in_thread(wire.finalize, order, csr)
         order = await self._settled(lambda: wire.order(order.url), order, busy=_FINALIZED)
         if order.status != "valid":
             await self._journal.closed()
             raise refusal(order.problem, f"{self._who} issued nothing for {self._for}", retry_after=order.retry_after)
-        pem = await asyncio.to_thread(wire.certificate, order.certificate)
+        pem = await in_thread(wire.certificate, order.certificate)
         try:
             return checked_chain(pem, request.names, request.key)
         except NoChainError:
@@ -245,7 +246,7 @@ class _Ordering:
     async def _authorize(self, order: Order) -> None:
         """Have every authorization made valid. Two of one order may concern the same record (``x`` and ``*.x``)."""
         self._refuse_foreign(len(order.authorizations) > len(self._request.names))
-        found = {url: await asyncio.to_thread(self._wire.authorization, url) for url in order.authorizations}
+        found = {url: await in_thread(self._wire.authorization, url) for url in order.authorizations}
         ours = {name.lower().removeprefix("*.") for name in self._request.names}
         self._refuse_foreign(any(each.domain not in ours for each in found.values()))
         waiting = {url: self._offer(each) for url, each in found.items() if each.status != "valid"}
@@ -257,7 +258,7 @@ class _Ordering:
                 await self._solver.present(offer.challenge)
             for offer in waiting.values():
                 if offer.status == "pending":
-                    await asyncio.to_thread(self._wire.answer, offer)
+                    await in_thread(self._wire.answer, offer)
             for url in waiting:
                 await self._validated(url)
         finally:
@@ -299,7 +300,7 @@ class _Ordering:
         """Look until the status is no longer one of ``busy``. ``seen``: a first look that was had already."""
         pause = self._limits.poll_first
         while True:
-            seen = await asyncio.to_thread(look) if seen is None else seen
+            seen = await in_thread(look) if seen is None else seen
             if seen.status not in busy:
                 return seen
             seconds = max(seen.retry_after or pause, self._limits.poll_first)

@@ -21,7 +21,7 @@ from reconciler.pki.acme.dns01 import Dns01, NameServer, Rfc2136, UpdateKey
 from reconciler.pki.acme.hook import Hook, HookSettings
 from reconciler.pki.acme.solver import Challenge
 from reconciler.pki.acme.wire import Account, Directory
-from tests.integration.test_acme import Notes, verified
+from tests.support.acme import Notes, verified
 from tests.support.dns_server import DnsServer, dns_server
 from tests.support.pebble import NameServer as EveryName
 from tests.support.pebble import Pebble
