@@ -106,6 +106,7 @@ class Issuer:
             Broken: what must be remembered cannot be written; then nothing is ordered.
         """
         names = schedule.name_set(wanted.names)
+        wanted = replace(wanted, names=tuple(dict.fromkeys(wanted.names)))  # servers refuse a name that comes twice
         if names in self._under_way:
             raise Transient(f"An order for {visible(names)} is under way.", reason="AcmeUnderWay")
         self._under_way.add(names)

@@ -215,6 +215,17 @@ def test_orders_at_once_do_not_overdraw_the_budget(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_a_name_that_comes_twice_is_ordered_once(tmp_path: Path) -> None:
+    """Repeated names make no other order, and no other budget."""
+
+    async def scenario() -> None:
+        world = World(tmp_path)
+        await world.issuer.issue(Wanted(("b.test", "a.test", "b.test"), WANTED.key, WANTED.solver))
+        assert [request.names for request in world.production.requests] == [("b.test", "a.test")]
+
+    asyncio.run(scenario())
+
+
 def test_nothing_is_ordered_that_cannot_be_remembered(tmp_path: Path) -> None:
     """Where the ledger cannot be written, no order is placed."""
 
