@@ -21,7 +21,7 @@ from reconciler.errors import Broken
 from reconciler.pki.authority import founding, intermediates
 from reconciler.pki.authority.authority import Authority
 from reconciler.pki.authority.names import LOOPBACK, Names, Permitted, permitted_for
-from reconciler.pki.authority.pairs import pem, read_key, same_key
+from reconciler.pki.authority.pairs import pem, read_certificate, read_key, same_key
 from reconciler.pki.authority.profiles import Issuer, PrivateKey
 from reconciler.pki.authority.requests import MAX_AUTHORITY_REQUEST
 from reconciler.pki.private_files import write_new
@@ -177,7 +177,7 @@ def run_sign(options: argparse.Namespace) -> int:
 def run_install(options: argparse.Namespace) -> int:
     """Say what the authority may sign now."""
     authority = Authority(*_keys(options))
-    permitted = authority.install(_certificate(options.certificate), _now())
+    permitted = authority.install(_read(options.certificate), _now())
     tell(f"The authority may sign now: {_said(permitted)}")
     _tell_what_waits(authority)
     return 0
@@ -254,10 +254,10 @@ def _root_key(options: argparse.Namespace, certificate: x509.Certificate) -> Pri
 
 
 def _certificate(path: Path) -> x509.Certificate:
-    try:
-        return x509.load_pem_x509_certificate(_read(path))
-    except ValueError:
-        raise Broken(f"{path} holds no certificate.", hint="It should be PEM: -----BEGIN CERTIFICATE-----") from None
+    certificate = read_certificate(_read(path))
+    if certificate is None:
+        raise Broken(f"{path} holds no certificate.", hint="It should be PEM: -----BEGIN CERTIFICATE-----")
+    return certificate
 
 
 def _read(path: Path) -> bytes:

@@ -186,9 +186,10 @@ class Authority:
                 for one in self._folder.inventory
                 if one.revoked_at and one.reason and one.issuer == key_id and now < one.not_after + revocation.LIFETIME
             ]
-            former = self._folder.crl()
-            if former is not None and revocation.still_says(former, issuer, wanted, now):
-                return former.public_bytes(serialization.Encoding.DER)
+            before = self._folder.crl()
+            former = revocation.read(before, issuer)
+            if former is not None and revocation.still_says(former, wanted, now):
+                return before
             number = revocation.next_number(former, now)
             made = revocation.revocation_list(issuer, wanted, number=number, now=now)
             der = made.public_bytes(serialization.Encoding.DER)
@@ -219,12 +220,15 @@ class Authority:
             key = issuer.key if issuer is not None else self._folder.make_waiting_key()
             return requests.request_for_intermediate(key, permitted)
 
-    def install(self, certificate: x509.Certificate, now: dt.datetime) -> Permitted:
-        """Take an intermediate that the root signed, and put it into service; return what it permits.
+    def install(self, content: bytes, now: dt.datetime) -> Permitted:
+        """Take an intermediate (PEM) that the root signed, and put it into service; return what it permits.
 
         Raises:
             Broken: when it is not what was asked for; the message says why, and the former stays.
         """
+        certificate = pairs.read_certificate(content)
+        if certificate is None:
+            raise Broken("This is no certificate.", hint="Give what pki sign printed: PEM.")
         with self._folder.turn():
             key = intermediates.key_for(self._folder, certificate)
             root = intermediates.root_of(self._folder, certificate)

@@ -21,8 +21,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-from cryptography import x509
-
 from reconciler.errors import Broken
 from reconciler.pki.authority import pairs
 from reconciler.pki.authority.inventory import Inventory
@@ -33,7 +31,6 @@ from reconciler.pki.keystore import Role
 from reconciler.pki.private_files import (
     exclusive,
     make_private_directory,
-    read_private,
     refuse_if_open_to_others,
     sync_directory,
     write_private,
@@ -150,7 +147,7 @@ class Folder:
         if not path.exists():
             return None
         try:
-            said = json.loads(read_private(path))
+            said = json.loads(path.read_bytes())
             permitted = Permitted(
                 frozenset(map(str, said["dns"])),
                 frozenset(map(str, said["hosts"])),
@@ -169,13 +166,10 @@ class Folder:
         else:
             write_private(self._directory / _WAITING, json.dumps(_said(outstanding), indent=2).encode())
 
-    def crl(self) -> x509.CertificateRevocationList | None:
-        """Return the last list of revocations; a damaged one counts as none, because it is made anew."""
+    def crl(self) -> bytes:
+        """Return the last list of revocations; empty where there is none."""
         path = self._directory / _CRL
-        try:
-            return x509.load_der_x509_crl(path.read_bytes())
-        except (FileNotFoundError, ValueError):
-            return None
+        return path.read_bytes() if path.exists() else b""
 
     def put_crl(self, der: bytes) -> None:
         """Keep a list of revocations."""

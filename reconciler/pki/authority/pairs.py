@@ -21,6 +21,14 @@ from reconciler.pki.private_files import read_private, write_private
 from reconciler.pki.vault import Vault, is_sealed, sealed
 
 _END: Final = b"-----END CERTIFICATE-----\n"
+_UNREADABLE: Final = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 _RSA_BITS: Final = 2048
 
 
@@ -72,10 +80,9 @@ def load(path: Path, purpose: str, vault: Vault) -> Pair:
     certificate, end, rest = read_private(path).partition(_END)
     if not end:
         raise _damaged(path)
-    try:
-        read = x509.load_pem_x509_certificate(certificate + end)
-    except ValueError:
-        raise _damaged(path) from None
+    read = read_certificate(certificate + end)
+    if read is None:
+        raise _damaged(path)
     if not rest:
         return Pair(read)
     if is_sealed(rest) and not vault.sealing:
@@ -89,6 +96,21 @@ def load(path: Path, purpose: str, vault: Vault) -> Pair:
     if vault.sealing and not is_sealed(rest):
         save(path, pair, purpose, vault)
     return pair
+
+
+def read_certificate(content: bytes) -> x509.Certificate | None:
+    """Return the first certificate of PEM, None where there is none of which every part can be read.
+
+    The parser is lazy: it takes a certificate whose key or extensions are nonsense, and raises once one looks at them.
+    """
+    try:
+        certificate = x509.load_pem_x509_certificate(content)
+        certificate.public_key()
+        list(certificate.extensions)
+        certificate.subject.rfc4514_string()
+    except _UNREADABLE:
+        return None
+    return certificate
 
 
 def read_key(content: bytes, passphrase: bytes | None = None) -> PrivateKey | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 
 from reconciler.pki.authority.profiles import SKEW, Issuer, authority_key_id
@@ -56,12 +57,18 @@ def revocation_list(
     return builder.sign(issuer.key, hashes.SHA256())
 
 
-def still_says(
-    crl: x509.CertificateRevocationList, issuer: Issuer, revoked: Iterable[Revoked], now: dt.datetime
-) -> bool:
-    """Say whether a list is by this issuer, tells of all that is revoked, and has more than half its time left."""
-    if crl.issuer != issuer.certificate.subject or not crl.is_signature_valid(issuer.key.public_key()):
-        return False
+def read(der: bytes, issuer: Issuer) -> x509.CertificateRevocationList | None:
+    """Return a list of this issuer; None where it is damaged, or another's."""
+    try:
+        crl = x509.load_der_x509_crl(der)
+        own = crl.issuer == issuer.certificate.subject and crl.is_signature_valid(issuer.key.public_key())
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return None
+    return crl if own else None
+
+
+def still_says(crl: x509.CertificateRevocationList, revoked: Iterable[Revoked], now: dt.datetime) -> bool:
+    """Say whether a list tells of all that is revoked, and has more than half its time left."""
     begins, ends = crl.last_update_utc, crl.next_update_utc
     if ends is None or not begins <= now < begins + (ends - begins) / 2:
         return False

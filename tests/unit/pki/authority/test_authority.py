@@ -17,6 +17,7 @@ from reconciler.pki.authority.authority import Authority
 from reconciler.pki.authority.inventory import Inventory
 from reconciler.pki.authority.names import permitted_for
 from reconciler.pki.authority.pairs import Pair
+from reconciler.pki.authority.revocation import Revoked, revocation_list
 from reconciler.pki.vault import Vault
 from tests.support.certificates import KEY, NOW, names, new_root, text
 
@@ -182,6 +183,20 @@ def test_a_list_is_used_again_until_it_is_half_over(authority: Authority) -> Non
     assert crl_number(authority.crl(NOW + 4 * DAY)) > crl_number(first)
     assert revoked_serials(authority.crl(NOW + 7 * DAY)) != []
     assert revoked_serials(authority.crl(NOW + 9 * DAY)) == []
+
+
+def test_a_long_list_is_read_again(authority: Authority, keys: Path) -> None:
+    """3,000 revocations are 120 KB; the list is no larger than it has to be once they are gone."""
+    issuer = authority.pairs("intermediate")["current"].issuer()
+    assert issuer is not None
+    many = [Revoked(serial, NOW, "superseded") for serial in range(1, 3001)]
+    former = revocation_list(issuer, many, number=crl_number(authority.crl(NOW)) + 5, now=NOW)
+    (keys / "authority/crl.der").write_bytes(former.public_bytes(serialization.Encoding.DER))
+
+    first, later = authority.crl(NOW), authority.crl(NOW + 4 * DAY)
+
+    assert (len(revoked_serials(first)), revoked_serials(later)) == (3000, [])
+    assert crl_number(later) > crl_number(first)
 
 
 def test_a_damaged_list_is_made_anew(authority: Authority, keys: Path) -> None:

@@ -217,7 +217,7 @@ def test_a_root_without_its_key_waits_for_a_signature(tmp_path: Path) -> None:
     assert outstanding is not None
     assert "pki request" in caught.value.hint
     assert permitted == FLEET
-    assert authority.install(signed, NOW) == FLEET
+    assert authority.install(pairs.pem(signed), NOW) == FLEET
     assert authority.outstanding() is None
     assert authority.issue(SERVER, KEY.public_key(), holder="server", now=NOW)
     assert not (tmp_path / "authority/intermediate-waiting.pem").exists()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import datetime as dt
 
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from reconciler.pki.authority.names import permitted_for
-from reconciler.pki.authority.revocation import LIFETIME, Revoked, next_number, revocation_list, still_says
+from reconciler.pki.authority.revocation import LIFETIME, Revoked, next_number, read, revocation_list, still_says
 from tests.support.certificates import NOW, new_intermediate, new_root
 
 ISSUER = new_intermediate(new_root(), permitted_for(domain="fleet.test"))
@@ -35,10 +36,10 @@ def test_a_list_is_used_until_half_its_time_has_passed() -> None:
     """Then it is signed anew, and so it is when the clock was put back before its date."""
     crl = revocation_list(ISSUER, [STOLEN], number=1, now=NOW)
 
-    assert still_says(crl, ISSUER, [STOLEN], NOW)
-    assert still_says(crl, ISSUER, [STOLEN], NOW + LIFETIME / 2 - dt.timedelta(minutes=10))
-    assert not still_says(crl, ISSUER, [STOLEN], NOW + LIFETIME / 2)
-    assert not still_says(crl, ISSUER, [STOLEN], NOW - dt.timedelta(days=2))
+    assert still_says(crl, [STOLEN], NOW)
+    assert still_says(crl, [STOLEN], NOW + LIFETIME / 2 - dt.timedelta(minutes=10))
+    assert not still_says(crl, [STOLEN], NOW + LIFETIME / 2)
+    assert not still_says(crl, [STOLEN], NOW - dt.timedelta(days=2))
 
 
 def test_a_list_that_lacks_one_or_is_by_another_does_not_count() -> None:
@@ -46,9 +47,13 @@ def test_a_list_that_lacks_one_or_is_by_another_does_not_count() -> None:
     crl = revocation_list(ISSUER, [STOLEN], number=1, now=NOW)
     other = new_intermediate(new_root(), permitted_for(domain="fleet.test"))
 
-    assert not still_says(crl, ISSUER, [STOLEN, GONE], NOW)
-    assert not still_says(crl, other, [STOLEN], NOW)
-    assert still_says(crl, ISSUER, [], NOW)
+    der = crl.public_bytes(serialization.Encoding.DER)
+
+    assert not still_says(crl, [STOLEN, GONE], NOW)
+    assert still_says(crl, [], NOW)
+    assert read(der, ISSUER) == crl
+    assert read(der, other) is None
+    assert read(der[:-1], ISSUER) is read(b"", ISSUER) is None
 
 
 def test_numbers_grow_also_when_the_list_or_the_time_is_lost() -> None:

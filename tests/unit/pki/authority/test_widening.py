@@ -107,10 +107,11 @@ def test_an_intermediate_from_the_future_is_followed_by_one_of_now(authority: Au
 
 def test_too_many_names_are_a_sentence(authority: Authority) -> None:
     """What every handshake would have to carry is bounded; the former intermediate stays."""
-    many = permitted_for(hostnames=[f"*.host-{number}.test" for number in range(MAX_SUBTREES)])
+    many = permitted_for(hostnames=[f"*.host-{number}.test" for number in range(10 * MAX_SUBTREES)])
     outstanding = authority.ensure_permitted(many, NOW)
 
     assert outstanding is not None
+    assert authority.outstanding() == outstanding
     assert (outstanding.reason, authority.permitted()) == ("TooManyNames", FLEET)
     assert issue(authority)
 
@@ -138,7 +139,7 @@ def test_what_the_person_installs_is_in_service_at_once(keys: Path) -> None:
     running.ensure_permitted(permitted_for(domain="fleet.test"), NOW)
     command = Authority(keys)
     signed, permitted = intermediates.sign_request(root, command.request(), now=NOW)
-    command.install(signed, NOW)
+    command.install(pairs.pem(signed), NOW)
 
     assert permitted == running.permitted() == FLEET
     assert running.outstanding() is None
@@ -187,7 +188,7 @@ def test_what_is_not_what_was_asked_for_is_not_installed(
     former = authority.pairs("intermediate")["current"]
 
     with pytest.raises(Broken, match=sentence):
-        authority.install(make(root, former.key), NOW)
+        authority.install(pairs.pem(make(root, former.key)), NOW)
     assert authority.pairs("intermediate")["current"].certificate == former.certificate
 
 
