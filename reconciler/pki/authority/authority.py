@@ -58,7 +58,7 @@ class Leaf:
 
 
 class Authority:
-    """Opens the authority under ``keys`` (``<data>/keys``).
+    """Opens the authority under ``keys`` (``<data>/keys``). Any thread may call; what signs waits for the disk, 2 ms.
 
     Raises:
         Broken: when there is none, or its files are damaged, open to others, or sealed with another key. Sealed with

@@ -78,7 +78,11 @@ def service(names: Names, lifetime: dt.timedelta) -> Profile:
 
 
 def agent(domain: str, name: str) -> Profile:
-    """The certificate of an agent, for 24 hours: serverAuth and clientAuth, its SPIFFE id and its server name."""
+    """The certificate of an agent, for 24 hours: serverAuth and clientAuth, its SPIFFE id and its server name.
+
+    Raises:
+        ValueError: when name and domain together are longer than a DNS name may be.
+    """
     names = Names(dns=(agent_host(domain, name),), uris=(spiffe_id(domain, name),))
     return Profile("agent", names, AGENT_LIFETIME)
 

@@ -127,6 +127,20 @@ def test_a_clock_beyond_the_intermediate_is_a_sentence(authority: Authority, yea
         issue(authority, NOW + years * 365 * DAY)
 
 
+def test_the_list_stays_as_short_as_the_fleet_is(
+    authority: Authority, keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent that renews for years leaves its newest certificates in it, and the others in the archive."""
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", lambda _: None)
+        for number in range(1200):
+            issue(authority, NOW + number * DAY / 6)
+    archive = Inventory(keys / "inventory-2026.jsonl")
+
+    assert len(Inventory(keys / "inventory.jsonl")) + len(archive) == 1202
+    assert len(archive) > 900
+
+
 def test_threads_take_turns(authority: Authority) -> None:
     """Requests come from many threads; each certificate is listed."""
     serials: list[int] = []
