@@ -11,7 +11,7 @@ import asyncio
 import ssl
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Final
@@ -180,12 +180,25 @@ class Credentials:
             CredentialsUnavailable: the control plane gives no token just now, or (``refused``) not to this agent.
             OSError: when it cannot be reached.
         """
-        async with self._renewing:
-            if not self._token or self._monotonic() >= self._renew_at:
-                await self._renew()
-            token = self._token
-        proof = self._key.dpop_proof(method, url, now=self._api.now(), access_token=token)
-        return {"Authorization": f"DPoP {token}", "DPoP": proof}
+        return self._headers(method, url, await self._access_token())
+
+    async def call(self, method: str, path: str, body: Mapping[str, Any]) -> httpx.Response:
+        """Send JSON to the control plane's API as this agent.
+
+        Raises:
+            CredentialsUnavailable, OSError: as :meth:`headers`.
+        """
+        token = await self._access_token()
+        response = await self._api.call(
+            method, path, lambda url: {"json": dict(body), "headers": self._headers(method, url, token)}
+        )
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            self.forget()
+        return response
+
+    def now(self) -> float:
+        """Return the time in POSIX seconds, by the control plane's clock where this machine's is known to be wrong."""
+        return self._api.now()
 
     def forget(self) -> None:
         """Get a new token next time: the present one was refused."""
@@ -193,6 +206,16 @@ class Credentials:
 
     async def close(self) -> None:
         await self._api.close()
+
+    async def _access_token(self) -> str:
+        async with self._renewing:
+            if not self._token or self._monotonic() >= self._renew_at:
+                await self._renew()
+            return self._token
+
+    def _headers(self, method: str, url: str, token: str) -> dict[str, str]:
+        proof = self._key.dpop_proof(method, url, now=self._api.now(), access_token=token)
+        return {"Authorization": f"DPoP {token}", "DPoP": proof}
 
     async def _renew(self) -> None:
         asked_at = self._monotonic()
