@@ -99,7 +99,7 @@ def sync_directory(directory: Path) -> None:
 
 @contextmanager
 def exclusive(lock: Path) -> Iterator[None]:
-    """Keep other processes out (flock(2)) until the block ends; the lock ends with its holder, however that ends."""
+    """Keep other threads and processes out (flock(2)) until the block ends, or its process, in whatever way."""
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

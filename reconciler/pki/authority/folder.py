@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -71,7 +70,6 @@ class Folder:
     def __init__(self, keys: Path, vault: Vault) -> None:
         self._directory = keys / "authority"
         self._vault = vault
-        self._thread = threading.Lock()
         self._loaded = _Loaded()
         if not self._directory.is_dir():
             raise Broken(f"There is no authority in {keys}.", hint="Make one: cloudlunacy pki init --data DIR")
@@ -100,7 +98,7 @@ class Folder:
             Broken: when a file cannot be read or written, here or in the block.
         """
         try:
-            with self._thread, exclusive(self._directory / ".lock"):
+            with exclusive(self._directory / ".lock"):
                 self._refresh()
                 self.inventory.refresh()
                 yield

@@ -18,6 +18,7 @@ from reconciler.pki.authority.inventory import Inventory
 from reconciler.pki.authority.names import permitted_for
 from reconciler.pki.authority.pairs import Pair
 from reconciler.pki.authority.revocation import Revoked, revocation_list
+from reconciler.pki.private_files import exclusive
 from reconciler.pki.vault import Vault
 from tests.support.certificates import KEY, NOW, names, new_root, text
 
@@ -152,6 +153,19 @@ def test_threads_take_turns(authority: Authority) -> None:
 
     assert len(serials) == 40
     assert all(authority.find(serial) for serial in serials)
+
+
+def test_whoever_holds_the_turn_is_waited_for(authority: Authority, keys: Path) -> None:
+    """Another process in the middle of a change is not disturbed; then it goes on by itself."""
+    serials: list[int] = []
+    waiting = threading.Thread(target=lambda: serials.append(issue(authority)))
+    with exclusive(keys / "authority/.lock"):
+        waiting.start()
+        waiting.join(0.3)
+        assert serials == []
+    waiting.join(20)
+
+    assert len(serials) == 1
 
 
 # --- revocation ---------------------------------------------------------------------------------------------------
