@@ -21,6 +21,7 @@ from reconciler.pki.authority.pairs import key_pem
 from reconciler.pki.authority.profiles import Issuer, Profile
 from tests.support.certificates import KEY, NOW, names, new_leaf, text
 from tests.support.openssl import run, verify
+from tests.support.orphans import tied
 from tests.support.waiting import wait_for
 
 FLEET = permitted_for(listen=["127.0.0.1", "::1", "localhost"], domain="fleet.test", hostnames=["*.shop.example"])
@@ -238,7 +239,7 @@ def test_whatever_was_handed_out_before_a_kill_is_listed(tmp_path: Path, lines: 
     """SIGKILL at any moment: every serial that left is in the inventory, every revocation holds, and it goes on."""
     keys, out = tmp_path / "keys", tmp_path / "out"
     with out.open("wb") as file:
-        process = subprocess.Popen([sys.executable, "-c", ENDLESS, str(keys)], stdout=file, cwd=ROOT)
+        process = subprocess.Popen(tied([sys.executable, "-c", ENDLESS, str(keys)]), stdout=file, cwd=ROOT)
         try:
             wait_for(lambda: len(out.read_bytes().splitlines()) >= lines and keys.exists(), 60)
         finally:
