@@ -37,10 +37,13 @@ Reason = Literal[
 ]
 
 
+Issuing = Literal["internal", "acme"]
+
+
 class Source(NamedTuple):
     """Who signs: the fleet's own authority, or an ACME server by the URL of its directory."""
 
-    issuer: Literal["internal", "acme"] = "internal"
+    issuer: Issuing = "internal"
     directory: str = ""
 
 

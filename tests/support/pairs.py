@@ -1,0 +1,37 @@
+"""Pairs for fronts, made by an authority that lives for one test run."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from cryptography import x509
+
+from reconciler.pki.authority import pairs, profiles
+from reconciler.pki.authority.names import Names, Permitted
+from reconciler.pki.authority.profiles import Issuer
+from reconciler.pki.certificate_pair import CertificatePair
+from reconciler.pki.renewal import INTERNAL, Source
+from tests.support.certificates import NOW, new_intermediate, new_root
+
+
+class FakeAuthority:
+    """A root and an intermediate; issues without an inventory."""
+
+    def __init__(self, domain: str = "cloudlunacy.test", now: dt.datetime = NOW) -> None:
+        permitted = Permitted(dns=frozenset({domain, "test"}), hosts=frozenset({domain}))
+        self.now = now
+        self.root: Issuer = new_root(now)
+        self.intermediate: Issuer = new_intermediate(self.root, permitted, now)
+
+    @property
+    def bundle(self) -> str:
+        return pairs.pem(self.root.certificate).decode()
+
+    def pair(
+        self, *hosts: str, lifetime: dt.timedelta = dt.timedelta(days=90), source: Source = INTERNAL
+    ) -> CertificatePair:
+        key, serial = pairs.new_key(), x509.random_serial_number()
+        profile = profiles.server(Names.of(hosts), lifetime)
+        leaf = profiles.leaf(profile, key.public_key(), self.intermediate, serial=serial, now=self.now)
+        chain = pairs.pem(leaf, self.intermediate.certificate, self.root.certificate).decode()
+        return CertificatePair.read(chain, pairs.key_pem(key).decode(), source)

@@ -1,0 +1,55 @@
+"""A chain and a key are served together only when they belong together."""
+
+from __future__ import annotations
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from reconciler.pki.authority.pairs import key_pem, new_key
+from reconciler.pki.authority.profiles import fingerprint
+from reconciler.pki.certificate_pair import CertificatePair, NoPair
+from tests.support.certificates import KEY, csr
+from tests.support.pairs import FakeAuthority
+
+AUTHORITY = FakeAuthority()
+PAIR = AUTHORITY.pair("*.app.cloudlunacy.test", "shop.test")
+
+
+def test_what_is_held_is_read_from_the_chain() -> None:
+    """Names, the earliest end, and the authorities above the leaf."""
+    held = PAIR.held
+    assert held.names == ("*.app.cloudlunacy.test", "shop.test")
+    above = (AUTHORITY.intermediate.certificate, AUTHORITY.root.certificate)
+    assert held.authorities == {fingerprint(one) for one in above}
+    assert held.not_before < AUTHORITY.now < held.not_after <= min(one.not_valid_after_utc for one in above)
+
+
+def test_text_beside_the_certificates_is_left_out() -> None:
+    """People paste what openssl printed, with Windows' line ends."""
+    pasted = "subject=CN=x\r\n" + PAIR.chain.replace("\n", "\r\n") + "  bye\r\n"
+    assert CertificatePair.read(pasted, PAIR.key).chain == PAIR.chain
+
+
+@pytest.mark.parametrize(
+    ("chain", "key", "why"),
+    [
+        ("", PAIR.key, "there are 0 certificates"),
+        (PAIR.chain * 4, PAIR.key, "there are 12 certificates"),
+        (PAIR.chain.replace("MII", "BII"), PAIR.key, "certificate 1 of the chain cannot be read"),
+        (csr(KEY).decode(), PAIR.key, "there are 0 certificates"),
+        (PAIR.chain, "", "the key is no P-256"),
+        (PAIR.chain, PAIR.chain, "the key is no P-256"),
+        (PAIR.chain, key_pem(new_key(), b"a passphrase").decode(), "the key is no P-256"),
+        (PAIR.chain, key_pem(ec.generate_private_key(ec.SECP256R1())).decode(), "not the one of the first certificate"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_with_a_sentence(chain: str, key: str, why: str) -> None:
+    """No damage gets out as anything else, and the key stands in no message."""
+    with pytest.raises(NoPair, match=why) as caught:
+        CertificatePair.read(chain, key)
+    assert "PRIVATE KEY" not in str(caught.value)
+
+
+def test_the_key_is_not_shown() -> None:
+    """Neither in logs nor in a failing test."""
+    assert "PRIVATE KEY" not in repr(PAIR)
