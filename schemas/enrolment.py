@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, SecretStr, StringConstraints
 
 from schemas.agent import Capability
 from schemas.base import Model
+from schemas.certificates_api import SigningRequest
 from schemas.jwk import JwkSet, PublicJwk
 from schemas.names import Address, Duration, LabelKey, LabelValue, Name, Thumbprint
 
@@ -59,6 +60,8 @@ class EnrolmentRequest(Model):
     labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=16)] = {}
     """As the address; never a label by which a team selects its agents."""
     version: Version = "0"
+    csr: SigningRequest | None = None
+    """For the agent's first certificate; its key is not the one of ``publicKey``."""
 
 
 EnrolmentState = Literal["committed", "pending", "proposed", "conflicted"]
@@ -82,6 +85,10 @@ class Enrolment(Model):
     token_endpoint: str
     jwks: JwkSet
     """Keys that sign the agent's documents."""
+    certificate: str | None = None
+    """Leaf and chain, PEM: once committed, and where the request had a ``csr``. Without, ask for one later."""
+    bundle: str | None = None
+    """The roots to trust, PEM; comes with the certificate."""
 
 
 class TokenAnswer(Model):

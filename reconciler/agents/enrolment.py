@@ -7,7 +7,8 @@ The order, and why (docs/adr/0006):
 5. ``use_token`` binds the token to the key's thumbprint, and the outbox takes the entry, in one durable transaction: of
    two keys one wins. The same key may do it again, and since the entry's id follows from the token's, that changes
    nothing: after a crash the agent tries again with the key it has kept.
-6. The answer: 201 when the commit is on the remote, 202 when it is only queued.
+6. The answer: 201 when the commit is on the remote, 202 when it is only queued. With 201 comes the certificate, where
+   the request had a signing request; without one, or when it fails, the agent asks for it later, by its identity.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from reconciler.agents.certificates import AgentCertificates, Enrolled
 from reconciler.agents.directory import AgentDirectory
 from reconciler.agents.enrolment_tokens import EnrolmentTokens
 from reconciler.agents.group_commit import CONFLICTED, PROPOSED, GroupCommitter, Job, Settled
@@ -30,6 +32,7 @@ from reconciler.errors import Refused
 from reconciler.store.protocols import EnrolmentToken, Event, EventStore, OutboxEntry, TokenStore
 from schemas.enrolment import (
     ENROLMENTS_PATH,
+    MAX_TOKEN_TTL,
     TOKEN_ENDPOINT_PATH,
     Enrolment,
     EnrolmentRequest,
@@ -68,6 +71,7 @@ class Enrolments:
         fleet: Callable[[], Fleet | None],
         verify_proof: VerifyProof,
         jwks: Callable[[], JwkSet],
+        certificates: AgentCertificates | None = None,
         answer_seconds: float = ANSWER_SECONDS,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -80,6 +84,7 @@ class Enrolments:
         self._fleet = fleet
         self._verify_proof = verify_proof
         self._jwks = jwks
+        self._certificates = certificates
         self._answer_seconds = answer_seconds
         self._clock = clock
         self._monotonic = monotonic
@@ -91,18 +96,22 @@ class Enrolments:
         """Accept an enrolment. ``peer`` is the address of the caller.
 
         Raises:
-            Refused: 401 token or proof, 403 token spent or too late, 409 other identity, 422 address, 429, 503.
+            Refused: 400 signing request, 401 token or proof, 403 token spent or too late, 409 other identity,
+                422 address, 429, 503.
         """
         fleet = self._fleet_in_service()
         token = await self._authorise(request, peer)
         thumbprint = request.public_key.thumbprint
         entry_id = f"{_ENTRY_PREFIX}{token.id}"
         if token.used_by == thumbprint and await self._standing(entry_id):
+            if self._clock() < token.expires_at:  # an old token gives no right to a certificate once more
+                self._note(token, request, thumbprint, token.expires_at - MAX_TOKEN_TTL)
             return await self._answer_in_time(token, thumbprint)
         check_policy(request, fleet, self._directory, peer)
         entry = _entry(entry_id, token, request, fleet, self._clock())
         await self._use(token, thumbprint, fleet.spec.registration.agents_per_hour, entry)
         self._committer.add(entry)
+        self._note(token, request, thumbprint, entry.accepted_at)
         log.info("enrolment.accepted", agent=request.name, token_id=token.id, thumbprint=thumbprint)
         return await self._answer_in_time(token, thumbprint)
 
@@ -121,7 +130,7 @@ class Enrolments:
         if standing is None:
             hint = "Send the enrolment again."
             raise Refused("There is no such enrolment.", status=404, code="unknown-enrolment", hint=hint)
-        return self._describe(token, token.used_by, standing)
+        return await self._with_certificate(self._describe(token, token.used_by, standing), token)
 
     def _fleet_in_service(self) -> Fleet:
         fleet = self._fleet()
@@ -142,6 +151,8 @@ class Enrolments:
         self._verify_proof(
             request.proof, key=request.public_key, token_id=token.id, name=request.name, now=self._clock()
         )
+        if self._certificates is not None and request.csr is not None:
+            self._certificates.check(request.csr)
         guesses.give_back()
         return token
 
@@ -167,7 +178,19 @@ class Enrolments:
         enrolment = self._describe(token, thumbprint, settled or _PENDING)
         if enrolment.state == "conflicted":
             raise Refused(enrolment.message, status=409, code="enrolment-conflict")
-        return enrolment
+        return await self._with_certificate(enrolment, token)
+
+    def _note(self, token: EnrolmentToken, request: EnrolmentRequest, thumbprint: str, at: float) -> None:
+        if self._certificates is not None:
+            self._certificates.note(token.agent, Enrolled(token.id, thumbprint, at, request.csr))
+
+    async def _with_certificate(self, enrolment: Enrolment, token: EnrolmentToken) -> Enrolment:
+        if self._certificates is None or enrolment.state != "committed":
+            return enrolment
+        issued = await self._certificates.first(token.agent, token.id)
+        if issued is None:
+            return enrolment
+        return enrolment.model_copy(update={"certificate": issued.certificate, "bundle": issued.bundle})
 
     def _describe(self, token: EnrolmentToken, thumbprint: str, settled: Settled) -> Enrolment:
         merged = self._directory.thumbprint(token.agent) == thumbprint

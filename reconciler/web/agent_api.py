@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Final
 from urllib.parse import parse_qsl
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -24,6 +24,7 @@ from reconciler.errors import Refused
 from reconciler.pki.authenticator import Authenticator
 from reconciler.pki.keystore import KeyStore
 from reconciler.pki.token_endpoint import TokenEndpoint
+from reconciler.web.bodies import json_answer, read_json, require_type
 from reconciler.web.endpoint import Endpoint
 from reconciler.web.problem import invalid, problem
 from schemas.enrolment import (
@@ -45,7 +46,6 @@ STATUS_SECONDS: Final = 1
 """Retry-After of an enrolment that is queued."""
 _OAUTH_ERRORS: Final = {"invalid-request": "invalid_request", "unsupported-grant-type": "unsupported_grant_type"}
 _PROOF_ERRORS: Final = frozenset({"proof-missing", "wrong-target", "key-mismatch"})
-M = TypeVar("M", bound=BaseModel)
 
 
 class AgentApi:
@@ -87,30 +87,30 @@ class AgentApi:
         identity = self._authenticator.authenticate(request.method, str(request.url), request.headers, now)
         identity.require("enrol")
         try:
-            wanted = await _read(request, NewTokenRequest)
+            wanted = await read_json(request, NewTokenRequest)
         except ValidationError as error:
             return invalid(error)
         new = await self._tokens.create(wanted.agent, ttl=seconds(wanted.ttl), created_by=str(identity), now=now)
-        return _json(new, 201)
+        return json_answer(new, 201)
 
     async def enrol(self, request: Request) -> Response:
         try:
-            wanted = await _read(request, EnrolmentRequest)
+            wanted = await read_json(request, EnrolmentRequest)
         except ValidationError as error:
             return invalid(error)
         peer = request.client.host if request.client else ""
         enrolment = await self._enrolments.enrol(wanted, peer=peer)
         if enrolment.state == "committed":
-            return _json(enrolment, 201)
+            return json_answer(enrolment, 201)
         headers = {"Location": enrolment.status_url, "Retry-After": str(STATUS_SECONDS)}
-        return _json(enrolment, 202, headers)
+        return json_answer(enrolment, 202, headers)
 
     async def enrolment(self, request: Request) -> Response:
         def prove(thumbprint: str) -> None:
             proof = request.headers.get("dpop")
             self._authenticator.prove_key(thumbprint, request.method, str(request.url), proof, self._clock())
 
-        return _json(await self._enrolments.status(request.path_params["id"], prove))
+        return json_answer(await self._enrolments.status(request.path_params["id"], prove))
 
     async def token(self, request: Request) -> Response:
         try:
@@ -123,20 +123,15 @@ class AgentApi:
             )
         except Refused as refused:
             return problem(refused, {"error": _oauth_error(refused), "error_description": refused.message})
-        return _json(answer)
+        return json_answer(answer)
 
     async def jwks(self, _: Request) -> Response:
         keys = (*self._keys.jwks("access").keys, *self._keys.jwks("desired").keys)
-        return _json(JwkSet(keys=keys), headers={"Cache-Control": "public, max-age=300"})
-
-
-async def _read(request: Request, model: type[M]) -> M:
-    _require_type(request, "application/json")
-    return model.model_validate_json(await request.body())
+        return json_answer(JwkSet(keys=keys), headers={"Cache-Control": "public, max-age=300"})
 
 
 async def _form(request: Request) -> dict[str, str]:
-    _require_type(request, "application/x-www-form-urlencoded")
+    require_type(request, "application/x-www-form-urlencoded")
     try:
         pairs = parse_qsl((await request.body()).decode("ascii"), strict_parsing=True, max_num_fields=10)
     except ValueError:
@@ -147,19 +142,8 @@ async def _form(request: Request) -> dict[str, str]:
     return form
 
 
-def _require_type(request: Request, wanted: str) -> None:
-    """A browser's plain form cannot send JSON to us, and nothing is guessed from the content."""
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != wanted:
-        raise Refused(f"The body must be {wanted}.", status=415, code="unsupported-media-type")
-
-
 def _oauth_error(refused: Refused) -> str:
     """RFC 6749, 5.2 and RFC 9449, 5."""
     if refused.code in _PROOF_ERRORS:
         return "invalid_dpop_proof"
     return _OAUTH_ERRORS.get(refused.code, "invalid_client")
-
-
-def _json(model: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    content = model.model_dump_json(by_alias=True, exclude_none=True)
-    return Response(content, status, {"Cache-Control": "no-store", **(headers or {})}, "application/json")

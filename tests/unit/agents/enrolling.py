@@ -13,6 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import SecretStr
 
+from reconciler.agents.certificates import AgentCertificates, Issuer
 from reconciler.agents.directory import AgentDirectory
 from reconciler.agents.enrolment import Enrolments, compose, recorder
 from reconciler.agents.enrolment_tokens import EnrolmentTokens
@@ -54,6 +55,7 @@ class World:
     directory: AgentDirectory = field(default_factory=AgentDirectory)
     now: float = NOW
     woken: int = 0
+    issuer: Issuer | None = None
     answer_seconds: float = 5.0
 
     def wake(self) -> None:
@@ -68,6 +70,7 @@ class Plane:
     tokens: EnrolmentTokens
     committer: GroupCommitter
     enrolments: Enrolments
+    certificates: AgentCertificates | None
     world: World
 
     async def token(self, name: str = "vps-9", ttl: float = 900.0) -> str:
@@ -98,6 +101,11 @@ async def plane(
         on_settled=recorder(store, world.wake, lambda: world.now),
         clock=lambda: world.now,
     )
+    certificates = None
+    if world.issuer is not None:
+        certificates = AgentCertificates(
+            world.issuer, world.directory, lambda: world.fleet, store, clock=lambda: world.now
+        )
     enrolments = Enrolments(
         issuer=ISSUER,
         tokens=tokens,
@@ -107,13 +115,14 @@ async def plane(
         fleet=lambda: world.fleet,
         verify_proof=verify_enrolment_proof,
         jwks=lambda: JwkSet(keys=()),
+        certificates=certificates,
         answer_seconds=world.answer_seconds,
         clock=lambda: world.now,
     )
     task = asyncio.create_task(committer.run())
     await committer.resumed.wait()
     try:
-        yield Plane(store, tokens, committer, enrolments, world)
+        yield Plane(store, tokens, committer, enrolments, certificates, world)
     finally:
         task.cancel()
         with suppress(asyncio.CancelledError):

@@ -1,0 +1,87 @@
+"""The authority as those who look after agents need it: names and times in, PEM out.
+
+Of a signing request only the public key is taken. A certificate says what the fleet's domain and the agent's name make
+of it, whatever its request asked for. Until the authority may sign for the domain, agents are asked to come back.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import replace
+from typing import Final
+
+from reconciler.errors import Refused
+from reconciler.pki.authority import profiles, requests
+from reconciler.pki.authority.authority import Authority
+from reconciler.pki.authority.names import covers
+from reconciler.pki.authority.revocation import Reason
+from schemas.certificates_api import AgentCertificate
+
+SOON_SECONDS: Final = 2.0
+OFFLINE_SECONDS: Final = 60.0
+"""Retry-After while the authority is being widened, and while that waits for a person."""
+
+
+class AgentIssuer:
+    """``lifetime`` is that of the certificates. Calls block."""
+
+    def __init__(self, authority: Authority, *, lifetime: dt.timedelta = profiles.AGENT_LIFETIME) -> None:
+        self._authority = authority
+        self._lifetime = lifetime
+
+    def check(self, csr: str) -> None:
+        """Refuse what is no signing request that proves a P-256 key.
+
+        Raises:
+            Refused: 400 ``bad-csr``.
+        """
+        requests.public_key_of_csr(_bytes(csr))
+
+    def issue(self, domain: str, name: str, csr: str, now: float) -> AgentCertificate:
+        """Sign for the agent ``name`` of the fleet ``domain``.
+
+        Raises:
+            Refused: 400 ``bad-csr``; 503 ``domain-not-permitted``.
+            Broken: when the authority cannot sign.
+        """
+        key, at = requests.public_key_of_csr(_bytes(csr)), _time(now)
+        profile = replace(profiles.agent(domain, name), lifetime=self._lifetime)
+        self._require_permitted(domain, profile)
+        leaf = self._authority.issue(profile, key, holder=_holder(name), now=at)
+        ends = leaf.certificate.not_valid_after_utc.timestamp()
+        return AgentCertificate(certificate=leaf.pem, bundle=self._authority.bundle().pem, not_after=ends)
+
+    def last(self, name: str) -> tuple[float, float | None] | None:
+        """Return when the agent's newest certificate ends and when it was revoked, in POSIX seconds."""
+        found = self._authority.latest(_holder(name))
+        if found is None:
+            return None
+        return found.not_after.timestamp(), None if found.revoked_at is None else found.revoked_at.timestamp()
+
+    def revoke(self, name: str, reason: Reason, now: float) -> int:
+        """Revoke all that is good of an agent's; return how many that were."""
+        return len(self._authority.revoke_holder(_holder(name), reason, _time(now)))
+
+    def _require_permitted(self, domain: str, profile: profiles.Profile) -> None:
+        if covers(self._authority.permitted(), profile.names):
+            return
+        waiting = self._authority.outstanding()
+        raise Refused(
+            f"The authority may not sign for {domain} yet.",
+            status=503,
+            code="domain-not-permitted",
+            hint="" if waiting is None else f"{waiting.message} {waiting.hint}",
+            retry_after=SOON_SECONDS if waiting is None else OFFLINE_SECONDS,
+        )
+
+
+def _holder(name: str) -> str:
+    return f"agent/{name}"
+
+
+def _time(seconds: float) -> dt.datetime:
+    return dt.datetime.fromtimestamp(seconds, dt.UTC)
+
+
+def _bytes(csr: str) -> bytes:
+    return csr.encode("utf-8", "replace")

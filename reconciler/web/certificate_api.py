@@ -1,0 +1,77 @@
+"""Routes for certificates; shapes in ``schemas.certificates_api``.
+
+``POST /api/v1/agents/certificate``  access token and DPoP proof of an agent  200 :class:`AgentCertificate`
+``GET  /.well-known/ca.pem``         no credentials                           200 ``application/x-pem-file``
+``GET  /.well-known/crl.der``        no credentials                           200 ``application/pkix-crl``
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import time
+from collections.abc import Callable
+from typing import Final
+
+from cryptography import x509
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from reconciler.agents.certificates import AgentCertificates
+from reconciler.pki.authenticator import Authenticator
+from reconciler.pki.authority.authority import Authority
+from reconciler.web.bodies import json_answer, read_json
+from reconciler.web.endpoint import Endpoint
+from reconciler.web.problem import invalid
+from schemas.certificates_api import BUNDLE_PATH, CERTIFICATE_PATH, CRL_PATH, AgentCertificate, CertificateRequest
+
+CACHED_SECONDS: Final = 3600.0
+"""How long caches may keep a list of revocations: never beyond its own end, and no revocation is late by more."""
+
+
+class CertificateApi:
+    """The endpoints; ``endpoints()`` is the table."""
+
+    def __init__(
+        self,
+        *,
+        authenticator: Authenticator,
+        certificates: AgentCertificates,
+        authority: Authority,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._authenticator = authenticator
+        self._certificates = certificates
+        self._authority = authority
+        self._clock = clock
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """The table."""
+        return (
+            Endpoint("POST", CERTIFICATE_PATH, "A new certificate for the agent that asks", self.certificate, "agent",
+                     request=CertificateRequest, response=AgentCertificate),
+            Endpoint("GET", BUNDLE_PATH, "Roots to trust (PEM)", self.bundle),
+            Endpoint("GET", CRL_PATH, "List of revocations (RFC 5280, 5; DER)", self.crl),
+        )  # fmt: skip
+
+    async def certificate(self, request: Request) -> Response:
+        identity = self._authenticator.authenticate(request.method, str(request.url), request.headers, self._clock())
+        identity.require("agent")
+        try:
+            wanted = await read_json(request, CertificateRequest)
+        except ValidationError as error:
+            return invalid(error)
+        return json_answer(await self._certificates.issue(identity.name, identity.thumbprint, wanted.csr))
+
+    async def bundle(self, _: Request) -> Response:
+        bundle = await asyncio.to_thread(self._authority.bundle)
+        return Response(bundle.pem, headers={"Cache-Control": "no-cache"}, media_type="application/x-pem-file")
+
+    async def crl(self, _: Request) -> Response:
+        now = self._clock()
+        der = await asyncio.to_thread(self._authority.crl, dt.datetime.fromtimestamp(now, dt.UTC))
+        ends = x509.load_der_x509_crl(der).next_update_utc
+        seconds = 0.0 if ends is None else max(0.0, min(CACHED_SECONDS, ends.timestamp() - now))
+        headers = {"Cache-Control": f"public, max-age={seconds:.0f}"}
+        return Response(der, headers=headers, media_type="application/pkix-crl")
