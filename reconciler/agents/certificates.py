@@ -1,9 +1,9 @@
 """Certificates of agents: who gets one, how often, and whose count no more (docs/adr/0021).
 
-The way of one: signing request → rate of the agent → :func:`refusal` decides → signed and listed (durable) → told of in the timeline →
-handed out, unless the agent was revoked meanwhile. An agent that has lost its place in git is revoked here by a task of
-its own, so that a disk that is full for a while delays the list of revocations and forgets nobody. Nothing waits for
-that list: whoever is out is refused by name, at once (docs/adr/0007).
+The way of one: signing request → rate of the agent → :func:`refusal` decides → signed and listed (durable) → told of in
+the timeline → handed out, unless the agent was revoked meanwhile. An agent that has lost its place in git is revoked
+here by a task of its own, so that a disk that is full for a while delays the list of revocations and forgets nobody.
+Nothing waits for that list: whoever is out is refused by name, at once (docs/adr/0007).
 
 Words:
   applicant   who asks, as git and the tokens know it

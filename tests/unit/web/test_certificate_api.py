@@ -35,7 +35,9 @@ class Machine:
     def __init__(self, one: Served, client: httpx.AsyncClient, folder: Path, name: str = "vps-9") -> None:
         self.one, self.client, self.name = one, client, name
         self.key = AgentKey.load_or_create(folder / name)
-        self.now = lambda: one.plane.world.now
+
+    def now(self) -> float:
+        return self.one.plane.world.now
 
     async def enrol(self, token: str = "", **more: Any) -> httpx.Response:
         token = token or await self.one.plane.token(self.name)
