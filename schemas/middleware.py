@@ -59,6 +59,12 @@ class IPAllowList(Model):
     """0: the connection's address; n: the n-th address from the right of X-Forwarded-For."""
 
 
+class ConnectionLimit(Model):
+    """At most ``amount`` connections at a time from one client address to one host; for types tcp and mongodb."""
+
+    amount: Annotated[int, Field(ge=1, le=1_000_000)]
+
+
 class Compress(Model):
     min_response_body: ByteSize | None = None
     excluded_content_types: Annotated[tuple[ContentType, ...], Field(max_length=64)] = ()
@@ -151,6 +157,7 @@ class Middleware(Model):
     rate_limit: RateLimit | None = None
     basic_auth: BasicAuth | None = None
     ip_allow_list: IPAllowList | None = None
+    connection_limit: ConnectionLimit | None = None
     compress: Compress | None = None
     redirect: Redirect | None = None
     retry: Retry | None = None

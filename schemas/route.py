@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -11,6 +11,10 @@ from schemas.middleware import Middleware
 from schemas.names import Duration, HeaderName, HeaderValue, Hostname, HostPattern, MatchValue, Name, Port, UrlPath
 
 HttpMethod = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+
+
+TCP_MIDDLEWARES: Final = frozenset({"ip_allow_list", "connection_limit"})
+"""What routes of types tcp and mongodb may list; the others are about requests."""
 
 
 class PathMatch(Model):
@@ -125,14 +129,21 @@ def _check_http(spec: RouteSpec) -> None:
         raise ValueError("tls.mode passthrough is for types tcp and mongodb")
     if spec.entry_point is not None:
         raise ValueError("entryPoint is for type tcp")
+    if any(middleware.connection_limit for middleware in spec.middlewares):
+        raise ValueError("middlewares: connectionLimit is for types tcp and mongodb; for requests there is rateLimit")
 
 
 def _refuse_http_fields(spec: RouteSpec) -> None:
-    for field in ("paths", "headers", "methods", "sticky", "middlewares"):
+    for field in ("paths", "headers", "methods", "sticky"):
         if getattr(spec, field):
             raise ValueError(f"{field} is for type http, this is type {spec.type}")
     if spec.health_check is not None and "path" in spec.health_check.model_fields_set:
         raise ValueError(f"healthCheck.path is for type http, this is type {spec.type}")
+    for middleware in spec.middlewares:
+        if middleware.name not in TCP_MIDDLEWARES:
+            raise ValueError(f"middlewares: a route of type {spec.type} can have ipAllowList and connectionLimit")
+        if middleware.ip_allow_list is not None and middleware.ip_allow_list.forwarded_depth:
+            raise ValueError("middlewares: ipAllowList.forwardedDepth is for type http")
 
 
 def _check_tcp(spec: RouteSpec) -> None:

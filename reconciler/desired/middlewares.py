@@ -76,6 +76,22 @@ def compile_middlewares(team: str, route: str, middlewares: Sequence[wanted.Midd
     return Chain(objects, names, service)
 
 
+def compile_tcp_middlewares(
+    route: str, middlewares: Sequence[wanted.Middleware]
+) -> tuple[list[TraefikObject], list[str]]:
+    """Turn the list of a route of type tcp or mongodb into objects, named as by :func:`compile_middlewares`."""
+    objects = []
+    for number, middleware in enumerate(middlewares, start=1):
+        name = f"{route}_{_KEYS[middleware.name][1]}-{number}"
+        if middleware.connection_limit is not None:
+            value: dict[str, dict[str, Any]] = {"inFlightConn": {"amount": middleware.connection_limit.amount}}
+        else:
+            assert middleware.ip_allow_list is not None
+            value = {"ipAllowList": {"sourceRange": list(middleware.ip_allow_list.ranges)}}
+        objects.append(TraefikObject("tcp.middlewares", name, value))
+    return objects, [one.name for one in objects]
+
+
 def _headers(options: wanted.Headers, _: Place) -> dict[str, dict[str, Any]]:
     value: dict[str, Any] = {}
     if options.request:

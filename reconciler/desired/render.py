@@ -30,6 +30,7 @@ _TEMPLATES: Final[dict[Section, tuple[str, str]]] = {
     "http.serversTransports": ("http-servers-transport.yml.j2", "transport"),
     "tcp.routers": ("tcp-router.yml.j2", "router"),
     "tcp.services": ("tcp-service.yml.j2", "service"),
+    "tcp.middlewares": ("tcp-middleware.yml.j2", "middleware"),
     "tcp.serversTransports": ("tcp-servers-transport.yml.j2", "transport"),
     "tls.certificates": ("tls-certificate.yml.j2", "certificate"),
     "tls.options": ("tls-options.yml.j2", "options"),

@@ -13,7 +13,7 @@ from reconciler.desired.backends import Target, targets
 from reconciler.desired.compile_problem import CompileProblem
 from reconciler.desired.lookup import Lookup
 from reconciler.desired.matching import CATCH_ALL_PRIORITY, FLOOR, Match, http_matches, sni_matches
-from reconciler.desired.middlewares import compile_middlewares
+from reconciler.desired.middlewares import compile_middlewares, compile_tcp_middlewares
 from reconciler.desired.traefik_model import (
     MARKER,
     RESERVED,
@@ -268,8 +268,9 @@ def _compile_tcp(key: ObjectKey, spec: RouteSpec, lookup: Lookup) -> TraefikObje
     found = targets(key.team, spec.backends, lookup)
     tls = _tcp_tls(spec)
     matches = [Match("HostSNI(`*`)", FLOOR)] if tls is None else sni_matches(spec.hostnames)
-    routers = _routers("tcp.routers", name, matches, [point], service=name, tls=tls)
-    return (*routers, *_tcp_services(name, spec, found, lookup.fleet), *_own_tcp_transport(name, spec))
+    objects, chain = compile_tcp_middlewares(name, spec.middlewares)
+    objects += _routers("tcp.routers", name, matches, [point], service=name, tls=tls, middlewares=chain)
+    return (*objects, *_tcp_services(name, spec, found, lookup.fleet), *_own_tcp_transport(name, spec))
 
 
 def _compile_mongodb(key: ObjectKey, spec: RouteSpec, lookup: Lookup) -> TraefikObjects:
@@ -279,13 +280,12 @@ def _compile_mongodb(key: ObjectKey, spec: RouteSpec, lookup: Lookup) -> Traefik
     by_agent: dict[str, list[Target]] = {}
     for target in targets(key.team, spec.backends, lookup):
         by_agent.setdefault(target.agent, []).append(target)
-    objects: list[TraefikObject] = []
+    objects, chain = compile_tcp_middlewares(name, spec.middlewares)
+    points = [fleet.spec.entry_points.mongodb]
     for agent, found in by_agent.items():
         own = name if len(by_agent) == 1 else f"{name}_{agent}"
         matches = sni_matches([f"{agent}.mongodb.{fleet.spec.domain}"])
-        objects += _routers(
-            "tcp.routers", own, matches, [fleet.spec.entry_points.mongodb], service=own, tls=_tcp_tls(spec)
-        )
+        objects += _routers("tcp.routers", own, matches, points, service=own, tls=_tcp_tls(spec), middlewares=chain)
         objects += _tcp_services(own, spec, found, fleet, transport=name)
     return (*objects, *_own_tcp_transport(name, spec))
 

@@ -28,6 +28,7 @@ Section = Literal[
     "http.serversTransports",
     "tcp.routers",
     "tcp.services",
+    "tcp.middlewares",
     "tcp.serversTransports",
     "tls.certificates",
     "tls.options",

@@ -250,7 +250,14 @@ class Front:
 
     def disabled(self) -> dict[str, list[str]]:
         found = {}
-        for section in ("http/routers", "http/services", "http/middlewares", "tcp/routers", "tcp/services"):
+        for section in (
+            "http/routers",
+            "http/services",
+            "http/middlewares",
+            "tcp/routers",
+            "tcp/services",
+            "tcp/middlewares",
+        ):
             for item in self.api(f"{section}?status=disabled"):
                 found[f"{section}/{item['name']}"] = item.get("error", [])
         return found

@@ -26,8 +26,8 @@ def tcp(two: Two, name: str = "mail", **spec: Any) -> Route:
     return route(name, **{"type": "tcp", "entryPoint": "mail", "backends": backends, **spec})
 
 
-def database(backend: Backend, name: str = "db", *, on: str = "vps-1") -> Route:
-    return route(name, type="mongodb", backends=[{"agent": on, "port": backend.port}])
+def database(backend: Backend, name: str = "db", *, on: str = "vps-1", **spec: Any) -> Route:
+    return route(name, type="mongodb", backends=[{"agent": on, "port": backend.port}], **spec)
 
 
 def ask(connection: socket.socket) -> str:
@@ -177,3 +177,36 @@ def test_passthrough_leaves_tls_to_the_backend(running: Front, two: Two) -> None
             with accepted:
                 accepted.settimeout(5)
                 assert accepted.recv(65536) == sent
+
+
+def test_only_listed_addresses_connect(running: Front, two: Two) -> None:
+    """Others are cut off at once, and the backend hears nothing of them."""
+    name = "vps-1.mongodb.cloudlunacy.test"
+    for ranges, answer in (["10.0.0.0/8"], ""), (["127.0.0.0/8"], "one"):
+        running.serve(look(running), database(two[0], middlewares=[{"ipAllowList": {"ranges": ranges}}]))
+        started = time.monotonic()
+        try:
+            assert ask(running.connect("mongodb", name)) == answer
+        except (ssl.SSLError, ConnectionError):
+            assert answer == ""
+        assert time.monotonic() - started < QUICK
+    assert len(two[0].requests) == 1
+
+
+def test_connections_of_one_address_are_limited(running: Front, two: Two) -> None:
+    """The one too many is closed, those before it go on, and one that ends makes room."""
+    name = "vps-1.mongodb.cloudlunacy.test"
+    running.serve(look(running), database(two[0], middlewares=[{"connectionLimit": {"amount": 2}}]))
+
+    def answers() -> str:
+        try:
+            return ask(running.connect("mongodb", name))
+        except (ssl.SSLError, ConnectionError):
+            return ""
+
+    with running.connect("mongodb", name) as first, running.connect("mongodb", name) as second:
+        for held in (first, second):
+            held.sendall(b"GET /held HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert held.recv(100).startswith(b"HTTP/1.1 200")
+        assert answers() == ""
+    wait_for(lambda: answers() == "one", 5)

@@ -187,4 +187,4 @@ def test_every_kind_of_the_schema_is_compiled() -> None:
     """A middleware that the schema knows and the compiler does not would be a traceback."""
     from reconciler.desired.middlewares import _BUILD  # noqa: PLC0415 - the table is private
 
-    assert set(Middleware.model_fields) == {*_BUILD, "maintenance"}
+    assert set(Middleware.model_fields) == {*_BUILD, "maintenance", "connection_limit"}

@@ -21,6 +21,7 @@ ADAPTERS: dict[str, TypeAdapter[Any]] = {
     "http.serversTransports": TypeAdapter(model.ServersTransport),
     "tcp.routers": TypeAdapter(model.Router),
     "tcp.services": TypeAdapter(model.TCPService),
+    "tcp.middlewares": TypeAdapter(model.Middleware),
     "tcp.serversTransports": TypeAdapter(model.TCPServersTransport),
     "tls.options": TypeAdapter(model.TLSOptions),
     "tls.stores": TypeAdapter(model.TLSStore),
@@ -297,6 +298,25 @@ def test_a_mongodb_route_answers_at_its_agents_name() -> None:
             "tls": {},
         }
     }
+
+
+def test_middlewares_of_connections() -> None:
+    """Routes of types tcp and mongodb limit who connects and how often; all routers of a route share the objects."""
+    chain = [{"ipAllowList": {"ranges": ["10.0.0.0/8"]}}, {"connectionLimit": {"amount": 5}}]
+    objects = {
+        "shop_mail_ip-allow-list-1": {"ipAllowList": {"sourceRange": ["10.0.0.0/8"]}},
+        "shop_mail_connection-limit-2": {"inFlightConn": {"amount": 5}},
+    }
+    found = tcp(hostnames=["a.test"], middlewares=chain)
+    assert found["tcp.middlewares"] == objects
+    assert found["tcp.routers"]["shop_mail"]["middlewares"] == list(objects)
+
+    look = lookup(agent("a", "10.0.0.1"), agent("b", "10.0.0.2"))
+    shares = [{"agent": "a", "port": 27017}, {"agent": "b", "port": 27017}]
+    databases = route("mail", type="mongodb", backends=shares, middlewares=chain)
+    found = compiled(databases, look, name="mail")
+    assert found["tcp.middlewares"] == objects
+    assert [one["middlewares"] for one in found["tcp.routers"].values()] == [list(objects)] * 2
 
 
 def test_a_mongodb_route_of_several_agents_has_a_router_for_each() -> None:

@@ -41,6 +41,7 @@ GOOD: dict[Kind, list[dict[str, Any]]] = {
         HTTP | {"backends": [{"deployment": "web", "portName": "http"}], "paths": [{"exact": "/a"}, {"prefix": "/b"}]},
         HTTP | {"middlewares": [{"maintenance": {}}, {"redirect": {"scheme": "https"}}]},
         TCP | {"tls": {"mode": "passthrough"}},
+        MONGODB | {"middlewares": [{"ipAllowList": {"ranges": ["::1"]}}, {"connectionLimit": {"amount": 100}}]},
         {"type": "tcp", "entryPoint": "raw", "tls": {"mode": "none"}, "backends": [{"agent": "vps-1", "port": 80}]},
     ],
 }
@@ -122,6 +123,20 @@ BAD: list[tuple[Kind, dict[str, Any], str, str]] = [
         HTTP | {"middlewares": [{"circuitBreaker": {}}]},
         "spec.middlewares.0.circuitBreaker",
         "networkErrorRatio",
+    ),
+    ("Route", HTTP | {"middlewares": [{"connectionLimit": {"amount": 1}}]}, "spec", "is for types tcp and mongodb"),
+    ("Route", TCP | {"middlewares": [{"compress": {}}]}, "spec", "can have ipAllowList and connectionLimit"),
+    (
+        "Route",
+        MONGODB | {"middlewares": [{"ipAllowList": {"ranges": ["::1"], "forwardedDepth": 1}}]},
+        "spec",
+        "forwardedDepth is for type http",
+    ),
+    (
+        "Route",
+        MONGODB | {"middlewares": [{"connectionLimit": {"amount": 0}}]},
+        "spec.middlewares.0.connectionLimit.amount",
+        "greater than or equal to 1",
     ),
 ]
 
