@@ -35,6 +35,8 @@ class Delivery:
     def __init__(self, hub: Documents, directory: Directory) -> None:
         self._hub = hub
         self._directory = directory
+        self.told = 0
+        """Generation whose documents were handed over last."""
 
     @property
     def connected(self) -> frozenset[str]:
@@ -75,6 +77,7 @@ class Delivery:
             if name in items
         }
         await self._hub.publish(documents)
+        self.told = published.generation
         return {name: document.digest for name, document in documents.items()}
 
     async def resume(self, published: Published) -> dict[str, str]:

@@ -137,10 +137,12 @@ class InService:
             if not self._stuck and (failure.reason != "Late" or time.monotonic() >= self._late_at):
                 await self._go_back(failure)
             return
-        if loaded:
-            await self._confirm(published)
-        else:
+        if not loaded:
             self._late_at = time.monotonic() + self._read_back_seconds  # its time begins when it answers
+            return
+        await self._confirm(published)
+        if self._delivery.told != published.generation:  # going back failed, so the pass ended before agents were told
+            await self._tell_agents(published)
 
     async def _confirm(self, published: Published) -> None:
         """Every front has loaded the generation: from here on it is what a failure goes back to."""
@@ -185,7 +187,11 @@ class InService:
     async def _stay(self, failed: Published, message: str) -> None:
         """Nothing was confirmed before: the front may yet be mended, and agents need not wait for that."""
         self._stuck = True
-        wanted = await self._delivery.resume(failed)
-        self._tracker.reach(failed.revision, "pushed")
-        self._tracker.concern(failed.revision, wanted, self._delivery.connected)
+        await self._tell_agents(failed)
         await self._loop.hold(failed.revision, "ReadBackFailed", message)
+
+    async def _tell_agents(self, published: Published) -> None:
+        await self._delivery.resume(published)
+        concerned = {name: digest for name, (at, digest) in published.agents.items() if at == published.generation}
+        self._tracker.reach(published.revision, "pushed")
+        self._tracker.concern(published.revision, concerned, self._delivery.connected)

@@ -44,6 +44,7 @@ class World:
     fronts: tuple[str, ...] = ("front",)
     connected: frozenset[str] = frozenset()
     problems: tuple[Any, ...] = ()
+    told: int = 0
 
     def do(self, step: str) -> None:
         self.calls.append(step)
@@ -131,10 +132,12 @@ class World:
     async def push(self, published: Published, items: Mapping[str, Any]) -> dict[str, str]:
         self.do("push")
         self.pushed.append((published.generation, published.revision))
+        self.told = published.generation
         return {}
 
     async def resume(self, published: Published) -> dict[str, str]:
         self.do("resume")
+        self.told = published.generation
         return {}
 
     def given_back(self, confirmed: Published, failed: object, generation: int) -> dict[str, tuple[int, str]]:
@@ -376,6 +379,20 @@ def test_a_front_that_does_not_load_gets_the_last_good_back() -> None:
         asyncio.run(one.look(B))
     assert world.files[5:] == []
     assert one.said(B) == ("Held", "ReadBackFailed")
+
+
+def test_agents_are_told_when_going_back_failed_and_the_front_loads_after_all() -> None:
+    """A full disk ends the pass before agents are told; once the front has loaded the commit they get it."""
+    world = World()
+    one = scenario(A, world=world)
+    world.faults["read back"] = [late()]
+    world.during["read back"] = lambda: world.faults.update({"publish": [Transient("full", reason="DiskFull")]})
+    with pytest.raises(Transient):
+        asyncio.run(one.look(B))
+    assert world.told == 1
+    asyncio.run(one.look(B))
+    assert (world.told, world.files) == (2, [(1, A), (2, B)])
+    assert one.said(B) == ("Converged", "AllStagesReached")
 
 
 def test_objects_that_a_front_disables_are_not_tried_again() -> None:
