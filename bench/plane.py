@@ -12,7 +12,7 @@ from typing import Final
 from reconciler.app import ControlPlane, control_plane
 from reconciler.observability import logs
 from reconciler.settings import FrontSettings, GitSettings, Settings
-from reconciler.steps.passing import Published
+from reconciler.steps.passing import Published, StagedFiles
 from reconciler.traefik.api import TraefikAPI
 
 DEVNULL: Final = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - logs are written, as in production
@@ -38,8 +38,8 @@ class Plane:
         fronts = parts._fronts  # noqa: SLF001 - the one place in which the end of the commit point can be seen
         publish = fronts.publish
 
-        async def noted(published: Published, now: float) -> None:
-            await publish(published, now)
+        async def noted(published: Published, now: float, staged: StagedFiles | None = None) -> None:
+            await publish(published, now, staged)
             self.published_at = time.perf_counter()
 
         fronts.publish = noted  # type: ignore[method-assign]

@@ -208,6 +208,7 @@ class Reconciler:
             await self._stop(revision, state, error.reason, str(error), error.approve)
         except Overtaken as newer:
             log.info("a newer commit came first")
+            await self._fronts.discard()
             self._tracker.supersede(revision, str(newer))
         except RenderError as error:  # no later try would end otherwise
             await self._stop(revision, "Failed", "RenderFailed", str(error))
@@ -261,12 +262,11 @@ class Reconciler:
 
     async def _publish(self, this: Pass) -> None:
         revision = this.revision
-        this.generation = await self._fronts.next_generation()
         self._delivery.assign(this)
         published = Published(
             this.generation, revision, this.state, this.rendered, this.agents, confirmed=not self._fronts.fronts
         )
-        await self._stage(this, "published", lambda _: self._fronts.publish(published, self._clock()))
+        await self._stage(this, "published", lambda _: self._fronts.publish(published, self._clock(), this.staged))
         self._service.put(published)
         self._overtaken = 0
         self._considered = revision

@@ -1,7 +1,8 @@
 """Everything between a plan and a front that serves it: render, preflight, publish, read back, repair.
 
 The order at the commit point: the publication goes to the store first, then each front's file is replaced. After a
-crash in between, the store knows what the files should hold, and :meth:`Fronts.repair` makes it so.
+crash in between, the store knows what the files should hold, and :meth:`Fronts.repair` makes it so. The text is written
+beside the fronts' files, where nobody looks, while the throwaway Traefik is still at it.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from reconciler.desired.traefik_model import Certificate, TraefikObjects
 from reconciler.desired.view import OpenSecret, View
 from reconciler.errors import Rejected
 from reconciler.steps.keeping import Keeper, Resumed
-from reconciler.steps.passing import Pass, Published
+from reconciler.steps.passing import Pass, Published, StagedFiles
 from reconciler.traefik.api import ObjectFailure, TraefikAPI
-from reconciler.traefik.publish import FrontFile, Text
+from reconciler.traefik.publish import FrontFile, Text, digest_of_text
 from reconciler.traefik.read_back import ReadBack, read_back
 from reconciler.traefik.static import entry_point_names
 from schemas.fleet import Fleet
@@ -115,12 +116,32 @@ class Fronts:
         return (base if base is not None else Composition()).replaced(changes)
 
     async def preflight(self, this: Pass) -> None:
-        """Let a throwaway Traefik load what changed.
+        """Let a throwaway Traefik load what changed, and stage the fronts' files meanwhile, in case it agrees.
 
         Raises:
             PreflightRefused: naming the routes at fault.
             Rejected: when something else is wrong with the render.
+            Transient, Broken: when nothing can be checked, or a file cannot be staged.
         """
+        if this.plan is not None and this.plan.empty:
+            await self._check(this)
+            return
+        staging = asyncio.create_task(self._stage_next(this), name="staging")
+        try:
+            await self._check(this)
+        except BaseException:
+            await asyncio.wait([staging])  # its threads cannot be stopped, and the next text goes to the same file
+            staging.exception()  # taken note of: what the check says matters more
+            await self.discard()
+            raise
+        this.staged = await staging
+
+    async def discard(self) -> None:
+        """Give up what is staged and will not be published."""
+        for front in self.fronts:
+            await asyncio.to_thread(front.file.discard)
+
+    async def _check(self, this: Pass) -> None:
         assert this.settled is not None
         fleet = this.state.fleet
         rendered = ((key, this.rendered.get(key)) for key in sorted(this.settled.touched))
@@ -162,22 +183,29 @@ class Fronts:
     async def next_generation(self) -> int:
         return await self._keeper.next_generation()
 
-    async def publish(self, published: Published, now: float) -> None:
-        """Store the publication, then replace each front's file.
+    async def _stage_next(self, this: Pass) -> StagedFiles:
+        this.generation = await self.next_generation()
+        return await self._staged(Published(this.generation, this.revision, this.state, this.rendered))
+
+    async def _staged(self, published: Published) -> StagedFiles:
+        """Write the text beside every front's file and flush it, and work out its digest at the same time."""
+        text = await asyncio.to_thread(self._whole_text, published)
+        digesting = asyncio.create_task(asyncio.to_thread(digest_of_text, text))
+        writing = [asyncio.create_task(asyncio.to_thread(front.file.stage, text)) for front in self.fronts]
+        await asyncio.wait([digesting, *writing])  # also where one fails: no thread may outlast this
+        return StagedFiles(await digesting, tuple(await asyncio.gather(*writing)))
+
+    async def publish(self, published: Published, now: float, staged: StagedFiles | None = None) -> None:
+        """Store the publication, then replace each front's file. ``staged``: what :meth:`preflight` has left.
 
         Raises:
             Transient, Broken: when the store or a file cannot be written. Trying again is safe.
         """
-        text = await asyncio.to_thread(self._whole_text, published)
-        # writing and flushing the files takes as long as hashing and storing, so both happen at once
-        writing = asyncio.gather(*(asyncio.to_thread(front.file.stage, text) for front in self.fronts))
-        try:
-            digest = await self._keeper.save(published, now, text)
-        finally:
-            await asyncio.wait([writing])
-            writing.exception()  # taken note of even where saving has failed too
-        for front, staged in zip(self.fronts, writing.result(), strict=True):
-            await asyncio.to_thread(front.file.put_in_place, staged, digest)
+        if staged is None:
+            staged = await self._staged(published)
+        await self._keeper.save(published, now, staged.digest)
+        for front, file in zip(self.fronts, staged.files, strict=True):
+            await asyncio.to_thread(front.file.put_in_place, file, staged.digest)
 
     async def remember(self, published: Published, now: float) -> None:
         """Store that the publication stands for a newer revision, whose files are the same."""

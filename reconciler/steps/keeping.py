@@ -29,7 +29,7 @@ from reconciler.steps.passing import Published
 from reconciler.steps.reading import DocumentReader
 from reconciler.steps.rebuilding import Rebuilding
 from reconciler.store.protocols import Publication, PublicationStore, Retained
-from reconciler.traefik.publish import Named, Text, digest_of_text
+from reconciler.traefik.publish import Named
 from schemas.objects import key_of_path
 from schemas.session import digest_of_items
 
@@ -64,13 +64,10 @@ class Keeper:
         """Return a number that no publication had, even if the store was deleted in between."""
         return max(await self._store.last_generation(), self._named) + 1
 
-    async def save(self, published: Published, now: float, text: Text | None) -> str:
-        """Make the publication durable. ``text``: what the fronts' files hold, None where that did not change.
-
-        Returns the digest of the fronts' files.
-        """
-        if text is not None:
-            self._digest = await asyncio.to_thread(digest_of_text, text)
+    async def save(self, published: Published, now: float, front_digest: str | None) -> None:
+        """Make the publication durable. ``front_digest``: of the fronts' files, None where these did not change."""
+        if front_digest is not None:
+            self._digest = front_digest
         await self._store.save_publication(
             Publication(
                 generation=published.generation,
@@ -82,7 +79,6 @@ class Keeper:
                 confirmed=published.confirmed,
             )
         )
-        return self._digest
 
     async def confirm(self, generation: int) -> None:
         await self._store.confirm_publication(generation)

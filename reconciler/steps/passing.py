@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from reconciler.desired.composition import Composition
 from reconciler.desired.finding import Finding
 from reconciler.desired.settle import FileNews, Settled
 from reconciler.desired.snapshot import Change
 from reconciler.desired.state import State
+from reconciler.traefik.publish import Staged
 from schemas.objects import ObjectKey
 from schemas.plan import Plan
 from schemas.problem import Problem
@@ -30,6 +32,14 @@ class Published:
     """Agent → generation in which its document last changed, digest of its items."""
     confirmed: bool = True
     """Every front was seen to have loaded it."""
+
+
+class StagedFiles(NamedTuple):
+    """One text on the disk of every front, and not yet in place."""
+
+    digest: str
+    files: tuple[Staged, ...]
+    """In the order of the fronts."""
 
 
 @dataclass(slots=True)
@@ -55,6 +65,8 @@ class Pass:
     # fronts
     rendered: Composition = field(default_factory=Composition)
     generation: int = 0
+    """The number that it is published under. Until then nothing has that number, and another pass may take it."""
+    staged: StagedFiles | None = None
     # delivery
     agents: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     items: Mapping[str, tuple[Item, ...]] = field(default_factory=dict)

@@ -147,7 +147,7 @@ class FrontFile:
             raise _failure(error, self.path) from None
         finally:
             if not is_whole:
-                self._discard()
+                self.discard()
         return Staged(text, seen)
 
     def put_in_place(self, staged: Staged, digest: str) -> None:
@@ -160,10 +160,15 @@ class FrontFile:
             self._temporary.replace(self.path)
             _flush_directory(self.path.parent)
         except OSError as error:
-            self._discard()
+            self.discard()
             raise _failure(error, self.path) from None
         former = self._former if digest == self.digest else self._text
         self._remember(staged.text, staged.seen, digest, former=former)
+
+    def discard(self) -> None:
+        """Give up what is staged, if anything is. Raises nothing: what cannot be removed is written over."""
+        with suppress(OSError):
+            self._temporary.unlink(missing_ok=True)
 
     def restore(self) -> str | None:
         """Put the text before the last one back in place. Returns its digest; None when there is none, or only itself.
@@ -206,10 +211,6 @@ class FrontFile:
 
     def _remember(self, text: Text, seen: _Seen, digest: str, *, former: Text | None) -> None:
         self._text, self._former, self._seen, self.digest = text, former, seen, digest
-
-    def _discard(self) -> None:
-        with suppress(OSError):
-            self._temporary.unlink(missing_ok=True)
 
 
 def digest_of_text(text: Text) -> str:

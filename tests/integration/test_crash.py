@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import pytest
 from pydantic import SecretStr
 
 from agent.enrol import Wanted, enrol
+from reconciler.traefik.publish import FrontFile
 from schemas.enrolment import Enrolment
 from tests.support.fleet import Installation, served, web
 from tests.support.waiting import wait_for
@@ -93,10 +95,11 @@ def test_kill_at_random_moments_loses_nothing(tmp_path: Path) -> None:
         assert "Traceback" not in one.log()
 
 
-def test_kill_between_store_and_file(tmp_path: Path) -> None:
-    """Killed after the publication is stored and before the file is replaced, the next start writes the file."""
+@pytest.mark.parametrize("moment", ["FrontFile.put_in_place", "Fronts.publish"])
+def test_kill_at_the_commit_point(tmp_path: Path, moment: str) -> None:
+    """Killed once the file is staged, before or after the store knows of it, the next start brings the commit."""
     entry = tmp_path / "entry.py"
-    entry.write_text(DIES_BEFORE_THE_FILE)
+    entry.write_text(DIES.format(moment=moment))
     with served(tmp_path / "one", "web") as (one, backend):
         before = one.published.read_bytes()
         one.stop()
@@ -107,17 +110,20 @@ def test_kill_between_store_and_file(tmp_path: Path) -> None:
         assert process is not None
         wait_for(lambda: process.poll() is not None, 20, what="the death of the process")
         assert one.published.read_bytes() == before
+        assert [path.name for path in FrontFile(one.published).staging.iterdir()] == [one.published.name]
         one.entry = ()
         one.start()
         found = one.status_wait(revision)
         assert (found["state"], found["generation"]) == ("Converged", 2)
         assert one.answers(["web", "next"]) == {"web": 200, "next": 200}
+        assert list(FrontFile(one.published).staging.iterdir()) == []
 
 
-DIES_BEFORE_THE_FILE = """
+DIES = """
 import os, signal, sys
+from reconciler.steps.fronts import Fronts
 from reconciler.traefik.publish import FrontFile
-FrontFile.put_in_place = lambda self, *_: os.kill(os.getpid(), signal.SIGKILL)
+{moment} = lambda self, *_: os.kill(os.getpid(), signal.SIGKILL)
 from reconciler.__main__ import main
 sys.exit(main())
 """

@@ -97,15 +97,19 @@ class World:
         self.do("render")
 
     async def preflight(self, this: Pass) -> None:
+        this.generation = await self.next_generation()
         self.do("preflight")
 
     async def next_generation(self) -> int:
-        self.generation += 1
-        return self.generation
+        return self.generation + 1
 
-    async def publish(self, published: Any, now: float = 0) -> None:
+    async def discard(self) -> None:
+        self.do("discard")
+
+    async def publish(self, published: Any, now: float = 0, staged: object = None) -> None:
         if isinstance(published, Published):
             self.do("publish")
+            self.generation = published.generation
             self.files.append((published.generation, published.revision))
 
     async def remember(self, published: Published, now: float) -> None:

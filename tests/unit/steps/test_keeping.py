@@ -132,7 +132,7 @@ def publish(folder: Path, history: History, *revisions: str) -> None:
             await history.fetch(revision)
             state = await rebuilding._after(published.state, revision)
             published = Published(await keeper.next_generation(), revision, state)
-            await keeper.save(published, 1.0, (revision.encode(),))
+            await keeper.save(published, 1.0, revision)
 
     with_keeper(folder, history, scenario)
 
