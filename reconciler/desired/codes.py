@@ -98,7 +98,7 @@ PLACE: Final = (
         "misplaced-file",
         "A YAML file lies in a folder of objects, but no object belongs at its path.",
         "no object belongs at this path; a Route lies at routes/<team>/<name>.yaml.",
-        "Rename it; names are lower-case letters, digits and inner hyphens.",
+        "Move or rename it as the message says; names are lower-case letters, digits and inner hyphens.",
     ),
     Code(
         "wrong-kind",

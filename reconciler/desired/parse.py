@@ -91,8 +91,14 @@ def _pattern(kind: str) -> str:
 def _path_hint(path: str) -> str:
     better = re.sub(r"\.ya?ml$", ".yaml", path, flags=re.IGNORECASE).lower().replace("_", "-")
     if better != path and key_of_path(better) is not None:
-        return f"Rename it to {better}."
-    return "Names are RFC 1123 labels: lower-case letters, digits and inner hyphens."
+        return f"Rename it to {better}, or delete it if that file is there already."
+    folder, *middle, name = better.split("/")
+    kind = FOLDERS.get(folder)
+    if kind is None or len(middle) == (kind in TEAM_KINDS):
+        return "Names are RFC 1123 labels: lower-case letters, digits and inner hyphens."
+    name = name if key_of_path(f"agents/{name}") is not None else "<name>.yaml"
+    team = middle[0] if middle and key_of_path(f"agents/{middle[0]}.yaml") is not None else "<team>"
+    return f"Move it to {folder}/{team}/{name}." if kind in TEAM_KINDS else f"Move it to {folder}/{name}."
 
 
 def parse_file(path: str, blob: str, content: bytes | None, key: ObjectKey | None = None) -> Parsed:

@@ -180,8 +180,20 @@ def test_other_files_are_nobodys_business(path: str) -> None:
     assert not is_object_path(path)
 
 
-def test_a_misplaced_file_is_told_its_better_name() -> None:
-    """Where only the spelling is wrong, the hint is the path to rename it to."""
-    finding = examine_path("Routes/Shop/My_Web.yml", File("100644", "b"))
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("Routes/Shop/My_Web.yml", "Rename it to routes/shop/my-web.yaml, or delete it if that file is there already."),
+        ("routes/loose.yaml", "Move it to routes/<team>/loose.yaml."),
+        ("routes/shop/eu/web.yaml", "Move it to routes/shop/web.yaml."),
+        ("deployments/a/b/c/Web.yml", "Move it to deployments/a/web.yaml."),
+        ("agents/ams/vps-1.yaml", "Move it to agents/vps-1.yaml."),
+        ("routes/sh op/eu/w$.yaml", "Move it to routes/<team>/<name>.yaml."),
+        ("routes/shop/w$.yaml", "Names are RFC 1123 labels: lower-case letters, digits and inner hyphens."),
+    ],
+)
+def test_a_misplaced_file_is_told_where_it_belongs(path: str, hint: str) -> None:
+    """Spelling asks for another name, depth for another folder, and nobody is sent onto a file that is there."""
+    finding = examine_path(path, File("100644", "b"))
     assert finding is not None
-    assert finding.hint == "Rename it to routes/shop/my-web.yaml."
+    assert finding.hint == hint
