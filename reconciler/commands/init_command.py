@@ -30,5 +30,5 @@ def run(options: argparse.Namespace) -> int:
     else:
         paths = init_repo(options.directory, domain=options.domain, team=options.team)
     say("\n".join(str(path) for path in paths))
-    tell(f"Next: cd {options.directory} && git init -b main && git add . && git commit -m 'Start the fleet'")
+    tell(f"Next: cd {options.directory} && git init -b main && git add . && git commit -m 'Begin the fleet'")
     return 0

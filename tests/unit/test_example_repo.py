@@ -13,6 +13,7 @@ import jsonschema
 import pytest
 from ruamel.yaml import YAML
 
+from reconciler.desired.agent_file import enrolment_edit
 from schemas.names import covers
 from schemas.objects import ADAPTERS, KINDS, key_of_path
 from tests.support import parts
@@ -54,6 +55,13 @@ def test_the_first_line_leads_an_editor_to_the_schema(path: str) -> None:
     assert match is not None
     schema = json.loads(Path(EXAMPLE, path).parent.joinpath(match[1]).read_text())
     assert schema["title"] == load(path)["kind"]
+
+
+@pytest.mark.parametrize("path", ["state-repo-example/agents/vps-1.yaml", "templates/state-repo/agents/vps-1.yaml.j2"])
+def test_what_a_file_says_of_its_identity_stays_true_once_it_has_one(path: str) -> None:
+    """No comment under the identity that was added says that it is still to come."""
+    edited = enrolment_edit("vps-1", "x" * 43, address="127.0.0.1")(Path(ROOT, path).read_bytes()).decode()
+    assert edited.endswith(f"  identity:\n    thumbprint: {'x' * 43}\n")
 
 
 def test_every_kind_and_every_type_is_shown() -> None:
