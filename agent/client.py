@@ -2,8 +2,9 @@
 
 What happens, in order: what is on disk is verified and applied → connect, hello, welcome → documents are taken,
 outcomes reported, heartbeats sent → when the connection breaks, wait (full jitter, or as long as the control plane
-asked for) and connect again, for ever. Two named tasks do it, ``agent-apply`` and ``agent-connection``; an error in
-either that nobody foresaw ends :func:`run`, so that the machine's supervisor starts the agent anew.
+asked for) and connect again, for ever. Two named tasks do it, ``agent-apply`` and ``agent-connection``; beside them run
+the ``others`` that :func:`run` is given. An error in any that nobody foresaw ends it, so that the machine's supervisor
+starts the agent anew.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ import random as randomness
 import signal
 import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
@@ -48,6 +49,9 @@ from schemas.jwk import JwkSet
 from schemas.session import MAX_DOCUMENT, SUBPROTOCOL, CloseCode
 
 log = logging.getLogger(__name__)
+
+Tasks = Mapping[str, Callable[[], Coroutine[Any, Any, None]]]
+"""Name → what to run for ever."""
 
 SLOWLY: Final = 60.0
 """Seconds between attempts when the control plane does not want this agent; a person has to change something."""
@@ -133,6 +137,7 @@ async def run(
     stop: asyncio.Event,
     *,
     settings: ClientSettings | None = None,
+    others: Tasks | None = None,
     metrics: Callable[[], Mapping[str, float]] = dict,
     random: Callable[[], float] = randomness.random,
 ) -> None:
@@ -150,6 +155,7 @@ async def run(
         tasks = [
             group.create_task(client.applier.run(), name="agent-apply"),
             group.create_task(client.stay_connected(), name="agent-connection"),
+            *(group.create_task(run_other(), name=name) for name, run_other in (others or {}).items()),
         ]
         await stop.wait()
         for task in tasks:
@@ -157,7 +163,11 @@ async def run(
 
 
 def run_until_signalled(
-    data_dir: Path, services: Sequence[Service], credentials: Credentials, settings: ClientSettings | None = None
+    data_dir: Path,
+    services: Sequence[Service],
+    credentials: Credentials,
+    settings: ClientSettings | None = None,
+    others: Tasks | None = None,
 ) -> None:
     """Be the agent until SIGTERM or SIGINT."""
 
@@ -165,7 +175,7 @@ def run_until_signalled(
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await run(data_dir, services, credentials, stop, settings=settings)
+        await run(data_dir, services, credentials, stop, settings=settings, others=others)
 
     asyncio.run(main())
 

@@ -169,7 +169,7 @@ class DocumentStore:
         Raises:
             OSError: when the directory cannot be read.
         """
-        applied = self._load_marker()
+        applied = self.applied()
         try:
             with self.path.open("rb") as file:
                 content = file.read(MAX_DOCUMENT + 1)
@@ -191,7 +191,12 @@ class DocumentStore:
         """Remember durably what is applied."""
         _replace(self._marker, json.dumps(applied._asdict()).encode())
 
-    def _load_marker(self) -> Applied:
+    def applied(self) -> Applied:
+        """Return which document is fully applied.
+
+        Raises:
+            OSError: when the file cannot be read.
+        """
         try:
             marker = _Marker.model_validate_json(self._marker.read_bytes())
         except (FileNotFoundError, ValidationError):
