@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from reconciler.agents.documents import WantedDocument
@@ -32,9 +32,14 @@ class Directory(Protocol):
 
 
 class Delivery:
-    def __init__(self, hub: Documents, directory: Directory) -> None:
+    """``revoked`` is told, at once, who may not connect any more; it must not block."""
+
+    def __init__(
+        self, hub: Documents, directory: Directory, revoked: Callable[[frozenset[str]], None] = lambda _: None
+    ) -> None:
         self._hub = hub
         self._directory = directory
+        self._revoked = revoked
         self.told = 0
         """Generation whose documents were handed over last."""
 
@@ -70,7 +75,9 @@ class Delivery:
 
     async def push(self, published: Published, items: Mapping[str, tuple[Item, ...]]) -> dict[str, str]:
         """Close what was revoked, then offer the changed documents. Returns agent → digest that it must apply."""
-        self._hub.revoke(self._directory.update(agents_in(published.state)))
+        gone = self._directory.update(agents_in(published.state))
+        self._hub.revoke(gone)
+        self._revoked(gone)
         documents = {
             name: WantedDocument(generation, published.revision, digest, items[name])
             for name, (generation, digest) in published.agents.items()

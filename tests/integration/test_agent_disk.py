@@ -1,7 +1,8 @@
-"""The document on disk while the process is killed at any moment."""
+"""What lies on the agent's disk while the process is killed at any moment."""
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import subprocess
@@ -12,8 +13,12 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from cryptography import x509
+
+from agent.certificate_files import CertificateFiles
 from agent.documents import DocumentStore, keys_of
 from reconciler.agents.documents import sign_document
+from tests.support.agent_certificates import issuer, pair
 from tests.support.agent_hub import TestSigner, wanted
 from tests.support.waiting import wait_for
 
@@ -29,6 +34,46 @@ PROGRAM = textwrap.dedent(
         store.save(documents[number % len(documents)])
     """
 )
+
+SWAP = textwrap.dedent(
+    """
+    import json, os, signal, sys
+    from pathlib import Path
+    from agent.certificate_files import CertificateFiles
+
+    data, pairs = sys.argv[1], json.loads(Path(sys.argv[2]).read_text())
+    files, steps = CertificateFiles(Path(data), "vps-1"), 0
+
+    def install(pair):
+        return files.install(*(pair[part].encode() for part in ("key", "chain", "bundle")), received_at=pair["at"])
+
+    def die_at(number):
+        def hook(event, arguments):
+            global steps
+            touches = event in ("open", "os.mkdir", "os.symlink", "os.rename", "os.remove", "os.rmdir")
+            if touches and data in " ".join(map(str, arguments)):
+                steps += 1
+                if steps == number:
+                    os.kill(os.getpid(), signal.SIGKILL)
+        sys.addaudithook(hook)
+
+    print(json.dumps({"step": 0, "serial": install(pairs[0]).serial}), flush=True)
+    for number, pair in enumerate(pairs[1:], 1):
+        child = os.fork()
+        if child == 0:
+            die_at(number)
+            install(pair)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        held = files.load()
+        killed = os.WIFSIGNALED(status)
+        print(json.dumps({"step": number, "killed": killed, "serial": held and held.serial}), flush=True)
+        if not killed:
+            break
+    """
+)
+STEPS = 60
+"""More than one swap has."""
 
 
 def was_written(path: Path, stamp: int) -> bool:
@@ -57,3 +102,33 @@ def test_a_killed_agent_starts_with_a_whole_document(tmp_path: Path) -> None:
         assert found.document is not None
         seen.add(found.document.generation)
     assert len(seen) > 1, "the kills came too early to mean anything"
+
+
+def test_an_agent_killed_at_any_step_of_a_swap_has_a_pair(tmp_path: Path) -> None:
+    """Killed before each thing that it does to the disk, it has the former pair or the new one, and tidies up later."""
+    now = datetime.now(UTC).timestamp()
+    one = issuer(tmp_path / "authority", now=now)
+    made = [pair(one, "vps-1", now) for _ in range(STEPS)]
+    described = [
+        {"key": fresh.key.decode(), "chain": issued.certificate, "bundle": issued.bundle, "at": now}
+        for fresh, issued in made
+    ]
+    (tmp_path / "pairs").write_text(json.dumps(described))
+    data = tmp_path / "data"
+    data.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", SWAP, str(data), str(tmp_path / "pairs")], stdout=subprocess.PIPE, check=True, timeout=60
+    )
+    seen = [json.loads(line) for line in done.stdout.splitlines()]
+    serials = [x509.load_pem_x509_certificate(issued.certificate.encode()).serial_number for _, issued in made]
+    present = serials[0]
+    for step in seen[1:]:
+        assert step["serial"] in (present, serials[step["step"]]), step
+        present = step["serial"]
+    taken = [step for step in seen[1:] if step["serial"] == serials[step["step"]]]
+    assert len(seen) > 15, "the swap did less than was thought"
+    assert 1 < len(taken) < len(seen) - 5, "no kill came before the swap, or none after it"
+    assert not seen[-1]["killed"], "the last one was not let go on"
+    assert CertificateFiles(data, "vps-1").load() is not None
+    assert len([path for path in data.iterdir() if path.is_dir() and not path.is_symlink()]) == 2
+    assert [path.name for path in data.iterdir() if path.is_symlink()] == ["certificate"]
