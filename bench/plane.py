@@ -21,7 +21,7 @@ DEVNULL: Final = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
 class LoadedAtOnce(TraefikAPI):
     """A front that has loaded whatever was published: what Traefik itself takes is another row."""
 
-    async def has_loaded(self, generation: int) -> bool:  # noqa: ARG002
+    async def has_loaded(self, generation: int, revision: str) -> bool:  # noqa: ARG002
         return True
 
     async def failures(self) -> tuple[()]:

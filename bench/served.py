@@ -23,7 +23,7 @@ from bench.pairs import Pairs, Row, settle_down
 from bench.plane import Plane, plane, settings
 from bench.state_repo import BareRepo, route, route_path, tree
 from reconciler.desired.render import Renderer
-from reconciler.desired.traefik_model import MARKER
+from reconciler.desired.traefik_model import MARKER, marker_name
 from reconciler.traefik.binary import find_binary
 from reconciler.traefik.static import static_configuration
 from reconciler.traefik.templates import load_templates
@@ -55,18 +55,18 @@ class Traefik:
             command = [str(find_binary()), f"--configfile={static}"]
             self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
 
-    async def has(self, generation: int) -> bool:
+    async def has(self, marker: str) -> bool:
         with suppress(httpx.HTTPError):
-            answer = await self.client.get(f"/api/http/services/{MARKER}{generation}@file")
+            answer = await self.client.get(f"/api/http/services/{marker}@file")
             return answer.status_code == 200
         return False
 
-    async def wait_for(self, generation: int) -> float:
-        """Return when the generation was seen."""
+    async def wait_for(self, marker: str) -> float:
+        """Return when the marker was seen."""
         end = time.perf_counter() + 60
-        while not await self.has(generation):
+        while not await self.has(marker):
             if time.perf_counter() > end:
-                raise SystemExit(f"Traefik did not load generation {generation}")
+                raise SystemExit(f"Traefik did not load {marker}")
             await asyncio.sleep(POLL)
         return time.perf_counter()
 
@@ -90,7 +90,7 @@ async def _served(folder: Path, routes: int, rounds: int) -> Row:
         given = settings(remote.path, folder / "ours", api=ours.api)
         async with plane(given, real_front=True) as running:
             looping = asyncio.create_task(running.loop.run(), name="loop")
-            await ours.wait_for(1)
+            await ours.wait_for(marker_name(1, remote.head()))
             await _until_confirmed(running)
             for number in range(-1, rounds):
                 by_hand = await _by_hand(ours, hand, number + 1000)
@@ -107,10 +107,10 @@ async def _served(folder: Path, routes: int, rounds: int) -> Row:
 async def _commit(running: Plane, remote: BareRepo, ours: Traefik, number: int) -> float:
     generation = running.loop.published.generation + 1
     changed = number % 900
-    remote.push({route_path(changed): route(changed, agents=AGENTS, average=1000 + number)})
+    revision = remote.push({route_path(changed): route(changed, agents=AGENTS, average=1000 + number)})
     began = time.perf_counter()
     running.loop.wake()
-    seen = await ours.wait_for(generation)
+    seen = await ours.wait_for(marker_name(generation, revision))
     await _until_confirmed(running)
     return seen - began
 
@@ -118,15 +118,14 @@ async def _commit(running: Plane, remote: BareRepo, ours: Traefik, number: int) 
 async def _by_hand(ours: Traefik, hand: Traefik, generation: int) -> float:
     """Change one route and the marker of the very file that the control plane wrote, and put it in place."""
     text = (ours.dynamic / "cloudlunacy.yml").read_text(encoding="utf-8")
-    text = re.sub(rf"{MARKER}\d+", f"{MARKER}{generation}", text).replace(
-        '"average": 100,', f'"average": {generation},', 1
-    )
+    marker = marker_name(generation, "by-hand")
+    text = re.sub(rf"{MARKER}[0-9a-f-]+", marker, text).replace('"average": 100,', f'"average": {generation},', 1)
     temporary = hand.dynamic.parent / "new.yml"
     settle_down()
     began = time.perf_counter()
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(hand.dynamic / "routes.yml")
-    return await hand.wait_for(generation) - began
+    return await hand.wait_for(marker) - began
 
 
 async def _until_confirmed(running: Plane) -> None:

@@ -132,6 +132,9 @@ class BareRepo:
         self._commits += 1
         stream = b"".join(self._stream(files))
         git("-C", self.path, "fast-import", "--quiet", stdin=stream)
+        return self.head()
+
+    def head(self) -> str:
         return git("-C", self.path, "rev-parse", "refs/heads/main")
 
     def _stream(self, files: Mapping[str, str]) -> Iterator[bytes]:

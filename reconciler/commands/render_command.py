@@ -72,7 +72,8 @@ def _dynamic(renderer: Renderer, state: State, fleet: Fleet) -> str:
         {key: renderer.route(one, state.compiled[key]) for key, one in served.items() if isinstance(one, Route)}
     )
     common = renderer.fragments(catch_all(fleet, tls_entry_points=routes.tls_entry_points))
-    return b"".join(renderer.compose([joined([common]), *routes.texts], generation=1, revision="0" * 40)).decode()
+    # no control plane publishes generation 0: a Traefik that runs this file has loaded none of its publications
+    return b"".join(renderer.compose([joined([common]), *routes.texts], generation=0, revision="0" * 40)).decode()
 
 
 def _addresses(pairs: list[str]) -> Mapping[str, str]:

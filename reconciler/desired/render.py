@@ -105,7 +105,7 @@ class Renderer:
             RenderError: when two fragments hold an object of the same section and name.
         """
         try:
-            texts = joined((self.fragments((marker(generation),)), *fragments))
+            texts = joined((self.fragments((marker(generation, revision),)), *fragments))
         except NameTaken:
             raise RenderError("two objects share section and name", template=_WHOLE) from None
         return b"".join(self._framed([texts], generation, revision)).decode()
@@ -115,7 +115,7 @@ class Renderer:
 
         ``texts`` share no section and name: names begin with their team's, and :func:`joined` looks at each team's.
         """
-        return self._framed([joined([self.fragments((marker(generation),))]), *texts], generation, revision)
+        return self._framed([joined([self.fragments((marker(generation, revision),))]), *texts], generation, revision)
 
     def _framed(self, texts: Iterable[Texts], generation: int, revision: str) -> tuple[bytes, ...]:
         """Render the template with a placeholder for each section, and put the sections' texts in between."""

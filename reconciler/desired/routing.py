@@ -15,7 +15,6 @@ from reconciler.desired.lookup import Lookup
 from reconciler.desired.matching import CATCH_ALL_PRIORITY, FLOOR, Match, http_matches, sni_matches
 from reconciler.desired.middlewares import compile_middlewares, compile_tcp_middlewares
 from reconciler.desired.traefik_model import (
-    MARKER,
     RESERVED,
     Certificate,
     Cookie,
@@ -33,6 +32,7 @@ from reconciler.desired.traefik_model import (
     TraefikObjects,
     Weighted,
     WeightedService,
+    marker_name,
 )
 from schemas.fleet import Fleet
 from schemas.objects import ObjectKey
@@ -108,9 +108,9 @@ def catch_all(
     return tuple(objects)
 
 
-def marker(generation: int) -> TraefikObject:
+def marker(generation: int, revision: str) -> TraefikObject:
     """The object by whose name Traefik's API tells which generation it has loaded. No router leads to it."""
-    return TraefikObject("http.services", f"{MARKER}{generation}", {"loadBalancer": {"servers": []}})
+    return TraefikObject("http.services", marker_name(generation, revision), {"loadBalancer": {"servers": []}})
 
 
 def _compile_http(key: ObjectKey, spec: RouteSpec, lookup: Lookup) -> TraefikObjects:

@@ -39,6 +39,14 @@ RESERVED: Final = "cloudlunacy__"
 MARKER: Final = f"{RESERVED}generation-"
 """Head of the name of the HTTP service, used by no router, that says which generation a Traefik has loaded."""
 
+
+def marker_name(generation: int, revision: str) -> str:
+    """Name that service. The revision tells a generation from one of the same number in another life: numbers begin
+    again where a data directory was deleted together with the fronts' files.
+    """
+    return f"{MARKER}{generation}-{revision[:12]}"
+
+
 _exact = with_config(ConfigDict(extra="forbid", strict=True))
 
 

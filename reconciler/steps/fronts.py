@@ -23,7 +23,7 @@ from reconciler.errors import Rejected
 from reconciler.steps.keeping import Keeper, Resumed
 from reconciler.steps.passing import Pass, Published, StagedFiles
 from reconciler.traefik.api import ObjectFailure, TraefikAPI
-from reconciler.traefik.publish import FrontFile, Text, digest_of_text
+from reconciler.traefik.publish import FrontFile, Named, Text, digest_of_text
 from reconciler.traefik.read_back import ReadBack, read_back
 from reconciler.traefik.static import entry_point_names
 from schemas.fleet import Fleet
@@ -246,7 +246,7 @@ class Fronts:
         Raises:
             NotLoaded: when a front answers and does not serve it, or has objects disabled.
         """
-        waiting = [asyncio.ensure_future(self._load(front, published.generation)) for front in self.fronts]
+        waiting = [asyncio.ensure_future(self._load(front, published)) for front in self.fronts]
         if not waiting:
             return True
         results = asyncio.ensure_future(_all(waiting))
@@ -264,11 +264,13 @@ class Fronts:
         Raises:
             NotLoaded: as :meth:`read_back`; ``Late`` means no more than that it is not there yet.
         """
-        generation = published.generation
-        return _judge([(front, await read_back(front.api, generation, PRESENCE_SECONDS)) for front in self.fronts])
+        return _judge(
+            [(front, await read_back(front.api, _wanted(front, published), PRESENCE_SECONDS)) for front in self.fronts]
+        )
 
-    async def _load(self, front: Front, generation: int) -> tuple[Front, ReadBack]:
-        found = await read_back(front.api, generation, self._deadline, former=self._took.get(front.name, 0.0))
+    async def _load(self, front: Front, published: Published) -> tuple[Front, ReadBack]:
+        wanted, former = _wanted(front, published), self._took.get(front.name, 0.0)
+        found = await read_back(front.api, wanted, self._deadline, former=former)
         if found.loaded:
             self._took[front.name] = found.seconds
         return front, found
@@ -294,6 +296,14 @@ class Fronts:
 
 async def _all(waiting: Sequence[asyncio.Future[tuple[Front, ReadBack]]]) -> list[tuple[Front, ReadBack]]:
     return list(await asyncio.gather(*waiting))
+
+
+def _wanted(front: Front, published: Published) -> Named:
+    """Return what the front's Traefik must have loaded: a publication may stand for a newer revision than its text."""
+    held = front.file.holds
+    if held is not None and held.generation == published.generation:
+        return held
+    return Named(published.generation, published.revision)
 
 
 def _judge(results: Sequence[tuple[Front, ReadBack]]) -> bool:

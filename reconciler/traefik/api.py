@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from reconciler.desired.traefik_model import MARKER
+from reconciler.desired.traefik_model import MARKER, marker_name
 from reconciler.errors import Broken, Transient
 from reconciler.traefik.binary import require_supported
 
@@ -67,9 +67,9 @@ class TraefikAPI:
         """Return Traefik's version. Raises Broken when it is too old."""
         return require_supported(str(_field(await self._get("/api/version"), "Version")))
 
-    async def has_loaded(self, generation: int) -> bool:
-        """Say whether this generation's marker is loaded; costs the same however large the fleet is."""
-        return await self.exists("http", "services", f"{MARKER}{generation}")
+    async def has_loaded(self, generation: int, revision: str) -> bool:
+        """Say whether the marker of this generation of this revision is loaded, however large the fleet is."""
+        return await self.exists("http", "services", marker_name(generation, revision))
 
     async def exists(self, protocol: str, kind: str, name: str) -> bool:
         """Say whether the file provider has given Traefik an object of that name."""
@@ -80,7 +80,7 @@ class TraefikAPI:
         found = []
         for item in _items(await self._get("/api/http/services", {"search": MARKER})):
             name = str(item.get("name", "")).removesuffix(_PROVIDER)
-            number = name.removeprefix(MARKER)
+            number = name.removeprefix(MARKER).partition("-")[0]
             if name.startswith(MARKER) and number.isdecimal():
                 found.append(int(number))
         return max(found, default=None)

@@ -4,7 +4,6 @@
    on the same file system, because only there a rename is atomic.
 2. The file is flushed to the disk, renamed onto the front's file, and the directory is flushed too: after a power loss
    there is the old text or the new one.
-3. The text before is kept for :meth:`FrontFile.restore`.
 
 Step 1 is :meth:`FrontFile.stage` and step 2 :meth:`FrontFile.put_in_place`, for callers who have to do something in
 between; :meth:`FrontFile.publish` does both. Calls block for as long as the disk takes (10 MB: tens of milliseconds);
@@ -78,9 +77,9 @@ class FrontFile:
         self.staging = staging if staging is not None else path.parent.parent / f".cloudlunacy-{path.name}"
         self.digest = ""
         """SHA-256 (hex) of the text that was published last; empty before the first one."""
+        self.holds: Named | None = None
+        """What the text says of itself; None where it says nothing of the kind."""
         self._seen: _Seen | None = None
-        self._text: Text | None = None
-        self._former: Text | None = None
 
     def adopt(self) -> str | None:
         """Take the file that lies there as published, after a restart. Returns its text, None where there is none.
@@ -96,7 +95,7 @@ class FrontFile:
             return None
         except OSError as error:
             raise _failure(error, self.path) from None
-        self._remember((content,), seen, digest_of_text((content,)), former=None)
+        self._remember((content,), seen, digest_of_text((content,)))
         return text
 
     def named(self) -> Named | None:
@@ -109,12 +108,11 @@ class FrontFile:
         """
         try:
             with self.path.open("rb") as file:
-                found = _HEADER.match(file.read(_HEADER_BYTES))
+                return _named(file.read(_HEADER_BYTES))
         except FileNotFoundError:
             return None
         except OSError as error:
             raise _failure(error, self.path) from None
-        return None if found is None else Named(int(found[1]), found[2].decode("ascii"))
 
     def publish(self, text: str | Text) -> str:
         """Put ``text`` in place and return its SHA-256 (hex).
@@ -162,26 +160,12 @@ class FrontFile:
         except OSError as error:
             self.discard()
             raise _failure(error, self.path) from None
-        former = self._former if digest == self.digest else self._text
-        self._remember(staged.text, staged.seen, digest, former=former)
+        self._remember(staged.text, staged.seen, digest)
 
     def discard(self) -> None:
         """Give up what is staged, if anything is. Raises nothing: what cannot be removed is written over."""
         with suppress(OSError):
             self._temporary.unlink(missing_ok=True)
-
-    def restore(self) -> str | None:
-        """Put the text before the last one back in place. Returns its digest; None when there is none, or only itself.
-
-        Raises:
-            Transient, Broken: as :meth:`publish`.
-        """
-        former = self._former
-        if former is None:
-            return None
-        self.publish(former)
-        self._former = None
-        return self.digest
 
     def drifted(self) -> str | None:
         """Say how the file differs from what was published: ``missing``, ``changed``, or None when it does not.
@@ -209,8 +193,13 @@ class FrontFile:
         # a fixed name: what a crash left behind is overwritten and never piles up
         return self.staging / self.path.name
 
-    def _remember(self, text: Text, seen: _Seen, digest: str, *, former: Text | None) -> None:
-        self._text, self._former, self._seen, self.digest = text, former, seen, digest
+    def _remember(self, text: Text, seen: _Seen, digest: str) -> None:
+        self.holds, self._seen, self.digest = _named(text[0][:_HEADER_BYTES] if text else b""), seen, digest
+
+
+def _named(head: bytes) -> Named | None:
+    found = _HEADER.match(head)
+    return None if found is None else Named(int(found[1]), found[2].decode("ascii"))
 
 
 def digest_of_text(text: Text) -> str:

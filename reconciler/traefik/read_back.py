@@ -13,6 +13,7 @@ from typing import Final
 
 from reconciler.errors import Transient
 from reconciler.traefik.api import ObjectFailure, TraefikAPI
+from reconciler.traefik.publish import Named
 
 SILENCE_SECONDS: Final = 2.0
 _SHORTEST: Final = 0.01
@@ -37,9 +38,9 @@ class ReadBack:
 
 
 async def read_back(
-    api: TraefikAPI, generation: int, deadline: float, *, silence: float = SILENCE_SECONDS, former: float = 0.0
+    api: TraefikAPI, wanted: Named, deadline: float, *, silence: float = SILENCE_SECONDS, former: float = 0.0
 ) -> ReadBack:
-    """Wait up to ``deadline`` seconds until Traefik serves ``generation``. Raises nothing; failures are the answer.
+    """Wait up to ``deadline`` seconds until Traefik serves ``wanted``. Raises nothing; failures are the answer.
 
     ``silence``: seconds after which an API that has not answered once is taken to be away; ``former``: how long the
     reload before took.
@@ -50,7 +51,7 @@ async def read_back(
     await asyncio.sleep(min(PATIENCE * former, deadline))
     while True:
         try:
-            if await api.has_loaded(generation):
+            if await api.has_loaded(*wanted):
                 return ReadBack(loaded=True, seconds=clock() - start, failures=await api.failures())
             trouble, answered = "", True
         except Transient as error:
@@ -60,7 +61,7 @@ async def read_back(
         if trouble and waited >= (deadline if answered else min(silence, deadline)):
             return ReadBack(loaded=False, reason=trouble, reachable=False)
         if waited >= deadline:
-            return await _still(api, generation, deadline)
+            return await _still(api, wanted.generation, deadline)
         await asyncio.sleep(min(_LONGEST, max(_SHORTEST, waited * _SHARE), deadline - waited))
 
 
@@ -70,6 +71,8 @@ async def _still(api: TraefikAPI, generation: int, deadline: float) -> ReadBack:
     except Transient as error:
         return ReadBack(loaded=False, reason=error.message, reachable=False)
     what = f"still runs generation {running}" if running is not None else "runs none of our generations"
+    if running == generation:
+        what = f"runs a generation {running} that is not this one: another control plane's, or one from before a loss"
     reason = (
         f"Traefik did not load generation {generation} within {deadline:g} s and {what}. "
         "A file that it cannot read stops it from loading any: see its log for providerName=file."

@@ -78,7 +78,7 @@ def test_any_string_stays_one_value_in_a_document(name: str, value: str) -> None
     )
     assert loads(text) == {
         "http": {
-            "services": {"cloudlunacy__generation-3": {"loadBalancer": {"servers": []}}},
+            "services": {f"cloudlunacy__generation-3-{value[:12]}": {"loadBalancer": {"servers": []}}},
             "middlewares": {name: headers},
         }
     }

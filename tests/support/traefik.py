@@ -21,9 +21,9 @@ import httpx
 from reconciler.desired.lookup import SecretUnavailable
 from reconciler.desired.render import Renderer
 from reconciler.desired.routing import catch_all, compile_route, tls_entry_point
-from reconciler.desired.traefik_model import MARKER, Certificate, TraefikObject
+from reconciler.desired.traefik_model import Certificate, TraefikObject, marker_name
 from reconciler.traefik.default_certificate import new_default_certificate
-from reconciler.traefik.publish import FrontFile
+from reconciler.traefik.publish import FrontFile, Named
 from reconciler.traefik.static import entry_point_names, static_configuration
 from reconciler.traefik.templates import load_templates
 from schemas.agent import Agent
@@ -237,8 +237,13 @@ class Front:
         self.file.publish(self.document(groups, tls_entry_points=tls_entry_points))
         wait_for(self.has_loaded, 10, what=f"generation {self.generation} in Traefik\n{self.log()[-2000:]}")
 
+    @property
+    def published(self) -> Named:
+        """What the newest document says of itself."""
+        return Named(self.generation, "0" * 40)
+
     def has_loaded(self) -> bool:
-        url = f"{self.api_url}/api/http/services/{MARKER}{self.generation}@file"
+        url = f"{self.api_url}/api/http/services/{marker_name(*self.published)}@file"
         return self.client.get(url).status_code == 200
 
     def serve(self, look: FakeLookup, *routes: Route, team: str = "shop") -> None:

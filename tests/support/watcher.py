@@ -47,8 +47,8 @@ def examine(content: bytes | None) -> dict[str, Any]:
         return {"error": f"{type(error).__name__}: {error}"}
     if found is None:
         return {"error": "no marker"}
-    marker = f"cloudlunacy-generation-{found[1]}"
-    if not any(name.endswith(f"generation-{found[1]}") for name in said["http"]["services"]):
+    marker = f"cloudlunacy__generation-{found[1]}-{found[2][:12]}"
+    if not any(name == marker for name in said["http"]["services"]):
         return {"error": f"no service {marker}"}
     return {"generation": int(found[1]), "revision": found[2], "routers": routers, "error": ""}
 

@@ -60,8 +60,9 @@ def test_the_first_line_leads_an_editor_to_the_schema(path: str) -> None:
 @pytest.mark.parametrize("path", ["state-repo-example/agents/vps-1.yaml", "templates/state-repo/agents/vps-1.yaml.j2"])
 def test_what_a_file_says_of_its_identity_stays_true_once_it_has_one(path: str) -> None:
     """No comment under the identity that was added says that it is still to come."""
-    edited = enrolment_edit("vps-1", "x" * 43, address="127.0.0.1")(Path(ROOT, path).read_bytes()).decode()
-    assert edited.endswith(f"  identity:\n    thumbprint: {'x' * 43}\n")
+    edited = enrolment_edit("vps-1", "x" * 43, address="127.0.0.1")(Path(ROOT, path).read_bytes())
+    assert edited is not None
+    assert edited.decode().endswith(f"  identity:\n    thumbprint: {'x' * 43}\n")
 
 
 def test_every_kind_and_every_type_is_shown() -> None:

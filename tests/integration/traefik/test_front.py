@@ -10,16 +10,19 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 
+from reconciler.__main__ import main
 from reconciler.desired.routing import compile_route
 from reconciler.desired.traefik_model import TraefikObject
 from reconciler.errors import Broken, Transient
 from reconciler.traefik.api import ObjectFailure, TraefikAPI
+from reconciler.traefik.publish import Named
 from reconciler.traefik.read_back import ReadBack, read_back
 from tests.support.traefik import Front, backends, front, key, lookup, route
 from tests.support.waiting import wait_for
 
 T = TypeVar("T")
 HOST = "web.app.cloudlunacy.test"
+REVISION = "a1" * 20
 
 
 @pytest.fixture
@@ -62,7 +65,7 @@ def test_traefik_starts_from_the_recommended_static_configuration(own: Front) ->
 def test_read_back_finds_the_generation_and_no_failures(own: Front) -> None:
     """Published, loaded, nothing disabled."""
     generation = publish(own, objects())
-    assert asked(own, lambda api: read_back(api, generation, 10)) == ReadBack(loaded=True)
+    assert asked(own, lambda api: read_back(api, own.published, 10)) == ReadBack(loaded=True)
     assert asked(own, lambda api: api.generation()) == generation
 
 
@@ -77,29 +80,51 @@ def test_read_back_names_each_disabled_object(own: Front) -> None:
         for number in range(150)
     ]
     with backends("one") as (one,):
-        generation = publish(own, objects(port=one.port), tuple(broken))
-        found = asked(own, lambda api: read_back(api, generation, 10))
+        publish(own, objects(port=one.port), tuple(broken))
+        found = asked(own, lambda api: read_back(api, own.published, 10))
         assert found.loaded
         assert len(found.failures) == 150
         assert ObjectFailure("http.routers", "shop_bad-0", 'the service "nobody@file" does not exist') in found.failures
         assert own.get(HOST).json()["backend"] == "one"
 
 
-def test_a_broken_file_freezes_traefik_and_restore_frees_it(own: Front) -> None:
+def test_a_broken_file_freezes_traefik_and_the_former_one_frees_it(own: Front) -> None:
     """A file that Traefik cannot read changes nothing that is served; read-back says so; the former file comes back."""
     with backends("one", "two") as (one, two):
         generation = publish(own, objects(port=one.port))
-        assert asked(own, lambda api: read_back(api, generation, 10)).loaded
+        assert asked(own, lambda api: read_back(api, own.published, 10)).loaded
+        first = own.file.path.read_text()
         good = own.document([objects(port=two.port)])
         own.file.publish(good + "http: {}\n")
-        answer = asked(own, lambda api: read_back(api, own.generation, 0.5))
+        answer = asked(own, lambda api: read_back(api, own.published, 0.5))
         assert (answer.loaded, answer.reachable) == (False, True)
         assert f"still runs generation {generation}" in answer.reason
         assert own.get(HOST).json()["backend"] == "one"
-        own.file.restore()
+        own.file.publish(first)
         own.generation = generation
         own.load(objects("other", two.port), objects(port=one.port))
         assert own.get("other.app.cloudlunacy.test").json()["backend"] == "two"
+
+
+def test_the_same_number_from_another_life_is_not_this_one(own: Front) -> None:
+    """A frozen Traefik that runs generation 1 of other text is not believed to have loaded the new generation 1."""
+    publish(own, objects())
+    assert asked(own, lambda api: read_back(api, own.published, 10)).loaded
+    (own.directory / "foreign.yml").write_text("http: {}\n")  # no file is loaded any more
+    answer = asked(own, lambda api: read_back(api, Named(own.generation, REVISION), 0.5))
+    assert (answer.loaded, answer.reachable) == (False, True)
+    assert "runs a generation 1 that is not this one" in answer.reason
+
+
+def test_what_render_wrote_is_no_publication(own: Front, tmp_path: Path) -> None:
+    """The file of the command, with which a Traefik is started, has no generation that a control plane publishes."""
+    repo = tmp_path / "fleet"
+    assert main(["init", str(repo)]) == 0
+    assert main(["render", str(repo), "--out", str(tmp_path / "out")]) == 0
+    own.file.publish((tmp_path / "out/dynamic/cloudlunacy.yml").read_text())
+    wait_for(lambda: asked(own, lambda api: api.generation()) == 0)
+    (own.directory / "foreign.yml").write_text("http: {}\n")
+    assert not asked(own, lambda api: read_back(api, Named(1, REVISION), 0.5)).loaded
 
 
 def test_the_routes_come_back_after_a_restart(own: Front) -> None:
@@ -145,14 +170,14 @@ def test_one_publication_is_one_reload(own: Front) -> None:
 
 def test_thousands_of_routes_are_read_back(own: Front) -> None:
     """The questions do not grow with the fleet: one marker, one overview."""
-    generation = publish(own, *(objects(f"app-{number}") for number in range(2000)))
-    assert asked(own, lambda api: read_back(api, generation, 30)) == ReadBack(loaded=True)
+    publish(own, *(objects(f"app-{number}") for number in range(2000)))
+    assert asked(own, lambda api: read_back(api, own.published, 30)) == ReadBack(loaded=True)
 
 
 def test_an_api_that_is_away_is_the_reason(own: Front) -> None:
     """Read-back raises nothing when Traefik is killed; the other questions raise Transient."""
     own.stop()
-    answer = asked(own, lambda api: read_back(api, 1, 0.2))
+    answer = asked(own, lambda api: read_back(api, Named(1, REVISION), 0.2))
     assert (answer.loaded, answer.reachable) == (False, False)
     assert "is away" in answer.reason
     with pytest.raises(Transient):

@@ -59,7 +59,7 @@ def test_a_document_says_what_its_objects_say(renderer: Renderer) -> None:
     for section, name, value in (*ours, *route_objects):
         protocol, _, kind = section.partition(".")
         meant[protocol].setdefault(kind, {})[name] = value
-    meant["http"]["services"]["cloudlunacy__generation-42"] = {"loadBalancer": {"servers": []}}
+    meant["http"]["services"]["cloudlunacy__generation-42-abc"] = {"loadBalancer": {"servers": []}}
     assert said == meant
     assert text.splitlines()[1] == '# generation 42, revision "abc"'
     assert "{{" not in text
@@ -68,7 +68,7 @@ def test_a_document_says_what_its_objects_say(renderer: Renderer) -> None:
 def test_empty_sections_are_left_out(renderer: Renderer) -> None:
     """A document without objects holds the marker alone: an empty map would stop Traefik's file provider."""
     assert loads(renderer.document([], generation=1, revision="abc")) == {
-        "http": {"services": {"cloudlunacy__generation-1": {"loadBalancer": {"servers": []}}}}
+        "http": {"services": {"cloudlunacy__generation-1-abc": {"loadBalancer": {"servers": []}}}}
     }
 
 

@@ -351,7 +351,7 @@ def test_only_tcp_routes_with_tls_read_names() -> None:
 
 def test_our_own_names_cannot_be_a_teams() -> None:
     """Reserved names have an empty middle where a team's object has the route's name."""
-    assert marker(7).name == "cloudlunacy__generation-7"
+    assert marker(7, "0123456789abcdef" * 2).name == "cloudlunacy__generation-7-0123456789ab"
     assert all(
         name.startswith("cloudlunacy__") or name == "default" for _, name, _ in catch_all(fleet(), tls_entry_points=())
     )

@@ -19,7 +19,7 @@ QUESTIONS: list[Question] = [
     lambda api: api.generation(),
     lambda api: api.overview(),
     lambda api: api.failures(),
-    lambda api: api.has_loaded(1),
+    lambda api: api.has_loaded(1, "a1" * 20),
 ]
 
 

@@ -71,36 +71,13 @@ def test_a_reader_sees_whole_texts_only(file: FrontFile) -> None:
     assert seen <= set(texts)
 
 
-def test_restore_brings_the_former_text_back_once(file: FrontFile) -> None:
-    """The text before the last one; after that there is none."""
-    assert file.restore() is None
-    first = file.publish("one")
-    assert file.restore() is None
-    file.publish("two")
-    assert file.restore() == first
-    assert file.path.read_text() == "one"
-    assert file.restore() is None
-
-
-def test_publishing_the_same_text_again_keeps_the_former_one(file: FrontFile) -> None:
-    """Mending a file edited by hand does not lose what restore would bring back."""
-    file.publish("one")
-    file.publish("two")
-    file.publish("two")
-    file.restore()
-    assert file.path.read_text() == "one"
-
-
 def test_adopt_takes_over_what_lies_there(file: FrontFile) -> None:
-    """After a restart the published text is known, and is what restore brings back after the next one."""
+    """After a restart the published text is known."""
     assert file.adopt() is None
     file.publish("one")
     after = FrontFile(file.path)
     assert after.adopt() == "one"
     assert (after.digest, after.drifted()) == (file.digest, None)
-    after.publish("two")
-    after.restore()
-    assert file.path.read_text() == "one"
 
 
 def test_a_file_that_is_no_text_is_not_adopted(file: FrontFile) -> None:
@@ -174,8 +151,6 @@ def test_every_fault_leaves_the_old_text_and_nothing_half(
     assert names(file.path.parent) == ["cloudlunacy.yml"]
     file.publish("three")
     assert file.path.read_text() == "three"
-    file.restore()
-    assert file.path.read_text() == "one"
 
 
 def test_a_missing_directory_is_transient(tmp_path: Path) -> None:
