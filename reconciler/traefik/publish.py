@@ -94,7 +94,7 @@ class FrontFile:
         except (FileNotFoundError, UnicodeDecodeError):
             return None
         except OSError as error:
-            raise _failure(error, self.path) from None
+            raise _failure(error, self.path, "read") from None
         self._remember((content,), seen, digest_of_text((content,)))
         return text
 
@@ -112,7 +112,7 @@ class FrontFile:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise _failure(error, self.path) from None
+            raise _failure(error, self.path, "read") from None
 
     def publish(self, text: str | Text) -> str:
         """Put ``text`` in place and return its SHA-256 (hex).
@@ -136,13 +136,13 @@ class FrontFile:
             self.staging.mkdir(mode=0o700, exist_ok=True)
             if self.staging.stat().st_dev != self.path.parent.stat().st_dev:
                 raise Broken(
-                    f"{self.staging} and {self.path.parent} are on two file systems; a rename would not be atomic",
+                    f"{self.staging} and {self.path.parent} are on two file systems; a rename would not be atomic.",
                     hint="Give a staging directory beside the watched one, outside of it.",
                 )
             seen = _write(self._temporary, text)
             is_whole = True
         except OSError as error:
-            raise _failure(error, self.path) from None
+            raise _failure(error, self._temporary) from None
         finally:
             if not is_whole:
                 self.discard()
@@ -182,7 +182,7 @@ class FrontFile:
         except FileNotFoundError:
             return "missing"
         except OSError as error:
-            raise _failure(error, self.path) from None
+            raise _failure(error, self.path, "read") from None
         if hashlib.sha256(content).hexdigest() != self.digest:
             return "changed"
         self._seen = seen
@@ -232,9 +232,11 @@ def _seen(status: os.stat_result) -> _Seen:
     return _Seen(status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def _failure(error: OSError, path: Path) -> CloudLunacyError:
+def _failure(error: OSError, path: Path, doing: str = "write") -> CloudLunacyError:
+    """Return what the error means. It names the file itself where it knows it; elsewhere that is ``path``."""
+    what = f"cannot {doing} {error.filename2 or error.filename or path}"
     known = _PASSING.get(error.errno or 0)
     if known is not None:
-        reason, what, hint = known
-        return Transient(f"cannot write {path}: {what}", reason=reason, hint=hint)
-    return Broken(f"cannot write {path}: {error.strerror or type(error).__name__}", hint="Check owner and mode.")
+        reason, why, hint = known
+        return Transient(f"{what}: {why}.", reason=reason, hint=hint)
+    return Broken(f"{what}: {error.strerror or type(error).__name__}.", hint="Check owner and mode.")

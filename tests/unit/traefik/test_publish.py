@@ -153,6 +153,22 @@ def test_every_fault_leaves_the_old_text_and_nothing_half(
     assert file.path.read_text() == "three"
 
 
+@pytest.mark.parametrize(("call", "name"), [("open", ".cloudlunacy-cloudlunacy.yml"), ("fsync", "cloudlunacy.yml")])
+def test_a_fault_names_the_file_that_it_is_about(
+    file: FrontFile, monkeypatch: pytest.MonkeyPatch, call: str, name: str
+) -> None:
+    """While the text is staged, that is not the front's file; what happened and what to do are sentences."""
+
+    def fail(*arguments: object, **_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", *(str(file.staging) for _ in arguments[1:2]))
+
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(Transient) as caught:
+        file.publish("one")
+    where = file.staging if call == "open" else file.staging / name
+    assert str(caught.value) == f"cannot write {where}: the file system is read-only. Mount it for writing."
+
+
 def test_a_missing_directory_is_transient(tmp_path: Path) -> None:
     """A mount that is not there yet may come."""
     with pytest.raises(Transient) as caught:
