@@ -294,8 +294,8 @@ class AgentSession:
             if wanted.digest == hello.applied_digest:
                 self._know(hello.applied_generation, wanted.digest)
                 self._know(wanted.generation, wanted.digest)
-            else:
-                self._unsent = wanted
+            if wanted.digest != hello.applied_digest or wanted.generation > hello.applied_generation:
+                self._unsent = wanted  # the same content too: under its number nothing older can come back
         welcome = Welcome(
             sequence=self._sequence_out + 1,
             protocol=PROTOCOL,

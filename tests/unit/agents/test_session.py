@@ -115,11 +115,18 @@ def test_an_agent_without_anything_is_welcomed_and_sent_its_document() -> None:
 
 
 def test_an_agent_that_has_what_is_wanted_is_only_welcomed() -> None:
-    """A hello with the wanted digest is answered without any document, whatever the generation."""
-    hello = say("hello", 1, appliedGeneration=5, appliedDigest=digest(7))
+    """A hello with the wanted digest under this or a later number is answered without any document."""
+    hello = say("hello", 1, appliedGeneration=9, appliedDigest=digest(7))
     conversation = Conversation().happens(want(7)).agent(hello, observed(hello), welcome(1, 7, 7)).written()
-    again = say("report", 2, generation=5, digest=digest(7), outcome="failed")
+    again = say("report", 2, generation=9, digest=digest(7), outcome="failed")
     conversation.agent(again, observed(again))
+
+
+def test_an_agent_that_has_the_content_under_an_older_number_gets_the_newer_one() -> None:
+    """Numbers only grow: with the newer one the agent refuses every document that was signed before it."""
+    hello = say("hello", 1, appliedGeneration=5, appliedDigest=digest(7))
+    conversation = Conversation().happens(want(7)).agent(hello, observed(hello), welcome(1, 7, 7))
+    conversation.written(desired(2, 7)).written()
 
 
 def test_an_agent_is_welcomed_before_anything_is_wanted() -> None:
