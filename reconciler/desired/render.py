@@ -17,9 +17,10 @@ from jinja2 import Template, TemplateError
 from pydantic_core import from_json
 
 from reconciler.desired.composition import Fragments, NameTaken, RenderedRoute, Texts, joined
-from reconciler.desired.quoting import Quoted, TemplateEnvironment
+from reconciler.desired.overlay import NO_OVERLAY, NO_ROOTS, Overlay, served_certificates
+from reconciler.desired.quoting import Quoted, TemplateEnvironment, quote
 from reconciler.desired.routing import marker, tls_entry_point
-from reconciler.desired.traefik_model import Section, TraefikObject
+from reconciler.desired.traefik_model import INTERNAL_ROOTS, Certificate, Section, TraefikObject
 from reconciler.errors import Broken
 from schemas.route import Route
 
@@ -40,6 +41,9 @@ _TEMPLATES: Final[dict[Section, tuple[str, str]]] = {
 _WHOLE: Final = "dynamic.yml.j2"
 _PLACEHOLDER: Final = "\0"
 """Stands around a section's name where its text will be. No template holds it, and no quoted value."""
+_ROOTED_SECTIONS: Final = frozenset({"http.serversTransports", "tcp.serversTransports"})
+_QUOTED_ROOTS: Final = f'"{INTERNAL_ROOTS}"'
+_ROOTS: Final = f"{_PLACEHOLDER}roots{_PLACEHOLDER}".encode()
 _LIST_SECTION: Final = "tls.certificates"
 """Traefik knows these by their content: a list, in which our name is only for us."""
 
@@ -98,7 +102,9 @@ class Renderer:
         """
         return RenderedRoute(self.fragments(objects), tls_entry_point(route))
 
-    def document(self, fragments: Iterable[Fragments], *, generation: int, revision: str) -> str:
+    def document(
+        self, fragments: Iterable[Fragments], *, generation: int, revision: str, overlay: Overlay = NO_OVERLAY
+    ) -> str:
         """Join fragments, in their order, into a complete file that carries the generation's marker.
 
         Raises:
@@ -108,17 +114,31 @@ class Renderer:
             texts = joined((self.fragments((marker(generation, revision),)), *fragments))
         except NameTaken:
             raise RenderError("two objects share section and name", template=_WHOLE) from None
-        return b"".join(self._framed([texts], generation, revision)).decode()
+        return b"".join(self._framed([overlay.texts, texts], generation, revision, overlay.roots)).decode()
 
-    def compose(self, texts: Iterable[Texts], *, generation: int, revision: str) -> tuple[bytes, ...]:
+    def overlay(self, certificates: Mapping[str, Certificate], *, roots: str = NO_ROOTS) -> Overlay:
+        """Render issued certificates, by name of their object, for :meth:`compose`. ``roots``: PEM.
+
+        Raises:
+            RenderError: as :meth:`fragments`.
+        """
+        return Overlay(joined([self.fragments(served_certificates(certificates))]), roots)
+
+    def compose(
+        self, texts: Iterable[Texts], *, generation: int, revision: str, overlay: Overlay = NO_OVERLAY
+    ) -> tuple[bytes, ...]:
         """Return a complete file that carries the generation's marker, in pieces to be written one after the other.
 
         ``texts`` share no section and name: names begin with their team's, and :func:`joined` looks at each team's.
         """
-        return self._framed([joined([self.fragments((marker(generation, revision),))]), *texts], generation, revision)
+        ours = joined([self.fragments((marker(generation, revision),))])
+        return self._framed([ours, overlay.texts, *texts], generation, revision, overlay.roots)
 
-    def _framed(self, texts: Iterable[Texts], generation: int, revision: str) -> tuple[bytes, ...]:
+    def _framed(
+        self, texts: Iterable[Texts], generation: int, revision: str, roots: str = NO_ROOTS
+    ) -> tuple[bytes, ...]:
         """Render the template with a placeholder for each section, and put the sections' texts in between."""
+        roots_quoted = quote(roots).encode()
         sections: dict[str, list[bytes]] = {}
         for one in texts:
             for name, lines in one.items():
@@ -136,8 +156,9 @@ class Renderer:
             if index % 2 == 0:
                 found.append(piece.encode())
                 continue
+            rooted = piece in _ROOTED_SECTIONS
             for lines in sections[piece]:
-                found += (lines, b"\n")
+                found += (lines.replace(_ROOTS, roots_quoted) if rooted else lines, b"\n")
             found.pop()  # the template ends the section's last line itself
         return tuple(found)
 
@@ -177,7 +198,8 @@ class Renderer:
             raise RenderError("its output says something else", template=file, section=section, name=name)
         if "\n" in line:
             raise RenderError("its output has several lines", template=file, section=section, name=name)
-        return f"    {line}"
+        # such an object holds no string of a team but names and durations, and no quoted string holds the placeholder
+        return f"    {line.replace(_QUOTED_ROOTS, _ROOTS.decode()) if section in _ROOTED_SECTIONS else line}"
 
 
 def _rendered(template: Template, variables: Mapping[str, Any]) -> str:

@@ -6,8 +6,7 @@ no two objects of two routes can meet. Entry points are always named: a router w
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Final
+from collections.abc import Collection, Mapping, Sequence
 
 from reconciler.desired.backends import Target, targets
 from reconciler.desired.compile_problem import CompileProblem
@@ -24,25 +23,28 @@ from reconciler.desired.traefik_model import (
     RouterTLS,
     Section,
     Server,
-    ServersTransport,
     TCPLoadBalancer,
     TCPServer,
-    TCPServersTransport,
     TraefikObject,
     TraefikObjects,
     Weighted,
-    WeightedService,
     marker_name,
+)
+from reconciler.desired.transports import (
+    DEFAULT_TRANSPORT,
+    agent_host,
+    by_agent,
+    default_transports,
+    http_transport,
+    is_default,
+    proves_agent,
+    tcp_transport,
 )
 from schemas.fleet import Fleet
 from schemas.objects import ObjectKey
-from schemas.route import Route, RouteSpec, StickyCookie, Transport
+from schemas.route import Route, RouteSpec, StickyCookie
 
 __all__ = ["CompileProblem", "catch_all", "compile_route", "hostnames", "marker", "tls_entry_point"]
-
-DEFAULT_TRANSPORT: Final = f"{RESERVED}default"
-"""Shared by all routes that leave ``transport`` as it is."""
-_DEFAULTS: Final = Transport()
 
 
 def compile_route(key: ObjectKey, route: Route, lookup: Lookup) -> TraefikObjects:
@@ -85,8 +87,7 @@ def catch_all(
     longer than everything else in the reload of a small fleet.
     """
     objects: list[TraefikObject] = [
-        TraefikObject("http.serversTransports", DEFAULT_TRANSPORT, _http_transport(_DEFAULTS)),
-        TraefikObject("tcp.serversTransports", DEFAULT_TRANSPORT, _tcp_transport(_DEFAULTS)),
+        *default_transports(),
         TraefikObject("tls.options", "default", {"minVersion": "VersionTLS12"}),
     ]
     if default_certificate is not None:
@@ -134,9 +135,7 @@ def _compile_http(key: ObjectKey, spec: RouteSpec, lookup: Lookup) -> TraefikObj
         "http.routers", name, matches, points, service=service, tls=None if plain else {}, middlewares=middlewares
     )
     if service == name:
-        objects.append(TraefikObject("http.services", name, {"loadBalancer": _load_balancer(name, spec, found, fleet)}))
-        if not _is_default(spec):
-            objects.append(TraefikObject("http.serversTransports", name, _http_transport(spec.transport)))
+        objects += _http_services(name, spec, found, fleet)
     return tuple(objects)
 
 
@@ -168,6 +167,43 @@ def _routers(
     return objects
 
 
+def _http_services(name: str, spec: RouteSpec, found: list[Target], fleet: Fleet) -> list[TraefikObject]:
+    """One load balancer; where each agent must prove its own name one for each, and a weighted service of these."""
+    groups = by_agent(found) if proves_agent(spec) else {}
+    if not groups:
+        balancer = _load_balancer(name, spec, found, fleet)
+        objects = [TraefikObject("http.services", name, {"loadBalancer": balancer})]
+        return objects if is_default(spec) else [*objects, http_transport(name, spec.transport)]
+    objects = []
+    names = _names_of_groups(name, groups)
+    for agent, members in groups.items():
+        own, server_name = names[agent], agent_host(agent, fleet.spec.domain)
+        balancer = _load_balancer(own, spec, members, fleet)
+        objects.append(TraefikObject("http.services", own, {"loadBalancer": balancer}))
+        objects.append(http_transport(own, spec.transport, server_name))
+    if len(groups) > 1:
+        weighted = _weighted(names, groups, checked=spec.health_check is not None)
+        if spec.sticky is not None:
+            weighted["sticky"] = {"cookie": _cookie(name, spec.sticky, plain=spec.tls.mode == "none")}
+        objects.append(TraefikObject("http.services", name, {"weighted": weighted}))
+    return objects
+
+
+def _names_of_groups(name: str, groups: Collection[str]) -> dict[str, str]:
+    return {agent: name if len(groups) == 1 else f"{name}_{agent}" for agent in groups}
+
+
+def _weighted(names: Mapping[str, str], groups: Mapping[str, list[Target]], *, checked: bool) -> Weighted:
+    weighted: Weighted = {
+        "services": [
+            {"name": names[one], "weight": sum(target.weight for target in members)} for one, members in groups.items()
+        ]
+    }
+    if checked:
+        weighted["healthCheck"] = {}  # has no options; without it the members' health counts for nothing
+    return weighted
+
+
 def _load_balancer(name: str, spec: RouteSpec, found: list[Target], fleet: Fleet) -> LoadBalancer:
     """One load balancer with weighted servers, not a weighted service of several: so cookie and health see all."""
     scheme = spec.transport.scheme
@@ -180,7 +216,7 @@ def _load_balancer(name: str, spec: RouteSpec, found: list[Target], fleet: Fleet
     ]
     balancer: LoadBalancer = {
         "servers": servers,
-        "serversTransport": DEFAULT_TRANSPORT if _is_default(spec) else name,
+        "serversTransport": DEFAULT_TRANSPORT if is_default(spec) else name,
     }
     if not spec.pass_host_header:
         balancer["passHostHeader"] = False
@@ -220,25 +256,6 @@ def _health_check(spec: RouteSpec, fleet: Fleet) -> HealthCheck:
     return value
 
 
-def _is_default(spec: RouteSpec) -> bool:
-    """Say whether the route leaves ``transport`` as it is. Most do not name it, and need no comparison."""
-    return "transport" not in spec.model_fields_set or spec.transport == _DEFAULTS
-
-
-def _http_transport(transport: Transport) -> ServersTransport:
-    value: ServersTransport = {
-        "forwardingTimeouts": {
-            "dialTimeout": transport.dial_timeout,
-            "idleConnTimeout": transport.idle_connection_timeout,
-        }
-    }
-    if transport.response_header_timeout is not None:
-        value["forwardingTimeouts"]["responseHeaderTimeout"] = transport.response_header_timeout
-    if transport.server_name is not None:
-        value["serverName"] = transport.server_name
-    return value
-
-
 def _refuse_redirect_to_itself(spec: RouteSpec, hosts: Sequence[str]) -> None:
     own = "http" if spec.tls.mode == "none" else "https"
     for index, middleware in enumerate(spec.middlewares):
@@ -270,24 +287,23 @@ def _compile_tcp(key: ObjectKey, spec: RouteSpec, lookup: Lookup) -> TraefikObje
     matches = [Match("HostSNI(`*`)", FLOOR)] if tls is None else sni_matches(spec.hostnames)
     objects, chain = compile_tcp_middlewares(name, spec.middlewares)
     objects += _routers("tcp.routers", name, matches, [point], service=name, tls=tls, middlewares=chain)
-    return (*objects, *_tcp_services(name, spec, found, lookup.fleet), *_own_tcp_transport(name, spec))
+    return (*objects, *_tcp_services(name, spec, found, lookup.fleet))
 
 
 def _compile_mongodb(key: ObjectKey, spec: RouteSpec, lookup: Lookup) -> TraefikObjects:
     """A router for each agent, because each agent's database has its own name."""
     fleet = lookup.fleet
     name = f"{key.team}_{key.name}"
-    by_agent: dict[str, list[Target]] = {}
-    for target in targets(key.team, spec.backends, lookup):
-        by_agent.setdefault(target.agent, []).append(target)
+    groups = by_agent(targets(key.team, spec.backends, lookup))
+    names = _names_of_groups(name, groups)
     objects, chain = compile_tcp_middlewares(name, spec.middlewares)
     points = [fleet.spec.entry_points.mongodb]
-    for agent, found in by_agent.items():
-        own = name if len(by_agent) == 1 else f"{name}_{agent}"
+    for agent, found in groups.items():
+        own = names[agent]
         matches = sni_matches([f"{agent}.mongodb.{fleet.spec.domain}"])
         objects += _routers("tcp.routers", own, matches, points, service=own, tls=_tcp_tls(spec), middlewares=chain)
-        objects += _tcp_services(own, spec, found, fleet, transport=name)
-    return (*objects, *_own_tcp_transport(name, spec))
+        objects += _tcp_services(own, spec, found, fleet)
+    return tuple(objects)
 
 
 def _tcp_tls(spec: RouteSpec) -> RouterTLS | None:
@@ -299,26 +315,29 @@ def _tcp_tls(spec: RouteSpec) -> RouterTLS | None:
     return {"passthrough": True} if spec.tls.mode == "passthrough" else {}
 
 
-def _tcp_services(
-    name: str, spec: RouteSpec, found: list[Target], fleet: Fleet, transport: str | None = None
-) -> list[TraefikObject]:
-    """One load balancer, or a weighted service of several: TCP servers have no weights of their own."""
-    uses = DEFAULT_TRANSPORT if _is_default(spec) else transport or name
+def _tcp_services(name: str, spec: RouteSpec, found: list[Target], fleet: Fleet) -> list[TraefikObject]:
+    """One load balancer, or a weighted service of several: TCP servers have no weights and prove one name together."""
+    groups = by_agent(found) if proves_agent(spec) else {}
+    if len(groups) > 1:
+        names = _names_of_groups(name, groups)
+        objects = [each for one in groups for each in _tcp_services(names[one], spec, groups[one], fleet)]
+        weighted = _weighted(names, groups, checked=spec.health_check is not None)
+        return [*objects, TraefikObject("tcp.services", name, {"weighted": weighted})]
+    objects = []
+    if not is_default(spec):
+        server_name = next((agent_host(agent, fleet.spec.domain) for agent in groups), None)
+        objects.append(tcp_transport(name, spec.transport, server_name))
+    uses = DEFAULT_TRANSPORT if is_default(spec) else name
     if len({target.weight for target in found}) <= 1:
-        return [TraefikObject("tcp.services", name, {"loadBalancer": _tcp_balancer(spec, found, fleet, uses)})]
-    names = [f"{name}_backend-{number}" for number in range(1, len(found) + 1)]
-    objects = [
-        TraefikObject("tcp.services", each, {"loadBalancer": _tcp_balancer(spec, [target], fleet, uses)})
-        for each, target in zip(names, found, strict=True)
-    ]
-    shares: list[WeightedService] = [
-        {"name": each, "weight": target.weight} for each, target in zip(names, found, strict=True)
-    ]
-    weighted: Weighted = {"services": shares}
-    if spec.health_check is not None:
-        weighted["healthCheck"] = {}  # has no options; without it the members' health counts for nothing
-    objects.append(TraefikObject("tcp.services", name, {"weighted": weighted}))
-    return objects
+        return [
+            TraefikObject("tcp.services", name, {"loadBalancer": _tcp_balancer(spec, found, fleet, uses)}),
+            *objects,
+        ]
+    members = {f"{name}_backend-{number}": [target] for number, target in enumerate(found, start=1)}
+    for each, one in members.items():
+        objects.append(TraefikObject("tcp.services", each, {"loadBalancer": _tcp_balancer(spec, one, fleet, uses)}))
+    weighted = _weighted({each: each for each in members}, members, checked=spec.health_check is not None)
+    return [*objects, TraefikObject("tcp.services", name, {"weighted": weighted})]
 
 
 def _tcp_balancer(spec: RouteSpec, found: list[Target], fleet: Fleet, transport: str) -> TCPLoadBalancer:
@@ -332,19 +351,3 @@ def _tcp_balancer(spec: RouteSpec, found: list[Target], fleet: Fleet, transport:
         interval = check.interval or fleet.spec.defaults.health_interval
         balancer["healthCheck"] = {"interval": interval, "timeout": check.timeout}
     return balancer
-
-
-def _own_tcp_transport(name: str, spec: RouteSpec) -> list[TraefikObject]:
-    if _is_default(spec):
-        return []
-    if spec.transport.scheme == "h2c":
-        field = ("spec", "transport", "scheme")
-        raise CompileProblem("invalid-transport", "h2c is for type http", field, "For TLS to the backend write https.")
-    return [TraefikObject("tcp.serversTransports", name, _tcp_transport(spec.transport))]
-
-
-def _tcp_transport(transport: Transport) -> TCPServersTransport:
-    value: TCPServersTransport = {"dialTimeout": transport.dial_timeout}
-    if transport.server_name is not None:
-        value["tls"] = {"serverName": transport.server_name}
-    return value

@@ -47,6 +47,9 @@ def marker_name(generation: int, revision: str) -> str:
     return f"{MARKER}{generation}-{revision[:12]}"
 
 
+INTERNAL_ROOTS: Final = f"{RESERVED}roots"
+"""Stands for the roots of the fleet's own authority, in ``rootCAs`` alone, until a front's file is composed."""
+
 _exact = with_config(ConfigDict(extra="forbid", strict=True))
 
 
@@ -107,8 +110,24 @@ class LoadBalancer(TypedDict):
 
 
 @_exact
+class WeightedService(TypedDict):
+    name: str
+    weight: int
+
+
+@_exact
+class Weighted(TypedDict):
+    services: list[WeightedService]
+    sticky: NotRequired[Sticky]
+    healthCheck: NotRequired[dict[str, str]]
+
+
+@_exact
 class Service(TypedDict):
-    loadBalancer: LoadBalancer
+    """One of the two keys."""
+
+    loadBalancer: NotRequired[LoadBalancer]
+    weighted: NotRequired[Weighted]
 
 
 @_exact
@@ -122,6 +141,7 @@ class Timeouts(TypedDict):
 class ServersTransport(TypedDict):
     forwardingTimeouts: Timeouts
     serverName: NotRequired[str]
+    rootCAs: NotRequired[list[str]]
 
 
 @_exact
@@ -144,18 +164,6 @@ class TCPLoadBalancer(TypedDict):
 
 
 @_exact
-class WeightedService(TypedDict):
-    name: str
-    weight: int
-
-
-@_exact
-class Weighted(TypedDict):
-    services: list[WeightedService]
-    healthCheck: NotRequired[dict[str, str]]
-
-
-@_exact
 class TCPService(TypedDict):
     """One of the two keys."""
 
@@ -166,6 +174,7 @@ class TCPService(TypedDict):
 @_exact
 class ClientTLS(TypedDict):
     serverName: NotRequired[str]
+    rootCAs: NotRequired[list[str]]
 
 
 @_exact

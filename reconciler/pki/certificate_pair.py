@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from cryptography import x509
 
+from reconciler.desired.traefik_model import Certificate
 from reconciler.pki.authority.pairs import read_certificate, read_key, same_key
 from reconciler.pki.authority.profiles import fingerprint
 from reconciler.pki.renewal import INTERNAL, Held, Source
@@ -50,6 +51,11 @@ class CertificatePair:
         if not same_key(private.public_key(), certificates[0].public_key()):
             raise NoPair("the key is not the one of the first certificate")
         return cls("".join(blocks), key, _held(certificates, source))
+
+    @property
+    def certificate(self) -> Certificate:
+        """Return it as Traefik wants it."""
+        return {"certFile": self.chain, "keyFile": self.key}
 
 
 def _blocks(chain: str) -> Sequence[str]:

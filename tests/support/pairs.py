@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import ssl
+from pathlib import Path
 
 from cryptography import x509
 
 from reconciler.pki.authority import pairs, profiles
 from reconciler.pki.authority.names import Names, Permitted
-from reconciler.pki.authority.profiles import Issuer
+from reconciler.pki.authority.profiles import Issuer, Profile
 from reconciler.pki.certificate_pair import CertificatePair
 from reconciler.pki.renewal import INTERNAL, Source
 from tests.support.certificates import NOW, new_intermediate, new_root
@@ -30,8 +32,19 @@ class FakeAuthority:
     def pair(
         self, *hosts: str, lifetime: dt.timedelta = dt.timedelta(days=90), source: Source = INTERNAL
     ) -> CertificatePair:
+        return self._issue(profiles.server(Names.of(hosts), lifetime), source)
+
+    def context_of_agent(self, folder: Path, name: str, domain: str = "cloudlunacy.test") -> ssl.SSLContext:
+        """What an agent presents to a front."""
+        pair = self._issue(profiles.agent(domain, name), INTERNAL)
+        file = folder / f"{name}.pem"
+        file.write_text(pair.chain + pair.key)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(file)
+        return context
+
+    def _issue(self, profile: Profile, source: Source) -> CertificatePair:
         key, serial = pairs.new_key(), x509.random_serial_number()
-        profile = profiles.server(Names.of(hosts), lifetime)
         leaf = profiles.leaf(profile, key.public_key(), self.intermediate, serial=serial, now=self.now)
         chain = pairs.pem(leaf, self.intermediate.certificate, self.root.certificate).decode()
         return CertificatePair.read(chain, pairs.key_pem(key).decode(), source)

@@ -9,7 +9,7 @@ import socket
 import ssl
 import subprocess
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 
 from reconciler.desired.lookup import SecretUnavailable
+from reconciler.desired.overlay import NO_OVERLAY, Overlay
 from reconciler.desired.render import Renderer
 from reconciler.desired.routing import catch_all, compile_route, tls_entry_point
 from reconciler.desired.traefik_model import Certificate, TraefikObject, marker_name
@@ -96,7 +97,7 @@ def lookup(*agents: Agent, **more: Any) -> FakeLookup:
 class Backend:
     """An HTTP server that answers with JSON of what it was asked. ``status`` and ``answer_headers`` can be changed."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, tls: ssl.SSLContext | None = None) -> None:
         self.name = name
         self.status = 200
         self.healthy = True
@@ -134,6 +135,8 @@ class Backend:
                 return  # a connection that Traefik dropped
 
         self._server = Server(("127.0.0.1", 0), Handler)
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
         self._thread.start()
@@ -145,9 +148,9 @@ class Backend:
 
 
 @contextmanager
-def backends(*names: str) -> Iterator[tuple[Backend, ...]]:
-    """Run one backend for each name."""
-    started = tuple(Backend(name) for name in names)
+def backends(*names: str, tls: Sequence[ssl.SSLContext] = ()) -> Iterator[tuple[Backend, ...]]:
+    """Run one backend for each name; with ``tls``, one context for each."""
+    started = tuple(Backend(name, context) for name, context in zip(names, tls or (None,) * len(names), strict=True))
     try:
         yield started
     finally:
@@ -188,6 +191,7 @@ class Front:
         )
         self.file = FrontFile(self.directory / "cloudlunacy.yml")
         self.generation = 0
+        self.overlay: Overlay = NO_OVERLAY
         self.client = httpx.Client(trust_env=False, verify=False, timeout=10)
         self._environment = environment or {}
         self._log = folder / "traefik.log"
@@ -230,7 +234,7 @@ class Front:
         ours = catch_all(self.fleet, tls_entry_points=tuple(tls_entry_points), default_certificate=DEFAULT_CERTIFICATE)
         self.generation += 1
         fragments = [self.renderer.fragments(group) for group in (ours, *groups)]
-        return self.renderer.document(fragments, generation=self.generation, revision="0" * 40)
+        return self.renderer.document(fragments, generation=self.generation, revision="0" * 40, overlay=self.overlay)
 
     def load(self, *groups: Iterable[TraefikObject], tls_entry_points: Iterable[str] = ()) -> None:
         """Publish these objects and wait until Traefik has them."""

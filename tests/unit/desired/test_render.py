@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 from yaml_rs import loads
 
+from reconciler.desired.composition import joined
 from reconciler.desired.quoting import NotQuotable, quote
 from reconciler.desired.render import Renderer, RenderError
 from reconciler.desired.routing import catch_all, compile_route
-from reconciler.desired.traefik_model import TraefikObject
+from reconciler.desired.traefik_model import INTERNAL_ROOTS, Certificate, TraefikObject
+from reconciler.desired.transports import http_transport, tcp_transport
 from reconciler.traefik.templates import load_templates
+from schemas.route import Transport
 from tests.support.traefik import fleet, key, lookup, route
 
 SOURCES = load_templates()
@@ -70,6 +73,30 @@ def test_empty_sections_are_left_out(renderer: Renderer) -> None:
     assert loads(renderer.document([], generation=1, revision="abc")) == {
         "http": {"services": {"cloudlunacy__generation-1-abc": {"loadBalancer": {"servers": []}}}}
     }
+
+
+def test_an_overlay_brings_certificates_and_roots(renderer: Renderer) -> None:
+    """Roots stand where a transport asks for them and nowhere else, whatever a team's strings say."""
+    transport = http_transport("shop_web", Transport(), "vps-1.agents.cloudlunacy.test")
+    same = TraefikObject("http.middlewares", "x_y", {"headers": {"customRequestHeaders": {"A": INTERNAL_ROOTS}}})
+    fragments = renderer.fragments([transport, same])
+    pair: Certificate = {"certFile": "-----\nC\n", "keyFile": "-----\nK\n"}
+    overlay = renderer.overlay({"shop": pair, "apps": pair}, roots="-----\nR{{ 1 }}\n")
+    pieces = renderer.compose([joined([fragments])], generation=1, revision="abc", overlay=overlay)
+
+    said: Any = loads(b"".join(pieces).decode())
+    assert said == loads(renderer.document([fragments], generation=1, revision="abc", overlay=overlay))
+    assert said["http"]["serversTransports"]["shop_web"]["rootCAs"] == ["-----\nR{{ 1 }}\n"]
+    assert said["http"]["middlewares"]["x_y"] == same.value
+    assert said["tls"]["certificates"] == [pair, pair]
+    assert "K" not in repr(overlay)
+
+
+def test_without_an_overlay_nobody_is_trusted(renderer: Renderer) -> None:
+    """A file that is made without the authority refuses the connections that it should check."""
+    transport = tcp_transport("shop_db", Transport(), "vps-1.agents.cloudlunacy.test")
+    said: Any = loads(renderer.document([renderer.fragments([transport])], generation=1, revision="abc"))
+    assert said["tcp"]["serversTransports"]["shop_db"]["tls"]["rootCAs"] == ["no roots"]
 
 
 def test_the_same_name_twice_is_an_error(renderer: Renderer) -> None:

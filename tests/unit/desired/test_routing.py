@@ -10,6 +10,8 @@ from pydantic import TypeAdapter
 from reconciler.desired import traefik_model as model
 from reconciler.desired.routing import CompileProblem, catch_all, compile_route, marker, tls_entry_point
 from reconciler.desired.traefik_model import TraefikObjects
+from reconciler.desired.transports import agent_host
+from reconciler.pki.authority import profiles
 from schemas.route import Route
 from tests.support.traefik import FakeLookup, agent, deployment, fleet, key, lookup, route
 
@@ -340,6 +342,55 @@ def test_unknown_names_meet_a_service_without_servers() -> None:
     } == {("mongodb", 1, True), ("mongodb", 1, False), ("smtps", 1, True), ("smtps", 1, False)}
     assert found["tcp.services"] == {"cloudlunacy__nowhere": {"loadBalancer": {"servers": []}}}
     assert found["tls.options"] == {"default": {"minVersion": "VersionTLS12"}}
+
+
+def test_an_agent_proves_its_own_name() -> None:
+    """scheme https without serverName: the agent's name, signed by the fleet's own authority."""
+    found = http(transport={"scheme": "https", "dialTimeout": "1s"})
+    assert found["http.services"]["shop_web"]["loadBalancer"]["serversTransport"] == "shop_web"
+    assert found["http.serversTransports"]["shop_web"] == {
+        "forwardingTimeouts": {"dialTimeout": "1s", "idleConnTimeout": "90s"},
+        "serverName": "vps-1.agents.cloudlunacy.test",
+        "rootCAs": ["cloudlunacy__roots"],
+    }
+    database = route("db", type="mongodb", backends=BACKENDS, transport={"scheme": "https"})
+    assert compiled(database, name="db")["tcp.serversTransports"]["shop_db"]["tls"] == {
+        "serverName": "vps-1.agents.cloudlunacy.test",
+        "rootCAs": ["cloudlunacy__roots"],
+    }
+    assert agent_host("vps-1", "cloudlunacy.test") == profiles.agent_host("cloudlunacy.test", "vps-1")
+
+
+def test_each_of_several_agents_proves_its_own_name() -> None:
+    """One load balancer checks one name, so there is a weighted service of one for each agent."""
+    shares = [
+        {"agent": "a", "port": 80, "weight": 3},
+        {"agent": "b", "port": 80},
+        {"agent": "b", "port": 81, "weight": 2},
+    ]
+    look = lookup(agent("a", "10.0.0.1"), agent("b", "10.0.0.2"), fleet=fleet(entryPoints={"tcp": {"mail": "smtps"}}))
+    spec: dict[str, Any] = {"backends": shares, "transport": {"scheme": "https"}}
+    found = compiled(route(**spec, sticky={}, healthCheck={}), look)
+    weighted = found["http.services"]["shop_web"]["weighted"]
+    assert weighted["services"] == [{"name": "shop_web_a", "weight": 3}, {"name": "shop_web_b", "weight": 3}]
+    assert (weighted["sticky"]["cookie"]["name"], weighted["healthCheck"]) == ("shop_web", {})
+    balancer = found["http.services"]["shop_web_b"]["loadBalancer"]
+    assert balancer["servers"] == [
+        {"url": "https://10.0.0.2:80", "weight": 1},
+        {"url": "https://10.0.0.2:81", "weight": 2},
+    ]
+    assert (balancer["serversTransport"], balancer["sticky"]["cookie"]["name"]) == ("shop_web_b", "shop_web_b")
+    names = {name: one["serverName"] for name, one in found["http.serversTransports"].items()}
+    assert names == {f"shop_web_{one}": f"{one}.agents.cloudlunacy.test" for one in "ab"}
+
+    found = tcp(look, hostnames=["a.test"], **spec)
+    assert found["tcp.services"]["shop_mail"]["weighted"]["services"] == [
+        {"name": "shop_mail_a", "weight": 3},
+        {"name": "shop_mail_b", "weight": 3},
+    ]
+    assert {name: one["tls"]["serverName"] for name, one in found["tcp.serversTransports"].items()} == {
+        f"shop_mail_{one}": f"{one}.agents.cloudlunacy.test" for one in "ab"
+    }
 
 
 def test_only_tcp_routes_with_tls_read_names() -> None:
