@@ -227,6 +227,8 @@ class Reconciler:
         await self._source.accept(this, self._signature_mode())
         with collector_paused():
             await self._stage(this, "validated", self._desire.read)
+            if self.published.state.fleet is None:
+                await self._source.check_first(this)
             await self._settle(this)
         if this.plan is not None and this.plan.empty:
             await self._adopt(this)

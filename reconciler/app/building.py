@@ -106,7 +106,7 @@ class Parts:
         )
         self.mirror = Mirror(self._settings.data / "mirror", remote, git.branch)
         self.mirror.keeper.runner.on_finished = self._count_git
-        self._write_back = WriteBack(self.mirror, allowed=WRITABLE)
+        self._write_back = WriteBack(self.mirror, allowed=WRITABLE, record=self._store.put_own_commits)
 
     def _count_git(self, operation: str, seconds: float, failed: bool) -> None:
         self._metrics.git_took(operation, seconds, failed=failed)
@@ -157,7 +157,7 @@ class Parts:
         self.loop = Reconciler(
             repository=self.mirror,
             head=self.mirror.head,
-            source=Source(self.mirror, signers, self._is_approved),
+            source=Source(self.mirror, signers, self._is_approved, store.own_commit),
             desire=Desire(reader, keys.opener.open, self._is_approved),
             fronts=self._fronts,
             delivery=Delivery(self._hub, self._directory),

@@ -4,9 +4,10 @@
 2. What an earlier push of the same requests may have brought there (:mod:`reconciler.git.earlier`), if there was one.
 3. The present content of the files that the requests name, and the edits on it, in order.
 4. The commits, built on the tip by one ``fast-import``.
-5. One push that succeeds only if the branch still is at the tip. It can drop nobody's commit: ours descend from what
+5. The record of them: what is pushed is known as ours before anybody can see it (docs/adr/0022).
+6. One push that succeeds only if the branch still is at the tip. It can drop nobody's commit: ours descend from what
    it replaces.
-6. Lost the race: from 1, with the edits run again on the new tip. No answer (a time-out, a cut line): from 1 as well;
+7. Lost the race: from 1, with the edits run again on the new tip. No answer (a time-out, a cut line): from 1 as well;
    when the remote has our commits, they are not made twice.
 """
 
@@ -16,7 +17,7 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -52,8 +53,14 @@ _RACES: Final = re.compile(
 )
 _UNKNOWN_OUTCOMES: Final = frozenset({"GitTimeout", "RemoteUnavailable"})
 
+Record = Callable[[Mapping[str, str]], Awaitable[None]]
+"""Takes note durably of commits: id → the only path that it changes."""
 Jitter = Callable[[float], float]
 """Most seconds to wait → seconds to wait."""
+
+
+async def no_record(_: Mapping[str, str]) -> None:
+    """Take no note."""
 
 
 def full_jitter(most: float) -> float:
@@ -77,6 +84,8 @@ class _Batch:
     base: str
     tip: str
     outcomes: Mapping[str, Outcome]
+    made: Mapping[str, str]
+    """Commit → the only path that it changes."""
 
 
 class WriteBack:
@@ -88,6 +97,7 @@ class WriteBack:
         *,
         allowed: re.Pattern[str],
         committer: Identity = CONTROL_PLANE,
+        record: Record = no_record,
         tries: int = TRIES,
         jitter: Jitter = full_jitter,
         monotonic: Callable[[], float] = time.monotonic,
@@ -95,6 +105,7 @@ class WriteBack:
         self._mirror = mirror
         self._allowed = allowed
         self._committer = committer
+        self._record = record
         self._tries = tries
         self._jitter = jitter
         self._monotonic = monotonic
@@ -139,6 +150,7 @@ class WriteBack:
                     if is_guess:  # without a push nothing shows that the branch still is there
                         continue
                     return Pushed(tip, batch.outcomes)
+                await self._record(batch.made)
                 try:
                     if await self._send(batch, branch, is_new=is_new):
                         return self._noted(batch, branch)
@@ -186,7 +198,8 @@ class WriteBack:
         ids = await self._write(written, tip) if written else []
         done = {request_id: Committed(revision) for request_id, revision in found.items()}
         outcomes = done | _outcomes(fresh, decisions, [tip, *ids])
-        return _Batch(base=tip, tip=ids[-1] if ids else tip, outcomes=outcomes)
+        made = {revision: one.request.path for revision, one in zip(ids, written, strict=True)}
+        return _Batch(base=tip, tip=ids[-1] if ids else tip, outcomes=outcomes, made=made)
 
     async def _present(self, requests: Sequence[CommitRequest], tip: str) -> dict[str, bytes | Conflicted | None]:
         """Return what each path holds at the tip, or why it must not be touched."""

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Literal, Protocol
 
+from reconciler.desired.parse import Parsed
 from reconciler.desired.snapshot import REGULAR_FILE, Change, File, Snapshot, changes_between
 from reconciler.desired.state import State
 from reconciler.errors import Rejected
 from reconciler.git.commits import CommitInfo
 from reconciler.git.signatures import Signature, SigningKeys
 from reconciler.steps.passing import Pass
+from schemas.fleet import Fleet
+from schemas.objects import FLEET_KEY
 from schemas.status import CommitSummary
 
 SignatureMode = Literal["none", "head", "strict"]
@@ -32,12 +35,21 @@ class Repository(Protocol):
 
 
 class Source:
-    """``approved(checksum)`` says whether a person agreed to what a checksum stands for."""
+    """``approved(checksum)`` says whether a person agreed to what a checksum stands for; ``own(revision)`` the only
+    path that a commit of the control plane changes, None for everybody else's.
+    """
 
-    def __init__(self, repository: Repository, keys: SigningKeys, approved: Callable[[str], Awaitable[bool]]) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        keys: SigningKeys,
+        approved: Callable[[str], Awaitable[bool]],
+        own: Callable[[str], Awaitable[str | None]],
+    ) -> None:
         self._repository = repository
         self._keys = keys
         self._approved = approved
+        self._own = own
 
     async def describe(self, revision: str) -> CommitSummary:
         """Return who made the commit, what it says and when."""
@@ -62,7 +74,10 @@ class Source:
         return None
 
     async def accept(self, this: Pass, mode: SignatureMode) -> None:
-        """Raise Rejected when history was rewritten or a signature is missing, else list the changed files."""
+        """Raise Rejected when history was rewritten or a signature is missing, else list the changed files.
+
+        ``mode`` is what the fleet in service asks for; where there is none, :meth:`check_first` follows the reading.
+        """
         if this.rewritten:
             await self._require_approval(this)
         await self._check_signatures(this, mode)
@@ -85,31 +100,73 @@ class Source:
             approve=checksum,
         )
 
+    async def check_first(self, this: Pass) -> None:
+        """Check the signature of a revision before which no fleet was in service, as its own fleet file asks for.
+
+        Who gave keys wants them used: then it has to be signed whatever the file says, because whoever may leave out
+        a signature may also leave out that sentence (docs/adr/0022).
+
+        Raises:
+            Rejected: ``SignatureMissing``.
+        """
+        fleet = next((one.object for one in this.news if isinstance(one, Parsed) and one.key == FLEET_KEY), None)
+        mode: SignatureMode = fleet.spec.signatures.mode if isinstance(fleet, Fleet) else "none"
+        is_signing = self._keys != SigningKeys()
+        await self._check_signatures(this, "head" if mode == "none" and is_signing else mode)
+
     async def _check_signatures(self, this: Pass, mode: SignatureMode) -> None:
         """Check the newest commit, and in mode strict each one since the published revision.
 
-        The first revision ever has nothing to start from: whoever signs it vouches for the history below it.
+        The first revision ever has nothing to start from: whoever signs it vouches for the history below it. Commits of
+        the control plane itself need no signature, and vouch for nothing below them.
         """
         if mode == "none":
             return
-        revisions: Sequence[str] = [this.revision]
         if mode == "strict" and this.base.revision:
-            commits = await self._repository.commits_between(this.base.revision, this.revision, limit=MAX_COMMITS + 1)
-            if len(commits) > MAX_COMMITS:
-                raise Rejected(
-                    f"more than {MAX_COMMITS} commits would have to be verified.",
-                    reason="SignatureMissing",
-                    hint="Push in smaller steps.",
-                )
-            revisions = [commit.revision for commit in commits] or revisions
-        for revision in revisions:
-            signature = await self._repository.signature(revision, self._keys)
-            if not signature.good:
-                raise Rejected(
-                    f"commit {revision[:12]} has no good signature: {signature.reason}.",
-                    reason="SignatureMissing",
-                    hint="Sign it with a key that the control plane was given (CLOUDLUNACY_ALLOWED_SIGNERS).",
-                )
+            await self._check_each(this)
+        else:
+            await self._check_newest(this)
+
+    async def _check_each(self, this: Pass) -> None:
+        commits = await self._repository.commits_between(this.base.revision, this.revision, limit=MAX_COMMITS + 1)
+        if len(commits) > MAX_COMMITS:
+            raise _unsigned(f"more than {MAX_COMMITS} commits would have to be verified", "Push in smaller steps.")
+        for commit in commits or (await self._repository.commit(this.revision),):
+            if not await self._is_own(commit):
+                await self._require_signature(commit.revision)
+
+    async def _check_newest(self, this: Pass) -> None:
+        """Check the newest commit that is not our own, unless it has been published."""
+        commit = await self._repository.commit(this.revision)
+        for _ in range(MAX_COMMITS):
+            if not await self._is_own(commit):
+                await self._require_signature(commit.revision)
+                return
+            (below,) = commit.parents
+            if below == this.base.revision:
+                return
+            commit = await self._repository.commit(below)
+        raise _unsigned(f"the newest {MAX_COMMITS} commits are enrolments", "Push a signed commit on top of them.")
+
+    async def _is_own(self, commit: CommitInfo) -> bool:
+        """Say whether the control plane made this very commit, and it changes its one file and nothing else."""
+        path = await self._own(commit.revision)
+        if path is None or len(commit.parents) != 1:
+            return False
+        changes = await self._repository.changes(commit.parents[0], commit.revision)
+        return [change.path for change in changes] == [path]
+
+    async def _require_signature(self, revision: str) -> None:
+        signature = await self._repository.signature(revision, self._keys)
+        if not signature.good:
+            raise _unsigned(
+                f"commit {revision[:12]} has no good signature: {signature.reason}",
+                "Sign it with a key that the control plane was given (CLOUDLUNACY_ALLOWED_SIGNERS).",
+            )
+
+
+def _unsigned(message: str, hint: str) -> Rejected:
+    return Rejected(f"{message}.", reason="SignatureMissing", hint=hint)
 
 
 def rewrite_checksum(base: str, revision: str) -> str:

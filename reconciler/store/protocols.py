@@ -78,6 +78,16 @@ class Outbox(Protocol):
         ...
 
 
+class OwnCommits(Protocol):
+    async def put_own_commits(self, commits: Mapping[str, str]) -> None:
+        """Durable. ``commits``: id → the only path that it changes."""
+        ...
+
+    async def own_commit(self, revision: str) -> str | None:
+        """Return the only path that a commit of ours changes; None where we did not make it."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Retained:
     """A file with findings. Where it is quarantined, its object goes on in its last good version, if it has one."""

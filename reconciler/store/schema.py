@@ -52,6 +52,11 @@ OUTBOX: Final[Migrations] = (
             document TEXT NOT NULL
         )""",
     ),
+    (
+        # Commits of our own, from before they are pushed: they need no signature (docs/adr/0022).
+        "CREATE TABLE own_commits (revision TEXT NOT NULL PRIMARY KEY, path TEXT NOT NULL, made_at REAL NOT NULL)",
+        "CREATE INDEX own_commits_age ON own_commits (made_at)",
+    ),
 )
 
 STATE: Final[Migrations] = (

@@ -15,7 +15,7 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,7 @@ from reconciler.store.protocols import (
     RevisionRecord,
 )
 from reconciler.store.schema import OUTBOX_SCHEMA, STATE_SCHEMA
-from reconciler.store.tables import events, observations, outbox, publications, records, tokens
+from reconciler.store.tables import events, observations, outbox, own_commits, publications, records, tokens
 from reconciler.store.tables.text import dump
 
 T = TypeVar("T")
@@ -58,6 +58,7 @@ class SQLiteStore:
     ) -> None:
         self._outbox = Database(directory, OUTBOX_SCHEMA, clock=clock)
         self._state = Database(directory, STATE_SCHEMA, clock=clock)
+        self._clock = clock
         self._interval = observation_interval
         self._seen: dict[str, AgentObservation] = {}
         """Observations that are not yet written, the newest of each agent."""
@@ -149,6 +150,15 @@ class SQLiteStore:
     async def prune_outbox(self, before: float) -> int:
         """Forget the entries that were settled before that time; return how many. Pending ones stay for ever."""
         return await self._outbox.run(partial(outbox.prune, before=before), Mode.WRITE)
+
+    # --- OwnCommits ---
+
+    async def put_own_commits(self, commits: Mapping[str, str]) -> None:
+        now = self._clock()
+        await self._outbox.run(partial(own_commits.put, commits=commits, now=now), Mode.DURABLE)
+
+    async def own_commit(self, revision: str) -> str | None:
+        return await self._outbox.run(partial(own_commits.path_of, revision=revision))
 
     # --- PublicationStore and ApprovalStore ---
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,14 +32,44 @@ def push_signed(one: Installation, key: Path, files: dict[str, bytes]) -> str:
     return sign(one, key, revision)
 
 
+@contextmanager
+def signed_fleet(folder: Path, mode: str) -> Iterator[tuple[Installation, Path]]:
+    """A fleet whose first commit is signed with the key that is given too."""
+    key = make_key(folder / "key")
+    (folder / "allowed").write_text(f"{EMAIL} {key.with_suffix('.pub').read_text()}")
+    environment = {"CLOUDLUNACY_ALLOWED_SIGNERS": str(folder / "allowed")}
+    files = start_files("web", fleet=documents.fleet(signatures={"mode": mode}))
+    with installation(folder / "one", traefik=False, start=False, environment=environment) as one:
+        first = sign(one, key, one.push(files, "Start"))
+        one.start()
+        assert one.status_wait(first)["state"] == "Converged"
+        yield one, key
+
+
+def forge(one: Installation, own: str) -> str:
+    """Push a commit that has everything of a commit of the control plane but what it changes."""
+    other = one.repo.commit({"agents/vps-8.yaml": documents.agent("vps-8")}, branch="draft", parent=own)
+    tree = git("-C", one.repo.path, "rev-parse", f"{other}^{{tree}}")
+    said = git("-C", one.repo.path, "cat-file", "commit", own).split("\n", 2)[2]
+    text = f"tree {tree}\nparent {own}\n{said}\n".encode()
+    forged = git("-C", one.repo.path, "hash-object", "-t", "commit", "-w", "--stdin", stdin=text)
+    one.repo.set_tip(forged)
+    return forged
+
+
+def tip(one: Installation) -> str:
+    return one.repo.tip() or ""
+
+
+def is_held(found: dict[str, Any]) -> bool:
+    return (found["state"], found["reason"]) == ("Held", "SignatureMissing")
+
+
 @pytest.mark.parametrize("mode", ["head", "strict"])
 def test_only_signed_commits_are_let_in(tmp_path: Path, mode: str) -> None:
     """An unsigned commit and one by a stranger are held; signed by an allowed key it is live."""
-    key, stranger = make_key(tmp_path / "key"), make_key(tmp_path / "stranger")
-    (tmp_path / "allowed").write_text(f"{EMAIL} {key.with_suffix('.pub').read_text()}")
-    environment = {"CLOUDLUNACY_ALLOWED_SIGNERS": str(tmp_path / "allowed")}
-    files = start_files("web", fleet=documents.fleet(signatures={"mode": mode}))
-    with installation(tmp_path / "one", files, traefik=False, environment=environment) as one:
+    stranger = make_key(tmp_path / "stranger")
+    with signed_fleet(tmp_path, mode) as (one, key):
         unsigned = one.status_wait(one.push({"routes/shop/a.yaml": web("a", 8081)}))
         assert (unsigned["state"], unsigned["reason"]) == ("Held", "SignatureMissing")
         assert "has no good signature" in unsigned["message"]
@@ -51,3 +84,43 @@ def test_only_signed_commits_are_let_in(tmp_path: Path, mode: str) -> None:
         one.repo.set_tip(one.ask("/status")["revision"])
         good = one.status_wait(push_signed(one, key, {"routes/shop/d.yaml": web("d", 8084)}))
         assert good["state"] == "Converged", good
+
+
+def test_an_unsigned_first_commit_is_held(tmp_path: Path) -> None:
+    """A fleet that demands signatures is not taken from a commit that has none."""
+    files = start_files("web", fleet=documents.fleet(signatures={"mode": "head"}))
+    with installation(tmp_path / "one", traefik=False, start=False) as one:
+        revision = one.push(files, "Start")
+        one.start()
+        assert is_held(one.status_wait(revision))
+
+
+@pytest.mark.parametrize("mode", ["head", "strict"])
+def test_enrolments_between_signed_commits_are_let_in(tmp_path: Path, mode: str) -> None:
+    """The control plane's own commits need no signature, also after it was killed; a forged one like them does."""
+    with signed_fleet(tmp_path, mode) as (one, key):
+        enrolled = one.enrol("vps-9")
+        assert enrolled.returncode == 0, enrolled.stderr
+        assert one.status_wait(tip(one))["state"] == "Converged"
+        one.kill()
+        push_signed(one, key, {"routes/shop/a.yaml": web("a", 8081)})
+        one.start()
+        assert one.status_wait(tip(one))["state"] == "Converged"
+        assert one.enrol("vps-8").returncode == 0
+        good = tip(one)
+        assert one.status_wait(good)["state"] == "Converged"
+        assert is_held(one.status_wait(forge(one, good)))
+        one.repo.set_tip(good)
+        assert one.status_wait(push_signed(one, key, {"routes/shop/b.yaml": web("b", 8082)}))["state"] == "Converged"
+
+
+@pytest.mark.parametrize("mode", ["head", "strict"])
+def test_an_enrolment_lets_in_nothing_below_it(tmp_path: Path, mode: str) -> None:
+    """An unsigned commit stays held when an agent enrols on top of it."""
+    with signed_fleet(tmp_path, mode) as (one, _):
+        unsigned = one.push({"routes/shop/a.yaml": web("a", 8081)})
+        assert is_held(one.status_wait(unsigned))
+        assert one.enrol("vps-9").returncode == 0
+        found = one.status_wait(tip(one))
+        assert is_held(found)
+        assert unsigned[:12] in found["message"]

@@ -68,6 +68,9 @@ class World:
     async def accept(self, this: Pass, mode: str) -> None:
         self.do("accept")
 
+    async def check_first(self, this: Pass) -> None:
+        pass
+
     async def descends(self, revision: str, ancestor: str) -> bool:
         while revision != ancestor and revision in self.history:
             revision = self.history[revision]

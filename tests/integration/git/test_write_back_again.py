@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.desired.edits import Committed
+from reconciler.errors import Transient
 from reconciler.git.mirror import Mirror
 from reconciler.git.write_back import WriteBack
 from tests.integration.git.writing import AGENTS, open_mirror, request, run, write_back
@@ -107,5 +109,30 @@ def test_trailer_in_the_text_of_another_commit_proves_nothing(tmp_path: Path, re
         pushed = await write_back(mirror).push([request("a")], branch="main", repeated={"a"})
         assert pushed.outcomes["a"] == Committed(remote.tip() or "")
         assert remote.show("agents/a.yaml") == "name: a"
+
+    run(mirror, scenario)
+
+
+def test_commits_are_on_record_before_anybody_can_see_them(tmp_path: Path, remote: BareRepo) -> None:
+    """What is on record is what was pushed, each with its file; where it cannot be recorded, nothing is pushed."""
+    mirror, recorded, failures = open_mirror(tmp_path, remote.path), dict[str, str](), [Transient("disk full")]
+
+    async def record(commits: Mapping[str, str]) -> None:
+        assert remote.log() == ["Start"]
+        if failures:
+            raise failures.pop()
+        recorded.update(commits)
+
+    writer = WriteBack(mirror, allowed=AGENTS, record=record)
+
+    async def scenario() -> None:
+        with pytest.raises(Transient, match="disk full"):
+            await writer.push([request("a")], branch="main")
+        assert remote.log() == ["Start"]
+        pushed = await writer.push([request("a"), request("b")], branch="main")
+        a, b = pushed.outcomes["a"], pushed.outcomes["b"]
+        assert isinstance(a, Committed)
+        assert isinstance(b, Committed)
+        assert recorded == {a.revision: "agents/a.yaml", b.revision: "agents/b.yaml"}
 
     run(mirror, scenario)

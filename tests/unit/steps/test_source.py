@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import pytest
 
+from reconciler.desired.parse import parse_file
 from reconciler.desired.snapshot import REGULAR_FILE, Change, File
 from reconciler.errors import Rejected, Transient
 from reconciler.git.signatures import SigningKeys
@@ -17,6 +19,7 @@ from tests.support.memory_mirror import MemoryMirror
 
 START = {"fleet.yaml": fleet(), "agents/vps-1.yaml": agent("vps-1"), "routes/shop/web.yaml": route("web")}
 NEW = "routes/shop/new.yaml"
+NO_KEYS = SigningKeys()
 ADDED = (Change(NEW, File(REGULAR_FILE, blob_of(route("new")))),)
 
 
@@ -33,6 +36,8 @@ def taken(
     *,
     approved: Iterable[str] = (),
     revision: str = "",
+    own: Mapping[str, str] | None = None,
+    keys: SigningKeys = NO_KEYS,
 ) -> Pass:
     """Let the source step judge the newest commit."""
 
@@ -40,10 +45,17 @@ def taken(
         async def is_approved(checksum: str) -> bool:
             return checksum in set(approved)
 
-        source = Source(mirror, SigningKeys(), is_approved)
+        async def path_of_own(commit: str) -> str | None:
+            return (own or {}).get(commit)
+
+        source = Source(mirror, keys, is_approved, path_of_own)
         this = Pass(revision or mirror.head, base)
         await source.fetch(this)
         await source.accept(this, mode)
+        if base.state.fleet is None and mode == "none":
+            blobs = [(one.path, one.file.blob) for one in this.changes if one.file is not None]
+            this.news = tuple(parse_file(path, blob, mirror.blobs[blob]) for path, blob in blobs if path in START)
+            await source.check_first(this)
         return this
 
     return asyncio.run(run())
@@ -185,3 +197,73 @@ def test_an_approved_rewrite_must_be_signed_as_well() -> None:
         taken(mirror, base, "head", approved=approved)
     mirror.signed = {rewritten}
     assert taken(mirror, base, "head", approved=approved).rewritten
+
+
+@pytest.mark.parametrize(
+    ("mode", "keys", "wanted"),
+    [
+        ("none", SigningKeys(), False),
+        ("none", SigningKeys(allowed_signers=Path("allowed")), True),
+        ("head", SigningKeys(), True),
+        ("strict", SigningKeys(), True),
+    ],
+)
+def test_the_first_revision_is_signed_as_its_own_fleet_asks(mode: str, keys: SigningKeys, wanted: bool) -> None:
+    """Before any fleet is in service the revision's own counts; where keys were given, it is signed in any case."""
+    mirror = MemoryMirror()
+    revision = mirror.push({**START, "fleet.yaml": fleet(signatures={"mode": mode})})
+    if wanted:
+        with pytest.raises(Rejected, match="no good signature") as refused:
+            taken(mirror, Published(), keys=keys)
+        assert refused.value.reason == "SignatureMissing"
+        mirror.signed = {revision}
+    assert taken(mirror, Published(), keys=keys).changes
+
+
+OWN = "agents/vps-2.yaml"
+
+
+@pytest.mark.parametrize("mode", ["head", "strict"])
+def test_own_commits_need_no_signature(mode: SignatureMode) -> None:
+    """Enrolments on what is published, and between signed commits, are let in."""
+    mirror = MemoryMirror()
+    base = published(mirror)
+    own = {mirror.push({OWN: agent("vps-2")}): OWN}
+    assert taken(mirror, base, mode, own=own).changes
+    mirror.signed = {mirror.push({NEW: route("new")})}
+    own[mirror.push({OWN: None})] = OWN
+    assert taken(mirror, base, mode, own=own).changes == ADDED
+
+
+@pytest.mark.parametrize("mode", ["head", "strict"])
+def test_an_own_commit_vouches_for_nothing_below_it(mode: SignatureMode) -> None:
+    """Whoever pushes without a signature is not let in by an enrolment on top."""
+    mirror = MemoryMirror()
+    base = published(mirror)
+    unsigned = mirror.push({NEW: route("new")})
+    own = {mirror.push({OWN: agent("vps-2")}): OWN}
+    with pytest.raises(Rejected, match=unsigned[:12]):
+        taken(mirror, base, mode, own=own)
+
+
+@pytest.mark.parametrize("mode", ["head", "strict"])
+@pytest.mark.parametrize("changed", [{NEW: None}, {OWN: None, NEW: None}, {}])
+def test_an_own_commit_changes_its_one_file(mode: SignatureMode, changed: dict[str, None]) -> None:
+    """What is on record counts for that file: a commit that changes others, more, or nothing has to be signed."""
+    mirror = MemoryMirror()
+    mirror.push({NEW: route("new"), OWN: agent("vps-2")}, onto="")
+    base = published(mirror)
+    own = {mirror.push(dict(changed)): OWN}
+    with pytest.raises(Rejected, match="no good signature"):
+        taken(mirror, base, mode, own=own)
+
+
+@pytest.mark.parametrize("mode", ["head", "strict"])
+def test_an_own_merge_has_to_be_signed(mode: SignatureMode) -> None:
+    """The control plane makes no merges."""
+    mirror = MemoryMirror()
+    base = published(mirror)
+    other = mirror.push({OWN: agent("vps-2")}, onto=base.revision)
+    own = {mirror.push({OWN: agent("vps-2")}, onto=base.revision, merging=other): OWN, other: OWN}
+    with pytest.raises(Rejected, match="no good signature"):
+        taken(mirror, base, mode, own=own)

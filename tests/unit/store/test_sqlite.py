@@ -336,3 +336,23 @@ def test_a_plan_is_written_again_into_a_new_file(tmp_path: Path) -> None:
         assert await store.record(RECORD.revision) == RECORD
 
     within(tmp_path, scenario)
+
+
+def test_own_commits_are_known_after_a_restart(tmp_path: Path) -> None:
+    """What was put is there, a second time changes nothing, and what is older than a year is forgotten in the end."""
+    now = [1_000.0]
+
+    async def scenario() -> None:
+        for _ in range(2):
+            store = await SQLiteStore.open(tmp_path, clock=lambda: now[0])
+            await store.put_own_commits({"a1" * 20: "agents/vps-1.yaml"})
+            assert await store.own_commit("b2" * 20) is None
+            await store.close()
+        store = await SQLiteStore.open(tmp_path, clock=lambda: now[0])
+        assert await store.own_commit("a1" * 20) == "agents/vps-1.yaml"
+        now[0] += 401 * 86_400
+        await store.put_own_commits({"b2" * 20: "agents/vps-2.yaml"})
+        assert await store.own_commit("a1" * 20) is None
+        await store.close()
+
+    asyncio.run(scenario())
