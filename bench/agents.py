@@ -192,7 +192,7 @@ async def _ready(hub: Hub, generation: int) -> None:
 async def _published(hub: Hub, generation: int, n: int) -> None:
     spec = {"image": f"web:{generation}", "environment": "x" * (MESSAGE // 2)}
     items = (Item(id="Deployment/shop/web", kind="Deployment", digest=digest_of(spec), spec=spec),)
-    document = WantedDocument(generation, "a" * 40, digest_of_items(items), items)
+    document = WantedDocument(generation, "a" * 40, digest_of_items(items), lambda: items)
     await hub.publish({f"agent-{number}": document for number in range(n)})
 
 

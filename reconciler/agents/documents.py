@@ -5,7 +5,8 @@ PURE: the key stays with whoever hands in the signer, the clock with the caller.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
@@ -28,13 +29,14 @@ class Signer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WantedDocument:
-    """What one agent should have; ``digest`` is ``schemas.session.digest_of_items(items)``."""
+    """What one agent should have; ``digest`` is ``schemas.session.digest_of_items(items())``."""
 
     generation: int
     """In which the document last changed."""
     revision: str
     digest: str
-    items: tuple[Item, ...]
+    items: Callable[[], tuple[Item, ...]] = field(compare=False)
+    """Makes them. Most documents are never signed: after a restart, nearly every agent has its document already."""
 
 
 def sign_document(agent: str, wanted: WantedDocument, signer: Signer, now: datetime) -> str:
@@ -50,7 +52,7 @@ def sign_document(agent: str, wanted: WantedDocument, signer: Signer, now: datet
         issued_at=now,
         expires_at=now + LIFETIME,
         digest=wanted.digest,
-        items=wanted.items,
+        items=wanted.items(),
     )
     jws = signer.sign(document.model_dump_json(by_alias=True).encode(), typ=DESIRED_TYPE)
     if len(jws) + _FRAME > MAX_DOCUMENT:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from reconciler.desired.state import State
 from schemas.agent import Agent
@@ -10,6 +11,8 @@ from schemas.certificate import Certificate
 from schemas.deployment import Deployment
 from schemas.objects import AnyObject, ObjectKey
 from schemas.session import Item, digest_of
+
+MakeItems = Callable[[], tuple[Item, ...]]
 
 
 class AgentItems:
@@ -25,6 +28,15 @@ class AgentItems:
         if key not in self._state.served:
             return ()
         return tuple(self._item(one) for one in sorted(self._keys(key)))
+
+    def maker(self, agent: str) -> MakeItems:
+        """Return what makes the items that :meth:`of` returns, for whoever may never ask for them.
+
+        It keeps the objects that it needs and not the state, which lives as long as no newer one is published.
+        """
+        key = ObjectKey("Agent", "", agent)
+        keys = sorted(self._keys(key)) if key in self._state.served else ()
+        return partial(_items, [(one, self._state.served[one].object) for one in keys])
 
     def _item(self, key: ObjectKey) -> Item:
         known = self._state.items
@@ -57,6 +69,10 @@ class AgentItems:
         if isinstance(served.object, Deployment):
             return self._state.selected.get(key, served.object.spec.agents)
         return ()
+
+
+def _items(objects: Iterable[tuple[ObjectKey, AnyObject]]) -> tuple[Item, ...]:
+    return tuple(_item(key, found) for key, found in objects)
 
 
 def _item(key: ObjectKey, found: AnyObject) -> Item:

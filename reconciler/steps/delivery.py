@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Protocol
 
 from reconciler.agents.documents import WantedDocument
-from reconciler.desired.items import AgentItems
+from reconciler.desired.items import AgentItems, MakeItems
 from reconciler.desired.state import State
 from reconciler.steps.passing import Pass, Published
 from schemas.agent import Agent
@@ -75,17 +76,7 @@ class Delivery:
 
     async def push(self, published: Published, items: Mapping[str, tuple[Item, ...]]) -> dict[str, str]:
         """Close what was revoked, then offer the changed documents. Returns agent → digest that it must apply."""
-        gone = self._directory.update(agents_in(published.state))
-        self._hub.revoke(gone)
-        self._revoked(gone)
-        documents = {
-            name: WantedDocument(generation, published.revision, digest, items[name])
-            for name, (generation, digest) in published.agents.items()
-            if name in items
-        }
-        await self._hub.publish(documents)
-        self.told = published.generation
-        return {name: document.digest for name, document in documents.items()}
+        return await self._hand_over(published, {name: partial(_same, found) for name, found in items.items()})
 
     async def resume(self, published: Published) -> dict[str, str]:
         """Let every agent of the published state connect, and have its document ready, as :meth:`push`.
@@ -93,7 +84,24 @@ class Delivery:
         For a restart, and for what is given back; an agent that has the content already is sent nothing.
         """
         items = AgentItems(published.state)
-        return await self.push(published, {name: items.of(name) for name in published.agents})
+        return await self._hand_over(published, {name: items.maker(name) for name in published.agents})
+
+    async def _hand_over(self, published: Published, makers: Mapping[str, MakeItems]) -> dict[str, str]:
+        gone = self._directory.update(agents_in(published.state))
+        self._hub.revoke(gone)
+        self._revoked(gone)
+        documents = {
+            name: WantedDocument(generation, published.revision, digest, makers[name])
+            for name, (generation, digest) in published.agents.items()
+            if name in makers
+        }
+        await self._hub.publish(documents)
+        self.told = published.generation
+        return {name: document.digest for name, document in documents.items()}
+
+
+def _same(items: tuple[Item, ...]) -> tuple[Item, ...]:
+    return items
 
 
 def agents_in(state: State) -> dict[str, Agent]:

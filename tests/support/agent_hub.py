@@ -96,7 +96,7 @@ def wanted(generation: int, content: str = "", *, revision: str = "a" * 40) -> W
     """A document with one deployment; ``content`` makes its digest."""
     spec = {"image": content or str(generation)}
     items = (Item(id="Deployment/shop/web", kind="Deployment", digest=digest_of(spec), spec=spec),)
-    return WantedDocument(generation, revision, digest_of_items(items), items)
+    return WantedDocument(generation, revision, digest_of_items(items), lambda: items)
 
 
 @dataclass

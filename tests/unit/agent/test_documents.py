@@ -39,7 +39,7 @@ def signed(header: dict[str, Any] | None = None, key: Any = None, **changes: Any
 
 
 def with_item(**changes: Any) -> str:
-    item = wanted(3).items[0].model_dump() | changes
+    item = wanted(3).items()[0].model_dump() | changes
     return signed(items=[item])
 
 
@@ -62,7 +62,7 @@ def test_a_good_document_is_read() -> None:
         "vps-1",
         3,
         wanted(3).digest,
-        wanted(3).items,
+        wanted(3).items(),
     )
 
 
@@ -101,7 +101,7 @@ def test_a_good_document_is_read() -> None:
         (lambda: signed(generation=2**60), "InvalidDocument"),
         (lambda: signed(surprise=1), "InvalidDocument"),
         (lambda: signed(items=[{}]), "InvalidDocument"),
-        (lambda: signed(items=[wanted(3).items[0].model_dump()] * 2), "DigestMismatch"),
+        (lambda: signed(items=[wanted(3).items()[0].model_dump()] * 2), "DigestMismatch"),
         (lambda: signed(items=[]), "DigestMismatch"),
         (lambda: signed(digest=digest_of("other")), "DigestMismatch"),
         (lambda: with_item(spec={"image": "evil"}), "DigestMismatch"),

@@ -37,6 +37,16 @@ def test_an_unknown_agent_gets_nothing() -> None:
     assert ids(AgentItems(state), "vps-1") == ["Agent/vps-1", "Deployment/shop/api", "Deployment/shop/web"]
 
 
+def test_items_made_later_are_those_of_their_state() -> None:
+    """Made when somebody asks, also long after a newer state is published; nothing is made before."""
+    state = state_of(FILES)
+    items = AgentItems(state)
+    makers = {name: items.maker(name) for name in ("vps-1", "vps-2", "nobody")}
+    assert state.items == {}
+    settled(state, {"deployments/shop/web.yaml": None, "agents/vps-1.yaml": agent("vps-1", labels={"a": "b"})})
+    assert {name: make() for name, make in makers.items()} == {name: items.of(name) for name in makers}
+
+
 def test_whom_an_object_concerns() -> None:
     """The agents whose document it is part of."""
     items = AgentItems(state_of(FILES))
