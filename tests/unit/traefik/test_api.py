@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import httpx
 import pytest
 
 from reconciler.errors import Broken, Transient
@@ -99,3 +100,9 @@ def test_addresses_that_are_none_are_refused(url: str) -> None:
     """The operator hears it at once."""
     with pytest.raises(Broken):
         TraefikAPI(url)
+
+
+def test_a_front_that_is_not_asked_costs_no_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Making and closing an API opens nothing, so that no start waits for it."""
+    monkeypatch.setattr(httpx, "AsyncClient", None)
+    asyncio.run(TraefikAPI("http://127.0.0.1:1").close())
