@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -13,8 +13,10 @@ from schemas.names import (
     EntryPointName,
     Hostname,
     HostPattern,
+    HttpsUrl,
     LabelKey,
     LabelValue,
+    MailAddress,
     Name,
     Port,
 )
@@ -86,6 +88,40 @@ class Defaults(Model):
     heartbeat_interval: Duration = "15s"
 
 
+class AcmeDirectory(Model):
+    """An ACME server."""
+
+    url: HttpsUrl
+    """Of its directory (RFC 8555, 7.1.1)."""
+    staging: HttpsUrl | None = None
+    """Directory of its staging server: each set of names is tried there first, where a failure costs nothing."""
+
+
+LETS_ENCRYPT: Final = AcmeDirectory(
+    url="https://acme-v02.api.letsencrypt.org/directory",
+    staging="https://acme-staging-v02.api.letsencrypt.org/directory",
+)
+
+
+class Acme(Model):
+    """Where certificates of issuer acme come from. Keys of accounts and of DNS servers are not written here."""
+
+    directories: Annotated[dict[Name, AcmeDirectory], Field(min_length=1, max_length=16)] = {
+        "letsencrypt": LETS_ENCRYPT
+    }
+    directory: Name | None = None
+    """The one that is meant where a certificate names none; needed where there are several."""
+    email: MailAddress | None = None
+    """Where the server may write to."""
+    challenge: Literal["http-01", "dns-01"] | None = None
+    """How names are proven; without it dns-01 for certificates with a wildcard and http-01 for the others."""
+
+    @property
+    def usual_directory(self) -> Name:
+        """The name of the directory that is meant where a certificate names none."""
+        return self.directory or next(iter(self.directories))
+
+
 class FleetSpec(Model):
     domain: Hostname
     """Base domain: apps answer at ``<app>.app.<domain>``, databases at ``<agent>.mongodb.<domain>``."""
@@ -96,6 +132,7 @@ class FleetSpec(Model):
     signatures: Signatures = Signatures()
     recipients: Annotated[tuple[AgeRecipient, ...], Field(max_length=16)] = ()
     """age recipients that secrets are sealed to: the control plane's, and one kept for an accident."""
+    acme: Acme = Acme()
     defaults: Defaults = Defaults()
 
     @model_validator(mode="after")
@@ -105,6 +142,15 @@ class FleetSpec(Model):
             if team.name in seen:
                 raise ValueError(f'team "{team.name}" is listed twice')
             seen.add(team.name)
+        return self
+
+    @model_validator(mode="after")
+    def _one_directory_is_meant(self) -> Self:
+        named, known = self.acme.directory, self.acme.directories
+        if named is None and len(known) > 1:
+            raise ValueError("acme has several directories; name the usual one in acme.directory")
+        if named is not None and named not in known:
+            raise ValueError(f'acme.directory "{named}" is not one of acme.directories')
         return self
 
 

@@ -33,6 +33,9 @@ _HOST_RE: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _IPV4_LIKE: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
 
 
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
 def _refuse_zone(value: str) -> None:
     # ipaddress takes any text after the per cent sign, quotes and back-ticks too.
     if "%" in value:
@@ -47,10 +50,16 @@ def _network(value: str) -> str:
         raise ValueError(f"not an IP address or network in CIDR notation: {error}") from None
 
 
+def unmapped(address: IPAddress) -> IPAddress:
+    """Return the IPv4 address that ``::ffff:a.b.c.d`` stands for (RFC 4291, 2.5.5.2), any other as it is."""
+    return (isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped) or address
+
+
 def _address(value: str) -> str:
     _refuse_zone(value)
     try:
-        return str(ipaddress.ip_address(value))
+        # One text for one address, so that who compares texts compares addresses
+        return str(unmapped(ipaddress.ip_address(value)))
     except ValueError:
         if _IPV4_LIKE.fullmatch(value) or not _HOST_RE.fullmatch(value):
             raise ValueError("neither an IP address nor a host name") from None
@@ -140,6 +149,18 @@ AgeRecipient = Annotated[
 
 _DURATION_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _SIZE_UNITS: Final = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+
+
+HttpsUrl = Annotated[
+    str,
+    StringConstraints(pattern=r"^https://[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$"),
+    Field(description="A URL with https, without user, query and fragment."),
+]
+MailAddress = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9._%+-]{1,64}@[a-z0-9]([a-z0-9.-]{0,187}[a-z0-9])?$"),
+    Field(description="A mail address."),
+]
 
 
 def seconds(duration: str) -> float:

@@ -20,11 +20,22 @@ MONGODB = {"type": "mongodb", "backends": [{"agent": "vps-1", "port": 27017}]}
 CONTAINER = {"type": "container", "agents": ["vps-1"], "image": "web:1"}
 PROCESS = {"type": "process", "agents": ["vps-1"], "command": ["/bin/app"]}
 DATABASE = {"type": "mongodb", "agents": ["vps-1"], "mongodb": {"version": "6.0"}}
+PAIR = {"team": "shop", "secret": "shop-tls"}
+ACME = {"url": "https://acme.test:14000/dir"}
 GOOD: dict[Kind, list[dict[str, Any]]] = {
-    "Fleet": [{"domain": "example.com"}, {"domain": "example.com", "teams": [{"name": "shop"}, {"name": "data"}]}],
+    "Fleet": [
+        {"domain": "example.com"},
+        {"domain": "example.com", "teams": [{"name": "shop"}, {"name": "data"}]},
+        {"domain": "example.com", "acme": {"email": "a.b+c@example.com", "challenge": "dns-01"}},
+        {"domain": "example.com", "acme": {"directories": {"a": ACME, "b": ACME}, "directory": "b"}},
+    ],
     "Agent": [{"address": "::1"}, {"address": "192.0.2.1", "state": "cordoned", "identity": {"thumbprint": "a" * 43}}],
     "Secret": [{"sealed": {"password": SEALED}}],
-    "Certificate": [{"dnsNames": ["*.a.b"], "issuer": "acme", "lifetime": "48h", "renewBefore": "24h"}],
+    "Certificate": [
+        {"dnsNames": ["*.a.b"], "issuer": "acme", "lifetime": "48h", "renewBefore": "24h"},
+        {"dnsNames": ["a.b"], "issuer": "acme", "acme": {"directory": "letsencrypt", "challenge": "http-01"}},
+        {"dnsNames": ["a.b"], "issuer": "provided", "provided": PAIR},
+    ],
     "Deployment": [
         CONTAINER,
         PROCESS,
@@ -68,6 +79,41 @@ BAD: list[tuple[Kind, dict[str, Any], str, str]] = [
         {"dnsNames": ["a.b"], "issuer": "internal", "lifetime": "24h"},
         "spec",
         "renewBefore 720h must be shorter than lifetime 24h",
+    ),
+    ("Certificate", {"dnsNames": ["a.b"], "issuer": "provided"}, "spec", "go together"),
+    ("Certificate", {"dnsNames": ["a.b"], "issuer": "internal", "provided": PAIR}, "spec", "go together"),
+    ("Certificate", {"dnsNames": ["a.b"], "issuer": "internal", "acme": {}}, "spec", "acme is for issuer acme"),
+    (
+        "Certificate",
+        {"dnsNames": ["a.b"], "issuer": "provided", "provided": PAIR, "lifetime": "2160h"},
+        "spec",
+        "that the control plane renews",
+    ),
+    (
+        "Certificate",
+        {"dnsNames": ["a.b"], "issuer": "provided", "provided": PAIR, "usedBy": {"agents": ["a"]}},
+        "spec",
+        "a provided key stays on the fronts",
+    ),
+    ("Fleet", {"domain": "example.com", "acme": {"directories": {}}}, "spec.acme.directories", "at least 1 item"),
+    (
+        "Fleet",
+        {"domain": "example.com", "acme": {"directories": {"a": {"url": "http://acme.test/dir"}}}},
+        "spec.acme.directories.a.url",
+        "pattern",
+    ),
+    ("Fleet", {"domain": "example.com", "acme": {"email": "me"}}, "spec.acme.email", "pattern"),
+    (
+        "Fleet",
+        {"domain": "example.com", "acme": {"directory": "other"}},
+        "spec",
+        'acme.directory "other" is not one of acme.directories',
+    ),
+    (
+        "Fleet",
+        {"domain": "example.com", "acme": {"directories": {"a": ACME, "b": ACME}}},
+        "spec",
+        "several directories",
     ),
     ("Deployment", {"type": "container", "agents": ["vps-1"]}, "spec", "type container needs image"),
     ("Deployment", PROCESS | {"image": "a"}, "spec", "image is for type container, this is type process"),
