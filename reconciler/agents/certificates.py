@@ -166,6 +166,8 @@ class AgentCertificates:
         known = self._enrolled.pop(name, None)
         if known is not None and known.token_id == enrolled.token_id:
             enrolled = replace(known, csr=enrolled.csr or known.csr)
+        elif known is not None and known.at > enrolled.at:
+            enrolled = known
         self._enrolled[name] = enrolled
         if len(self._enrolled) > MAX_ENROLMENTS:
             self._enrolled.popitem(last=False)

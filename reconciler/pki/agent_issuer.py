@@ -1,7 +1,8 @@
 """The authority as those who look after agents need it: names and times in, PEM out.
 
 Of a signing request only the public key is taken. A certificate says what the fleet's domain and the agent's name make
-of it, whatever its request asked for. Until the authority may sign for the domain, agents are asked to come back.
+of it, whatever its request asked for. A domain that the authority may not sign for yet is permitted when its first
+certificate is asked for; where that waits for a person, agents are asked to come back.
 """
 
 from __future__ import annotations
@@ -13,13 +14,12 @@ from typing import Final
 from reconciler.errors import Refused
 from reconciler.pki.authority import profiles, requests
 from reconciler.pki.authority.authority import Authority
-from reconciler.pki.authority.names import covers
+from reconciler.pki.authority.names import covers, permitted_for
 from reconciler.pki.authority.revocation import Reason
 from schemas.certificates_api import AgentCertificate
 
-SOON_SECONDS: Final = 2.0
 OFFLINE_SECONDS: Final = 60.0
-"""Retry-After while the authority is being widened, and while that waits for a person."""
+"""Retry-After while a person has to sign."""
 
 
 class AgentIssuer:
@@ -46,7 +46,7 @@ class AgentIssuer:
         """
         key, at = requests.public_key_of_csr(_bytes(csr)), _time(now)
         profile = replace(profiles.agent(domain, name), lifetime=self._lifetime)
-        self._require_permitted(domain, profile)
+        self._require_permitted(domain, profile, at)
         leaf = self._authority.issue(profile, key, holder=_holder(name), now=at)
         ends = leaf.certificate.not_valid_after_utc.timestamp()
         return AgentCertificate(certificate=leaf.pem, bundle=self._authority.bundle().pem, not_after=ends)
@@ -62,17 +62,19 @@ class AgentIssuer:
         """Revoke all that is good of an agent's; return how many that were."""
         return len(self._authority.revoke_holder(_holder(name), reason, _time(now)))
 
-    def _require_permitted(self, domain: str, profile: profiles.Profile) -> None:
+    def _require_permitted(self, domain: str, profile: profiles.Profile, now: dt.datetime) -> None:
         if covers(self._authority.permitted(), profile.names):
             return
-        waiting = self._authority.outstanding()
-        raise Refused(
-            f"The authority may not sign for {domain} yet.",
-            status=503,
-            code="domain-not-permitted",
-            hint="" if waiting is None else f"{waiting.message} {waiting.hint}",
-            retry_after=SOON_SECONDS if waiting is None else OFFLINE_SECONDS,
-        )
+        # What waits already may be more than this, and must not be forgotten.
+        waiting = self._authority.outstanding() or self._authority.ensure_permitted(permitted_for(domain=domain), now)
+        if waiting is not None:
+            raise Refused(
+                f"The authority may not sign for {domain} yet.",
+                status=503,
+                code="domain-not-permitted",
+                hint=f"{waiting.message} {waiting.hint}",
+                retry_after=OFFLINE_SECONDS,
+            )
 
 
 def _holder(name: str) -> str:

@@ -16,6 +16,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from agent.keys import AgentKey
 from reconciler.agents.certificates import BURST
 from reconciler.errors import Transient
+from reconciler.pki.authority import founding
+from reconciler.pki.authority.names import permitted_for
+from reconciler.pki.vault import Vault
 from schemas.certificates_api import BUNDLE_PATH, CERTIFICATE_PATH, CRL_PATH
 from tests.support import openssl
 from tests.support.agent_plane import Served, served
@@ -75,7 +78,7 @@ def run(
         async with served(folder / "plane", world) as one, one.client() as client:
             await scenario(one, client)
 
-    (folder / "plane").mkdir()
+    (folder / "plane").mkdir(exist_ok=True)
     asyncio.run(main())
 
 
@@ -306,20 +309,40 @@ def test_what_everybody_may_have_is_typed_and_cached(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
-def test_the_domain_has_to_be_permitted_first(tmp_path: Path) -> None:
-    """Until the authority may sign for the domain the answer is 503 with a time, and an enrolment comes without."""
+def test_a_new_domain_is_permitted_when_it_is_asked_for(tmp_path: Path) -> None:
+    """Nobody waits for the authority to be widened where the root's key is at hand; what was permitted stays so."""
 
     async def scenario(one: Served, client: httpx.AsyncClient) -> None:
         world = one.plane.world
         spec = world.fleet.spec.model_copy(update={"domain": "another.test"})
         world.fleet = world.fleet.model_copy(update={"spec": spec})
+        answer = (await Machine(one, client, tmp_path).enrol(csr=request())).json()
+        host = "vps-9.agents.another.test"
+        assert openssl.verify(tmp_path, answer["certificate"], answer["bundle"], at=at(NOW), hostname=host).good
+        assert {DOMAIN, "another.test"} <= one.authority.permitted().dns
+
+    run(tmp_path, scenario)
+
+
+def test_where_a_person_has_to_permit_the_domain_agents_come_back(tmp_path: Path) -> None:
+    """With the root's key elsewhere an enrolment comes without, and a request is 503 with a time and what is missing."""
+    keys, permitted = tmp_path / "plane" / "keys", permitted_for(listen=["localhost"])
+    (tmp_path / "plane").mkdir()
+    key_out = tmp_path / "root.key"
+    founding.found_offline(keys, Vault(), permitted, key_out=key_out, passphrase=None, now=at(NOW))
+
+    async def scenario(one: Served, client: httpx.AsyncClient) -> None:
         machine = Machine(one, client, tmp_path)
         enrolled = await machine.enrol(csr=request())
         one.publish()
         refused = await machine.ask(request())
         assert (enrolled.status_code, "certificate" in enrolled.json()) == (201, False)
         assert code(refused) == (503, "domain-not-permitted")
-        assert refused.headers["retry-after"] == "2"
+        assert refused.headers["retry-after"] == "60"
+        assert "cloudlunacy pki request" in refused.json()["hint"]
+        waiting = one.authority.outstanding()
+        assert waiting is not None
+        assert DOMAIN in waiting.permitted.dns
 
     run(tmp_path, scenario)
 
