@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from schemas.base import Document, Model
 from schemas.names import Address, Thumbprint
@@ -18,8 +19,20 @@ class Identity(Model):
     thumbprint: Thumbprint
 
 
+def _of_one_machine(address: str) -> str:
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:  # a name
+        return address
+    if parsed.is_link_local:
+        raise ValueError(f"{address} is a link-local address, which means another machine on every network")
+    if parsed.is_unspecified or parsed.is_multicast:
+        raise ValueError(f"{address} is not the address of one machine")
+    return address
+
+
 class AgentSpec(Model):
-    address: Address
+    address: Annotated[Address, AfterValidator(_of_one_machine)]
     """Where Traefik reaches what runs on the agent."""
     capabilities: Annotated[tuple[Capability, ...], Field(max_length=8)] = ()
     """Kinds of deployments that the agent can run."""

@@ -40,6 +40,7 @@ from schemas.enrolment import (
 )
 from schemas.fleet import Fleet
 from schemas.jwk import JwkSet, PublicJwk
+from schemas.names import unmapped
 from schemas.objects import ObjectKey
 
 log = structlog.get_logger(__name__)
@@ -242,9 +243,10 @@ def check_policy(request: EnrolmentRequest, fleet: Fleet, directory: AgentDirect
         )
     if not _may_claim(request.address, peer):
         raise Refused(
-            f"{request.address} is no address at which the fleet can reach an agent.",
+            f"{request.address} is no address that an agent may give for itself.",
             status=422,
             code="address-refused",
+            hint=f"Give the machine's own IP address, or write agents/{request.name}.yaml by hand, then enrol.",
         )
     owner = directory.at(request.address)
     if owner is not None and request.name not in directory and not _is_loopback(request.address):
@@ -257,21 +259,19 @@ def check_policy(request: EnrolmentRequest, fleet: Fleet, directory: AgentDirect
 
 
 def _may_claim(address: str, peer: str) -> bool:
-    """Loopback counts from this machine only; addresses that name no single machine never."""
+    """An IP address of one machine. Loopback, and names (which may lead there at any time), from this machine only."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
-        return not address.endswith(("localhost", "localhost.localdomain")) or _is_loopback(peer)
-    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
-    parsed = mapped or parsed
+        return _is_loopback(peer)
     if parsed.is_unspecified or parsed.is_multicast or parsed.is_link_local or parsed.is_reserved:
         return False
     return not parsed.is_loopback or _is_loopback(peer)
 
 
-def _is_loopback(peer: str) -> bool:
+def _is_loopback(address: str) -> bool:
     try:
-        return ipaddress.ip_address(peer).is_loopback
+        return unmapped(ipaddress.ip_address(address)).is_loopback
     except ValueError:
         return False
 

@@ -36,7 +36,7 @@ SLOW_HEADS: Final = 2.0
 IMPATIENT: Final = f"""
 import sys
 import reconciler.web.server as server
-server.HEAD_SECONDS = {SLOW_HEADS}
+server.HEAD_SECONDS = server.HANDSHAKE_SECONDS = {SLOW_HEADS}
 from reconciler.__main__ import main
 sys.exit(main())
 """
@@ -84,9 +84,9 @@ def test_no_agent_may_do_what_is_an_operators(plane: Attacked) -> None:
                 continue
             asked += 1
             url = f"{plane.one.url}{re.sub('{[a-z]+}', 'newest', path)}"
-            assert httpx.request(method, url, trust_env=False).status_code == 401, path
+            assert plane.one.client.request(method, url).status_code == 401, path
             headers = headers_of(plane, "vps-1", method.upper(), url)
-            assert httpx.request(method, url, headers=headers, json={}, trust_env=False).status_code == 403, path
+            assert plane.one.client.request(method, url, headers=headers, json={}).status_code == 403, path
     assert asked >= 10
 
 
@@ -152,7 +152,7 @@ def test_frames_of_another_replayed_or_out_of_order_change_nothing(plane: Attack
 
 
 def wanted(plane: Attacked, name: str, token: str, **more: Any) -> Wanted:
-    said: dict[str, Any] = {"address": "127.0.0.1", **more}
+    said: dict[str, Any] = {"address": "127.0.0.1", "ca_sha256": plane.one.ca_sha256, **more}
     return Wanted(server=plane.one.url, token=SecretStr(token), name=name, **said)
 
 
@@ -191,6 +191,7 @@ def test_an_address_stays_with_its_agent(plane: Attacked, tmp_path: Path) -> Non
     in_service(plane)
     thief = plane.one.token("thief")
     assert "192.0.2.50 is the address of agent" in asyncio.run(claim("thief", "192.0.2.50", thief))
+    assert "192.0.2.50 is the address of agent" in asyncio.run(claim("thief", "::ffff:192.0.2.50", thief))
     for address in ("169.254.169.254", "0.0.0.0", "0x7f000001", "::ffff:169.254.169.254", "2130706433"):
         assert asyncio.run(claim("thief", address, thief)) != ""
     assert "agents/thief.yaml" not in plane.one.repo.files()
@@ -262,7 +263,7 @@ def test_a_storm_of_webhooks_fetches_seldom(plane: Attacked) -> None:
     before, memory = len(plane.git.requests), peak(plane)
 
     async def storm() -> set[int]:
-        async with httpx.AsyncClient(base_url=one.url, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=one.url, verify=one.tls, trust_env=False) as client:
 
             async def some(which: int) -> list[int]:
                 headers = [{**signed(body), "X-GitHub-Delivery": f"{which}-{n}"} for n in range(60)]
@@ -281,7 +282,7 @@ def peak(plane: Attacked) -> int:
 
 
 def raw(plane: Attacked, request: bytes) -> bytes:
-    with socket.create_connection(("127.0.0.1", plane.one.port), 10) as connection:
+    with plane.one.connect() as connection:
         connection.sendall(request)
         return connection.recv(4096)
 
@@ -294,8 +295,11 @@ def test_thousands_of_sockets_and_slow_heads_hold_up_nobody(plane: Attacked) -> 
     with ExitStack() as stack:
         peers = []
         for number in range(2000):
-            peer = stack.enter_context(socket.create_connection(("127.0.0.1", plane.one.port), 10))
-            peer.sendall(starts[number % len(starts)])
+            if number % 4:
+                peer = stack.enter_context(plane.one.connect())
+                peer.sendall(starts[number % len(starts)])
+            else:  # not even a handshake
+                peer = stack.enter_context(socket.create_connection(("127.0.0.1", plane.one.port), 10))
             peers.append(peer)
         assert plane.one.client.get("/healthz").elapsed.total_seconds() < 2
         assert plane.one.agent("vps-2") is not None
@@ -334,13 +338,16 @@ def test_no_secret_is_anywhere_but_in_its_place(plane: Attacked) -> None:
     one = plane.one
     secrets = {"git token": GIT_TOKEN, "webhook": WEBHOOK_SECRET, "sealed": SEALED_VALUE, "login": LOGIN}
     secrets |= {f"token {name}": token.partition(".")[2] for name, token in plane.tokens.items()}
-    keys = [path for path in (one.data / "keys").iterdir() if path.name != "default-certificate.pem"]  # Traefik's
+    held = [path for path in (one.data / "keys").rglob("*") if path.is_file() and holds_key(path)]
+    keys = [path for path in held if path.name != "default-certificate.pem"]  # Traefik's
     for path in [*keys, *(one.agent_data(name) / "key.pem" for name in plane.tokens)]:
-        lines = [line for line in path.read_text().splitlines() if line and not line.startswith(("-", "#"))]
+        secret = path.read_text().rpartition("END CERTIFICATE-----")[2]
+        lines = [line for line in secret.splitlines() if line and not line.startswith(("-", "#"))]
         secrets[str(path)] = lines[len(lines) // 2]
     places = {"log": one.log(), "agent's log": one.agent_log("vps-2"), "command lines": command_lines()}
     for path in (*one.data.rglob("*"), *one.agent_data("vps-1").iterdir(), *plane.front.directory.iterdir()):
-        if path.is_file() and path.parent.name != "keys" and path.name not in ("key.pem", "credentials.json"):
+        kept = one.data / "keys" in path.parents or path.name in ("key.pem", "credentials.json")
+        if path.is_file() and not kept:
             places[str(path)] = path.read_bytes().decode("latin-1")
     for question in ("/status", "/revisions", "/objects", "/agents", "/events", "/state"):
         places[f"API {question}"] = json.dumps(one.ask(question))
@@ -354,6 +361,10 @@ def test_no_secret_is_anywhere_but_in_its_place(plane: Attacked) -> None:
     found = [(name, place) for name, value in secrets.items() for place, text in places.items() if value in text]
     assert {place for name, place in found if name == "login"} <= {str(one.published), str(plane.front.file.staging)}
     assert [(name, place) for name, place in found if name != "login"] == []
+
+
+def holds_key(path: Path) -> bool:
+    return any(mark in path.read_bytes() for mark in (b"PRIVATE KEY", b"AGE-SECRET-KEY"))
 
 
 def command_lines() -> str:
@@ -371,7 +382,7 @@ def test_endless_registrations_are_slowed_down(plane: Attacked, tmp_path: Path) 
     """Guesses end in 429 with a time to wait, and make no commit."""
     tip, statuses = plane.one.repo.tip(), []
     key = AgentKey.load_or_create(tmp_path / "guesser")
-    with httpx.Client(base_url=plane.one.url, trust_env=False) as client:
+    with httpx.Client(base_url=plane.one.url, verify=plane.one.tls, trust_env=False) as client:
         for number in range(100):
             token = f"{number:020x}.{'x' * 32}"
             proof = key.enrolment_proof(token_id=token.partition(".")[0], name="spam", now=time.time())

@@ -214,12 +214,17 @@ def test_a_conflict_at_the_tip_is_told() -> None:
         ({"address": "::ffff:127.0.0.1"}, PEER, (422, "address-refused")),
         ({"address": "localhost"}, PEER, (422, "address-refused")),
         ({"address": "localhost.localdomain"}, PEER, (422, "address-refused")),
+        ({"address": "ip6-loopback"}, PEER, (422, "address-refused")),
+        ({"address": "localtest.me"}, PEER, (422, "address-refused")),
+        ({"address": "metadata.google.internal"}, PEER, (422, "address-refused")),
+        ({"address": "vps-9.example.net"}, PEER, (422, "address-refused")),
+        ({"address": "vps-9.example.net"}, "::ffff:127.0.0.1", None),
+        ({"address": "::ffff:169.254.169.254"}, "127.0.0.1", (422, "address-refused")),
         ({"address": "169.254.169.254"}, PEER, (422, "address-refused")),
         ({"address": "0.0.0.0"}, PEER, (422, "address-refused")),
         ({"address": "224.0.0.1"}, PEER, (422, "address-refused")),
         ({"address": "127.0.0.1"}, "127.0.0.1", None),
         ({"address": "10.1.2.3", "labels": {"region": "ams"}}, PEER, None),
-        ({"address": "vps-9.example.net"}, PEER, None),
     ],
 )
 def test_an_agent_may_not_say_everything_of_itself(
@@ -241,6 +246,8 @@ def test_an_agent_may_not_say_everything_of_itself(
     ("name", "address", "taken"),
     [
         ("thief", "192.0.2.10", True),
+        ("thief", "::ffff:192.0.2.10", True),
+        ("thief", "::FFFF:c000:20a", True),
         ("thief", "victim.example.net", True),
         ("thief", "192.0.2.11", False),
         ("victim", "192.0.2.10", False),
@@ -257,7 +264,7 @@ def test_an_address_belongs_to_the_agent_that_has_it(name: str, address: str, ta
         check_policy(said, world.fleet, world.directory, "127.0.0.1")
         return
     with pytest.raises(Refused) as caught:
-        check_policy(said, world.fleet, world.directory, PEER)
+        check_policy(said, world.fleet, world.directory, "127.0.0.1")
     assert (caught.value.status, caught.value.code) == (409, "address-taken")
 
 

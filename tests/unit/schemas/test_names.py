@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from schemas import names
+from schemas.agent import AgentSpec
 from schemas.names import covers, overlaps, seconds, size_in_bytes
 
 GRAMMAR: dict[str, tuple[Any, list[str], list[str]]] = {
@@ -100,6 +101,21 @@ def test_what_is_well_formed_is_taken_as_it_is(kind: str, value: str) -> None:
     """The value stays what the person wrote; an address without prefix becomes a network of one."""
     expected = str(ipaddress.ip_network(value)) if kind == "Network" else value
     assert ADAPTERS[kind].validate_python(value) == expected
+
+
+@pytest.mark.parametrize("written", ["::ffff:10.0.0.5", "::FFFF:a00:5", "0:0:0:0:0:ffff:10.0.0.5", "10.0.0.5"])
+def test_one_address_is_one_text(written: str) -> None:
+    """However an IPv4 address is written, it is the same afterwards, so nobody hides it by writing it as IPv6."""
+    assert ADAPTERS["Address"].validate_python(written) == "10.0.0.5"
+
+
+@pytest.mark.parametrize(
+    "address", ["169.254.169.254", "::ffff:169.254.169.254", "fe80::1", "0.0.0.0", "::", "224.0.0.1", "ff02::1"]
+)
+def test_an_agent_is_at_the_address_of_one_machine(address: str) -> None:
+    """Link-local ones (a cloud's metadata too), unspecified and multicast ones are refused with a sentence."""
+    with pytest.raises(ValidationError, match=r"link-local|one machine"):
+        AgentSpec(address=address)
 
 
 @pytest.mark.parametrize(("kind", "value"), [(kind, value) for kind, (_, _, bad) in GRAMMAR.items() for value in bad])
