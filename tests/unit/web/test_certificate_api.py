@@ -325,7 +325,7 @@ def test_a_new_domain_is_permitted_when_it_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_where_a_person_has_to_permit_the_domain_agents_come_back(tmp_path: Path) -> None:
-    """With the root's key elsewhere an enrolment comes without, and a request is 503 with a time and what is missing."""
+    """With the root's key elsewhere an enrolment comes without, and a request is 503 that says what is missing."""
     keys, permitted = tmp_path / "plane" / "keys", permitted_for(listen=["localhost"])
     (tmp_path / "plane").mkdir()
     key_out = tmp_path / "root.key"
