@@ -10,7 +10,7 @@ from reconciler.desired.items import AgentItems
 from reconciler.desired.revoked import revoked
 from reconciler.desired.settle import Settled
 from reconciler.desired.state import State
-from reconciler.desired.traffic import traffic_changes
+from reconciler.desired.traffic import Answers, traffic_changes
 from schemas.fleet import DeletionGuard
 from schemas.objects import ObjectKey
 from schemas.plan import AgentChange, GuardFinding, ObjectChange, Plan
@@ -27,7 +27,8 @@ def make_plan(base: State, settled: Settled, problems: Sequence[Problem] = ()) -
     state = settled.state
     touched = sorted(settled.touched)
     changes = tuple(change for key in touched if (change := _object_change(base, state, key)) is not None)
-    traffic = traffic_changes(base, base.view(), state, state.view(), touched)
+    before = Answers(base, base.view(), settled.compiled_before)
+    traffic = traffic_changes(before, Answers(state, state.view(), state.compiled), touched)
     agents = _agent_changes(base, state, touched)
     identity = (
         base.revision,

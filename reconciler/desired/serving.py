@@ -30,6 +30,7 @@ class Serving:
         self.items = dict(base.items)
         self.referrers = dict(base.referrers)
         self._own_referrers: set[ObjectKey] = set()
+        self._compiled_anew: dict[ObjectKey, TraefikObjects | None] = {}
         self._compile_route = compile_route
         self.view = View(self.objects, open_sealed, self.selected)
         self._base_view = base.view(open_sealed)
@@ -77,10 +78,12 @@ class Serving:
         former = self.base.objects.get(key)
         if kept is not None or not isinstance(former, Route):
             return kept
-        try:
-            return self._compile_route(key, former, self._base_view)
-        except CompileProblem:
-            return None
+        if key not in self._compiled_anew:
+            try:
+                self._compiled_anew[key] = self._compile_route(key, former, self._base_view)
+            except CompileProblem:
+                self._compiled_anew[key] = None
+        return self._compiled_anew[key]
 
     def retain(self, former: Served) -> bool:
         """Serve the last good version again, as it was compiled then. False where that cannot be done any more."""

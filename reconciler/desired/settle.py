@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Final
 
@@ -63,10 +63,14 @@ FileNews = Parsed | Gone | Unusable
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The new state, and the keys whose object in service (or what follows from it) differs from the former state's."""
+    """The new state, and the keys whose object in service (or what follows from it) differs from the former state's.
+
+    ``compiled_before``: what touched routes of the former state were compiled to.
+    """
 
     state: State
     touched: frozenset[ObjectKey]
+    compiled_before: Mapping[ObjectKey, TraefikObjects] = field(default_factory=dict)
 
 
 def settle(
@@ -397,4 +401,6 @@ class _Settling:
             serving.compiled,
             serving.items,
         )
-        return Settled(state, frozenset(self.touched))
+        routes = ((key, serving.compiled_before(key)) for key in self.touched if key.kind == "Route")
+        before = {key: compiled for key, compiled in routes if compiled is not None}
+        return Settled(state, frozenset(self.touched), before)

@@ -2,49 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from reconciler.desired.claims import EVERYTHING, Claim
-from reconciler.desired.state import Served, State
+from reconciler.desired.reach import EFFECTS, Reach, reach
+from reconciler.desired.state import State
+from reconciler.desired.traefik_model import TraefikObjects
 from reconciler.desired.view import View, port_of
-from schemas.middleware import Middleware
+from schemas.agent import Agent
 from schemas.objects import ObjectKey
 from schemas.plan import TrafficChange
-from schemas.route import Backend, Route
+from schemas.route import Backend, Route, RouteSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Who answers in a state. ``compiled``: what its routes became for Traefik."""
+
+    state: State
+    view: View
+    compiled: Mapping[ObjectKey, TraefikObjects]
+
+    def of(self, key: ObjectKey) -> Iterator[Answer]:
+        """Yield a route's answer at each of its hosts."""
+        served = self.state.served.get(key)
+        if served is None or not isinstance(served.object, Route):
+            return
+        spec = served.object.spec
+        backends = tuple(text for backend in spec.backends for text in _backend(key.team, backend, self.view))
+        for claim in served.claims:
+            yield Answer(
+                key, claim.pattern, claim.entry_point, _match(claim), spec, backends, self.compiled.get(key, ())
+            )
 
 
 class Answer(NamedTuple):
-    """One route's answer at one host: what is compared, and how it is told."""
+    """One route's answer at one host."""
 
     key: ObjectKey
     host: str
     entry_point: str
     match: str
-    tls: str
+    spec: RouteSpec
     backends: tuple[str, ...]
-    middlewares: tuple[Middleware, ...]
-    is_http: bool
+    """In words."""
+    compiled: TraefikObjects
 
     @property
     def place(self) -> tuple[str, str, str]:
         return self.host, self.entry_point, self.match
 
+    @property
+    def reach(self) -> Reach:
+        """Of a mongodb route each host has its own servers; of any other route all hosts have the same."""
+        return reach(self.compiled, self.host if self.spec.type == "mongodb" else "")
+
     def __str__(self) -> str:
         return f"{self.key.team}/{self.key.name} → {', '.join(self.backends)}"
 
 
-def traffic_changes(
-    base: State, base_view: View, state: State, view: View, touched: Iterable[ObjectKey]
-) -> tuple[TrafficChange, ...]:
+def traffic_changes(before: Answers, after: Answers, touched: Iterable[ObjectKey]) -> tuple[TrafficChange, ...]:
     """List what happens at each host of the touched routes, by host."""
     routes = [key for key in touched if key.kind == "Route"]
-    before = {one.place: one for key in routes for one in _answers(base.served.get(key), base_view)}
-    after = {one.place: one for key in routes for one in _answers(state.served.get(key), view)}
+    old = {one.place: one for key in routes for one in before.of(key)}
+    new = {one.place: one for key in routes for one in after.of(key)}
     changes = [
         change
-        for place in sorted(before.keys() | after.keys())
-        if (change := _compare(before.get(place), after.get(place), base, state)) is not None
+        for place in sorted(old.keys() | new.keys())
+        if (change := _compare(old.get(place), new.get(place), before.state, after.state)) is not None
     ]
     return tuple(changes)
 
@@ -60,17 +87,41 @@ def _compare(old: Answer | None, new: Answer | None, base: State, state: State) 
 
 def _changed(old: Answer, new: Answer) -> TrafficChange | None:
     effects = []
-    if old.tls != new.tls:
-        effects.append("loses TLS" if new.tls == "none" else "gains TLS" if old.tls == "none" else f"TLS: {new.tls}")
-    if old.backends != new.backends:
-        effects.append("changes backend")
-    if old.key != new.key:
-        effects.append("changes route")
-    if old.middlewares != new.middlewares:
-        effects.append("changes middlewares")
+    was, becomes = old.spec.tls, new.spec.tls
+    if was.mode != becomes.mode:
+        loses, gains = becomes.mode == "none", was.mode == "none"
+        effects.append("loses TLS" if loses else "gains TLS" if gains else f"TLS: {becomes.mode}")
+    elif was.certificate != becomes.certificate:
+        effects.append("changes certificate")
+    effects += _effects_on_requests(old, new)
     if not effects:
         return None
     return _change(new, "changed", before=str(old), after=str(new), effects=effects)
+
+
+def _effects_on_requests(old: Answer, new: Answer) -> list[str]:
+    """Name what Traefik will do differently, the most serious first."""
+    effects = []
+    before, after = old.reach, new.reach
+    if before.servers and not after.servers:
+        effects.append(f"loses its last backend ({'503' if new.spec.type == 'http' else 'refused'})")
+    elif after.servers and not before.servers:
+        effects.append("gains its first backend")
+    elif before.servers != after.servers or (old.backends != new.backends and new.spec.type != "mongodb"):
+        effects.append("changes backend")
+    if old.key != new.key:
+        effects.append("changes route")
+    if old.spec.transport != new.spec.transport:
+        effects.append("changes transport")
+    if old.spec.middlewares != new.spec.middlewares or before.middlewares != after.middlewares:
+        effects.append("changes middlewares")
+    for part, told in EFFECTS.items():
+        was, becomes = getattr(before, part), getattr(after, part)
+        if was and becomes and was != becomes:  # where there is no server there is nothing to compare
+            effects.append(told)
+    if not effects and before.everything != after.everything:
+        effects.append("changes what Traefik is told")
+    return effects
 
 
 def _effects_of_coming(new: Answer, base: State) -> list[str]:
@@ -82,7 +133,7 @@ def _effects_of_coming(new: Answer, base: State) -> list[str]:
             effects.append(f"takes part of the requests from {claim.owner.team}/{claim.owner.name}")
         else:
             effects.append(f"shadows {claim.pattern} of {claim.owner.team}/{claim.owner.name} here")
-    if new.tls == "none" and any(_claims_elsewhere(base, new)):
+    if new.spec.tls.mode == "none" and any(_claims_elsewhere(base, new)):
         effects.append("loses TLS")
     return list(dict.fromkeys(effects)) or ["new host"]
 
@@ -93,8 +144,8 @@ def _effects_of_going(old: Answer, state: State) -> list[str]:
         names = ", ".join(dict.fromkeys(f"{claim.owner.team}/{claim.owner.name}" for claim in heirs))
         return [f"left to {names}"]
     if any(_claims_elsewhere(state, old)):
-        return ["loses TLS" if old.tls != "none" else "gains TLS"]
-    return ["turns 404" if old.is_http else "refused from now on"]
+        return ["loses TLS" if old.spec.tls.mode != "none" else "gains TLS"]
+    return ["turns 404" if old.spec.type == "http" else "refused from now on"]
 
 
 def _claims_at(state: State, entry_point: str, host: str, but: ObjectKey | None) -> Iterator[Claim]:
@@ -112,24 +163,6 @@ def _claims_elsewhere(state: State, answer: Answer) -> Iterator[Claim]:
     return (claim for claim in state.claims.at("http", answer.host) if claim.entry_point != answer.entry_point)
 
 
-def _answers(served: Served | None, view: View) -> Iterator[Answer]:
-    if served is None or not isinstance(served.object, Route):
-        return
-    spec = served.object.spec
-    backends = tuple(text for backend in spec.backends for text in _backend(served.key.team, backend, view))
-    for claim in served.claims:
-        yield Answer(
-            key=served.key,
-            host=claim.pattern,
-            entry_point=claim.entry_point,
-            match=_match(claim),
-            tls=spec.tls.mode,
-            backends=backends,
-            middlewares=spec.middlewares,
-            is_http=spec.type == "http",
-        )
-
-
 def _match(claim: Claim) -> str:
     if claim.match is EVERYTHING:
         return ""
@@ -144,13 +177,19 @@ def _backend(team: str, backend: Backend, view: View) -> Iterator[str]:
     if backend.agent is not None:
         agent = view.agent(backend.agent)
         address = f" [{agent.spec.address}]" if agent else ""
-        yield f"{backend.agent}:{backend.port}{address}{weight}"
+        yield f"{backend.agent}:{backend.port}{address}{_out_of_service(agent)}{weight}"
         return
     deployment = view.deployment(team, backend.deployment or "")
     port = port_of(backend, deployment) if deployment else None
     agents = view.agent_names_of(team, deployment) if deployment else ()
-    where = ", ".join(f"{agent}:{port.host}" for agent in agents) if port else "nowhere"
+    where = "nowhere"
+    if port and agents:
+        where = ", ".join(f"{agent}:{port.host}{_out_of_service(view.agent(agent))}" for agent in agents)
     yield f"deployment {backend.deployment} ({where}){weight}"
+
+
+def _out_of_service(agent: Agent | None) -> str:
+    return " (quarantined)" if agent is not None and agent.spec.state == "quarantined" else ""
 
 
 def _change(answer: Answer, action: str, *, effects: list[str], before: str = "", after: str = "") -> TrafficChange:
