@@ -16,7 +16,9 @@ from agent.keys import AgentKey
 from reconciler.agents import enrolment as enrolment_module
 from reconciler.errors import Broken, Transient
 from reconciler.pki.operator_credential import OperatorCredential
+from schemas.certificates_api import BUNDLE_PATH, CERTIFICATE_PATH, CRL_PATH
 from tests.support.agent_plane import Served, served
+from tests.support.signing_requests import request
 from tests.support.tokens import ISSUER, NOW
 from tests.unit.agents.enrolling import World, fleet
 
@@ -117,7 +119,10 @@ MATRIX = {
     "enrol without a token": ("POST", ENROL, [401] * 7),
     "a status": ("GET", "{status}", [401, 401, 401, 401, 401, 401, 401]),
     "an access token": ("POST", TOKEN, [401] * 7),
+    "a certificate": ("POST", CERTIFICATE_PATH, [401, 403, 403, 403, 200, 200, 401]),
     "the keys": ("GET", "/.well-known/jwks.json", [200] * 7),
+    "the roots": ("GET", BUNDLE_PATH, [200] * 7),
+    "the revocations": ("GET", CRL_PATH, [200] * 7),
     "no such page": ("GET", "/api/v1/none", [404] * 7),
     "another method": ("DELETE", TOKENS, [405] * 7),
 }
@@ -147,6 +152,7 @@ def test_each_endpoint_for_each_identity(tmp_path: Path) -> None:
     contents: dict[str, dict[str, Any]] = {
         TOKENS: {"json": {"agent": "vps-9"}},
         ENROL: {"json": body(keys["vps-1"], "0" * 20 + "." + "x" * 32)},
+        CERTIFICATE_PATH: {"json": {"csr": request()}},
     }
     found: dict[str, list[int]] = {}
 
