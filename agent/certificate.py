@@ -61,7 +61,7 @@ class KeeperSettings:
     backoff_base: float = 5.0
     backoff_cap: float = 300.0
     slowly: float = 600.0
-    """Between attempts that only a person can make succeed."""
+    """Between attempts after the end, which only a person can make succeed."""
     look: float = 60.0
     """The longest that nobody looks at the clock and the disk."""
 
@@ -78,11 +78,10 @@ class Caller(Protocol):
 
 
 class _Failed(Exception):
-    """``hopeless``: only a person can change it."""
+    """No certificate came. The message says why."""
 
-    def __init__(self, message: str, *, hopeless: bool = False, retry_after: float = 0.0) -> None:
+    def __init__(self, message: str, *, retry_after: float = 0.0) -> None:
         super().__init__(message)
-        self.hopeless = hopeless
         self.retry_after = retry_after
 
 
@@ -137,7 +136,7 @@ class CertificateKeeper:
             answer = _answer(await self._caller.call("POST", CERTIFICATE_PATH, {"csr": fresh.csr}))
             held = await install(self._files, fresh, answer.certificate, answer.bundle, self._caller.now())
         except CredentialsUnavailable as error:
-            raise _Failed(str(error), hopeless=error.refused, retry_after=error.retry_after) from None
+            raise _Failed(str(error), retry_after=error.retry_after) from None
         except (OSError, BadPair) as error:
             raise _Failed(str(error)) from None
         if self._caller.now() >= held.life.ends:
@@ -145,9 +144,8 @@ class CertificateKeeper:
         return held
 
     def _pause(self, failure: _Failed, state: Standing) -> float:
-        hopeless = failure.hopeless or state == "ended"
-        least = max(failure.retry_after, self._settings.slowly if hopeless else 0.0)
-        pause = self._backoff.next(self._random(), at_least=least)
+        slowly = self._settings.slowly if state == "ended" else 0.0
+        pause = self._backoff.next(self._random(), at_least=max(failure.retry_after, slowly))
         if state == "ended" and self._held is not None:
             log.error("the certificate ended at %s. %s (%s)", utc(self._held.life.ends), WAY_BACK, failure)
         else:
@@ -157,8 +155,7 @@ class CertificateKeeper:
 
 def _answer(response: httpx.Response) -> AgentCertificate:
     if response.status_code != httpx.codes.OK:
-        hopeless = response.status_code == httpx.codes.FORBIDDEN
-        raise _Failed(detail_of(response), hopeless=hopeless, retry_after=retry_after_of(response))
+        raise _Failed(detail_of(response), retry_after=retry_after_of(response))
     try:
         return AgentCertificate.model_validate_json(response.content)
     except ValidationError:

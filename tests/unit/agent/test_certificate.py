@@ -109,13 +109,25 @@ def test_a_restart_asks_for_nothing(authority: AgentIssuer, tmp_path: Path) -> N
     [
         OSError("away"),
         CredentialsUnavailable("no token"),
+        CredentialsUnavailable("not in service yet", refused=True),
+        problem(403, "agent-revoked"),
         problem(503, "not-ready"),
         problem(500, "internal-error"),
         problem(401, "expired"),
         httpx.Response(200, text="nonsense"),
         httpx.Response(200, json={"certificate": "x", "bundle": "x", "notAfter": 1}),
     ],
-    ids=["away", "no token", "not ready", "broken", "401", "nonsense", "no certificate"],
+    ids=[
+        "away",
+        "no token",
+        "not in service yet",
+        "revoked",
+        "not ready",
+        "broken",
+        "401",
+        "nonsense",
+        "no certificate",
+    ],
 )
 def test_what_fails_is_tried_again_until_the_end(
     authority: AgentIssuer, tmp_path: Path, failure: httpx.Response | Exception
