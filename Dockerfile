@@ -35,13 +35,14 @@ COPY --from=build /opt/cloudlunacy /opt/cloudlunacy
 ENV PATH=/opt/cloudlunacy/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
-    HEALTH_URL=http://127.0.0.1:7300/healthz
+    HEALTH_URL=https://127.0.0.1:7300/healthz \
+    HEALTH_CA=/data/ca.pem
 USER 10001:10001
 WORKDIR /data
 VOLUME /data
 EXPOSE 7300
 HEALTHCHECK --interval=15s --timeout=5s --start-period=20s --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen(os.environ['HEALTH_URL'], timeout=4).close()"]
+    CMD ["python", "-c", "import os, ssl, urllib.request as r; r.urlopen(os.environ['HEALTH_URL'], timeout=4, context=ssl.create_default_context(cafile=os.environ['HEALTH_CA'])).close()"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["cloudlunacy"]
 CMD ["--help"]

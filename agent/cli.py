@@ -15,6 +15,7 @@ from agent.client import run_until_signalled
 from agent.credentials import Credentials
 from agent.enrol import EnrolmentFailed, Wanted, enrol
 from agent.keys import Unusable
+from agent.pinning import Untrusted
 from agent.services import RecordingService
 
 CAPABILITIES = ("container", "process", "mongodb")
@@ -83,6 +84,8 @@ def _run_enrol(options: argparse.Namespace) -> int:
         answer = asyncio.run(enrol(wanted, options.data, wait_seconds=options.timeout))
     except (EnrolmentFailed, Unusable) as error:
         return _fail(str(error))
+    except Untrusted as error:
+        return _fail(f"{error} {_trust_hint(wanted)}")
     except OSError as error:
         return _fail(f"{str(error).rstrip('.')}. Is the control plane at {options.server} running and ready?")
     if answer.state == "committed":
@@ -107,6 +110,12 @@ def _run_agent(options: argparse.Namespace) -> int:
     except OSError as error:
         return _fail(f"{error.filename or options.data} cannot be read: {error.strerror}")
     return 0
+
+
+def _trust_hint(wanted: Wanted) -> str:
+    if wanted.ca_sha256 is None:
+        return "Give the fingerprint of its authority with --ca-sha256; cloudlunacy token create prints it."
+    return "Nothing was sent to it."
 
 
 def _read_token(path: Path) -> str:

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from agent.client import CredentialsUnavailable
 from agent.keys import AgentKey, Unusable, write_private
-from agent.pinning import context_for
+from agent.pinning import context_for, explained
 from schemas.base import Model
 from schemas.enrolment import TOKEN_ENDPOINT_PATH, TokenAnswer
 from schemas.jwk import JwkSet
@@ -42,7 +42,7 @@ class AgentFile(Model):
     server: str
     issuer: str
     ca: str | None = None
-    """PEM of the pinned authority; None: the system's authorities."""
+    """PEM of the pinned authorities, of which there are two while one follows the other; None: the system's."""
     jwks: JwkSet
 
     @classmethod
@@ -100,6 +100,7 @@ class Api:
         """Send what ``make`` returns for the URL; a second time when the first was refused for the clock.
 
         Raises:
+            Untrusted: when what answers there is not whom we trust.
             OSError: when the control plane cannot be reached or answers too much.
         """
         url = f"{self.server}{path}"
@@ -129,6 +130,8 @@ class Api:
                 }
                 return httpx.Response(response.status_code, headers=headers, content=body)
         except httpx.HTTPError as error:
+            if (said := explained(error, self.server)) is not None:
+                raise said from None
             raise OSError(f"{url} cannot be reached: {type(error).__name__} {error}") from None
 
 

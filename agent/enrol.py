@@ -26,7 +26,7 @@ from pydantic import SecretStr, ValidationError
 from agent.backoff import Backoff
 from agent.credentials import AgentFile, Api, detail_of, retry_after_of
 from agent.keys import AgentKey, Unusable
-from agent.pinning import context_for, presented_authority
+from agent.pinning import Untrusted, context_for, presented_authority
 from schemas.enrolment import ENROL_PATH, ENROLMENTS_PATH, Enrolment
 from schemas.tokens import origin
 
@@ -68,6 +68,7 @@ async def enrol(
     Raises:
         EnrolmentFailed: the control plane refuses.
         Unusable: this machine, the address or the fingerprint is wrong.
+        Untrusted: what answers there is not the control plane whose authority was given.
         OSError: the control plane cannot be reached within ``wait_seconds``.
     """
     server = _checked(wanted.server, insecure=wanted.insecure)
@@ -114,6 +115,8 @@ async def _authority(server: str, sha256: str | None, tries: _Tries) -> str | No
     while True:
         try:
             return await presented_authority(server, sha256)
+        except Untrusted:
+            raise
         except (OSError, TimeoutError):
             if not await tries.pause("the server is away"):
                 raise
@@ -143,6 +146,8 @@ async def _request(api: Api, key: AgentKey, wanted: Wanted, tries: _Tries) -> En
             if response.status_code not in _AGAIN:
                 raise EnrolmentFailed(detail_of(response))
             at_least, failure = retry_after_of(response), OSError(detail_of(response))
+        except Untrusted:
+            raise
         except OSError as error:
             failure = error
         if not await tries.pause(str(failure), at_least=at_least):

@@ -9,18 +9,41 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import re
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from agent.keys import Unusable
+from schemas.tls import speaks_no_tls, untrusted
 
 SECONDS: Final = 15.0
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+
+
+class Untrusted(OSError):
+    """The other side is there, and is not whom we trust; trying again changes that only if the other side does."""
+
+
+def explained(error: BaseException, server: str) -> OSError | None:
+    """Return what to say of a connection that TLS failed on; None where it failed for another reason."""
+    for cause in _causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return Untrusted(untrusted(cause.verify_code, cause.verify_message, server))
+        if isinstance(cause, ssl.SSLError) and speaks_no_tls(cause.reason or ""):
+            return Untrusted(f"what answers at {server} speaks no TLS.")
+    return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def context_for(ca_pem: str) -> ssl.SSLContext:
-    """Return a context that trusts this one certificate, TLS 1.2 or newer, host names checked."""
+    """Return a context that trusts these certificates and no others, TLS 1.2 or newer, host names checked."""
     context = ssl.create_default_context(cadata=ca_pem)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the pinned authority may be an intermediate
@@ -35,8 +58,14 @@ async def presented_authority(url: str, sha256: str) -> str:
         OSError: when the server cannot be reached or speaks no TLS.
     """
     wanted = sha256.replace(":", "").strip().lower()
+    if not _SHA256.fullmatch(wanted):
+        raise Unusable("A SHA-256 fingerprint has 64 hexadecimal digits; this one has not.")
     parts = urlsplit(url)
-    for certificate in await _presented(parts.hostname or "", parts.port or 443):
+    try:
+        presented = await _presented(parts.hostname or "", parts.port or 443)
+    except ssl.SSLError as error:
+        raise explained(error, url) or error from None
+    for certificate in presented:
         if hmac.compare_digest(hashlib.sha256(certificate).hexdigest().encode(), wanted.encode()):
             return ssl.DER_cert_to_PEM_cert(certificate)
     raise Unusable(

@@ -67,6 +67,7 @@ def settings(remote: Path, folder: Path, *, api: str = "http://127.0.0.1:1", tra
         git=GitSettings(repo=str(remote)),
         data=folder / "data",
         port=0,
+        plain_http=True,
         fronts=(FrontSettings(dynamic / "cloudlunacy.yml", api),),
         traefik_binary=traefik,
         read_back_seconds=120.0,

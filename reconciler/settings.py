@@ -21,6 +21,7 @@ ENVIRONMENT = {
     "CLOUDLUNACY_ALLOWED_SIGNERS": "allowed signers (ssh-keygen -Y) for commit signatures",
     "CLOUDLUNACY_GPG_KEYRING": "exported public keys (gpg --export) for commit signatures",
     "CLOUDLUNACY_TOKEN_FILE": "file with the token that commands present to --server",
+    "CLOUDLUNACY_CA_FILE": "file with the roots (PEM) that commands trust for --server (default: the system's)",
     "CLOUDLUNACY_KEY_FILE": "file with the key that private keys are sealed with (32 random bytes in base64)",
     "CLOUDLUNACY_KEY_PASSPHRASE_FILE": "file with a passphrase, instead of that key",
     "TRAEFIK_BIN": "Traefik program for the preflight (default: looked up on PATH)",
@@ -61,7 +62,9 @@ class Settings:
     fronts: tuple[FrontSettings, ...] = ()
     poll_seconds: float = 30.0
     public_url: str = ""
-    """Address under which agents and people reach the control plane; default: http://HOST:PORT."""
+    """Address under which agents and people reach the control plane; default: https://HOST:PORT."""
+    plain_http: bool = False
+    """Without TLS, for a proxy on the same machine that ends it."""
     traefik_binary: str = ""
     webhook_secret_file: Path | None = None
     key_file: Path | None = None

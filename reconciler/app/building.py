@@ -18,6 +18,8 @@ from reconciler.agents.group_commit import GroupCommitter, Settled
 from reconciler.agents.hub import Hub, HubLimits
 from reconciler.agents.rates import Bucket
 from reconciler.agents.session import SessionLimits
+from reconciler.app.certificate import OwnCertificate
+from reconciler.app.own_names import connectable, url_of
 from reconciler.desired.codes import CODES
 from reconciler.desired.render import Renderer
 from reconciler.errors import Broken, CloudLunacyError, Transient
@@ -32,10 +34,11 @@ from reconciler.observer import AgentObserver
 from reconciler.pki.authenticator import Authenticator
 from reconciler.pki.keystore import KeyStore
 from reconciler.pki.operator_credential import OperatorCredential
+from reconciler.pki.private_files import write_private
 from reconciler.pki.replay import ReplayCache
 from reconciler.pki.token_endpoint import TokenEndpoint
 from reconciler.pki.tokens import verify_enrolment_proof
-from reconciler.settings import Settings, bracketed
+from reconciler.settings import Settings
 from reconciler.status import Record, Tracker
 from reconciler.steps.delivery import Delivery
 from reconciler.steps.desire import Desire
@@ -70,6 +73,8 @@ log = get_logger(__name__)
 
 MISSED_HEARTBEATS: Final = 3
 """After so many an agent counts as gone."""
+CA_FILE: Final = "ca.pem"
+"""In the data directory: the roots of this authority, for ``curl --cacert`` and whoever else connects."""
 WRITABLE: Final = re.compile(r"agents/[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.yaml")
 """The only files that commits of our own may touch."""
 
@@ -77,13 +82,18 @@ WRITABLE: Final = re.compile(r"agents/[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.yaml
 class Parts:
     """Everything that ``serve`` runs, made and put together; nothing is under way yet."""
 
-    def __init__(self, settings: Settings, store: SQLiteStore, keys: KeyStore, bound: socket.socket) -> None:
+    def __init__(
+        self, settings: Settings, store: SQLiteStore, keys: KeyStore, bound: socket.socket, certificate: OwnCertificate
+    ) -> None:
         self._settings = settings
         self._store = store
         self._socket = bound
-        self.address = _address(bound)
-        """URL at which this process listens."""
-        self.issuer = settings.public_url or self.address
+        self.certificate = certificate
+        host, self._port = bound.getsockname()[:2]
+        self._scheme = "http" if settings.plain_http else "https"
+        self.address = url_of(self._scheme, connectable(host), self._port)
+        """URL at which this machine reaches this process."""
+        self.issuer = settings.public_url or url_of(self._scheme, host, self._port)
         self.recipient = keys.recipient()
         """Whom secrets are to be sealed to, for ``recipients`` in the fleet file."""
         self._metrics = Metrics(problem_codes=frozenset(CODES))
@@ -91,7 +101,22 @@ class Parts:
         self._build_agents(keys)
         self._build_loop(keys)
         self.server = self._build_web(keys)
-        OperatorCredential.write(settings.data, address=self.address, issuer=self.issuer, keys=keys)
+        certificate.on_bundle = partial(self._write_trust, keys)
+        self._write_trust(keys)
+
+    def _write_trust(self, keys: KeyStore) -> None:
+        """Write what commands on this machine need: address, key and roots; and the roots by themselves, for others.
+
+        Raises:
+            Broken: when they cannot be written.
+        """
+        data, ca = self._settings.data, self.certificate.authority.bundle().pem
+        trusted = "" if self._settings.plain_http else ca
+        try:
+            write_private(data / CA_FILE, ca.encode())
+            OperatorCredential.write(data, address=self.address, issuer=self.issuer, keys=keys, ca=trusted)
+        except OSError as error:
+            raise Broken(f"{data} cannot be written: {error.strerror}.") from None
 
     # --- building -----------------------------------------------------------------------------------------------
 
@@ -174,7 +199,11 @@ class Parts:
     def _build_web(self, keys: KeyStore) -> Server:
         replays = ReplayCache()
         authenticator = Authenticator(
-            issuer=self.issuer, origins=[self.address], keys=keys, agents=self._directory, replays=replays
+            issuer=self.issuer,
+            origins=[self.address, *(url_of(self._scheme, name, self._port) for name in self.certificate.names)],
+            keys=keys,
+            agents=self._directory,
+            replays=replays,
         )
         enrolment_tokens = EnrolmentTokens(self._store)
         self._committer = GroupCommitter(
@@ -217,7 +246,7 @@ class Parts:
             probes=Probes(self, self._metrics),
             version=importlib.metadata.version("cloudlunacy"),
         )
-        return make_server(application)
+        return make_server(application, self.certificate.context)
 
     async def _note_settled(self, entry: OutboxEntry, settled: Settled) -> None:
         self._metrics.enrolment(settled.outcome)
@@ -289,8 +318,3 @@ async def _front_status(front: Front) -> FrontStatus:
     except (Transient, Broken) as error:
         return FrontStatus(name=front.name, file=str(front.file.path), message=str(error))
     return FrontStatus(name=front.name, file=str(front.file.path), loaded_generation=loaded)
-
-
-def _address(bound: socket.socket) -> str:
-    host, port = bound.getsockname()[:2]
-    return f"http://{bracketed(host)}:{port}"

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import Any, Final
 
 from reconciler.app.building import Parts
+from reconciler.app.certificate import OwnCertificate
 from reconciler.errors import Broken, CloudLunacyError
 from reconciler.housekeeping import Housekeeping
 from reconciler.observability.logs import get_logger
@@ -21,6 +22,7 @@ from reconciler.store.lock import DataDirectoryLock
 from reconciler.store.protocols import Event
 from reconciler.store.sqlite import SQLiteStore
 from reconciler.web.server import listen
+from schemas.fleet import Fleet
 
 log = get_logger(__name__)
 
@@ -42,6 +44,7 @@ class ControlPlane(Parts):
             self._task("outbox", self._committer.run()),
             self._task("observer", self._observer.run()),
             self._task("housekeeping", housekeeping.run()),
+            self._task("certificate", self.certificate.run(self._fleet, self._store, self._metrics)),
             self._task("server", self.server.serve(sockets=[self._socket])),
             self._task("stop", _wait(stop)),
         }
@@ -49,6 +52,9 @@ class ControlPlane(Parts):
         await self._close(tasks)
         for task in done:
             _require_expected_end(task, stop)
+
+    def _fleet(self) -> Fleet | None:
+        return self.loop.published.state.fleet
 
     def _task(self, name: str, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         return asyncio.create_task(coroutine, name=name)
@@ -104,8 +110,9 @@ async def control_plane(settings: Settings) -> AsyncIterator[ControlPlane]:
         store = await SQLiteStore.open(settings.data)
         bound = None
         try:
+            certificate = OwnCertificate(settings, vault)
             bound = listen(settings.host, settings.port)
-            yield ControlPlane(settings, store, keys, bound)
+            yield ControlPlane(settings, store, keys, bound, certificate)
         finally:
             if bound is not None:
                 bound.close()
@@ -124,6 +131,7 @@ async def serve(settings: Settings) -> None:
             address=plane.address,
             data=str(settings.data),
             repo=str(plane.mirror.remote),
+            ca_sha256=plane.certificate.authority.bundle().fingerprints[0],
             age_recipient=plane.recipient,
         )
         await plane.run(stop)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import ssl
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from reconciler.errors import Broken, Refused, Transient
+from reconciler.commands.trust import CA_FILE, Trust, unreachable
+from reconciler.errors import Broken, Refused
 from reconciler.pki.operator_credential import OperatorCredential
 from reconciler.settings import secret_file
 
@@ -29,6 +31,7 @@ class Target:
     server: str
     credential: OperatorCredential | None
     token_file: Path | None
+    trust: Trust = field(default_factory=Trust)
 
     def headers(self) -> dict[str, str]:
         """Return the headers of one request."""
@@ -37,6 +40,14 @@ class Target:
         if self.token_file is not None:
             return {"Authorization": f"Bearer {_token(self.token_file)}"}
         return {}
+
+    def tls(self) -> ssl.SSLContext:
+        """Return what to verify the control plane with.
+
+        Raises:
+            Broken, Transient: when it was to be known by a fingerprint, and is not.
+        """
+        return self.trust.context(self.server)
 
 
 def _token(path: Path) -> str:
@@ -54,15 +65,35 @@ def _token(path: Path) -> str:
 
 
 def add_target_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--server`` and ``--data``, of which one is needed."""
+    """Add ``--server`` and ``--data``, of which one is needed, and whom to trust at the former."""
     group = parser.add_mutually_exclusive_group(required=True)
     group.add_argument("--server", metavar="URL", help=f"control plane; the token comes from the file in {_TOKEN}")
     group.add_argument("--data", type=Path, metavar="DIR", help="data directory of serve, on the same machine")
+    add_trust_options(parser)
+
+
+def add_trust_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--ca-file`` and ``--ca-sha256``."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--ca-file",
+        type=Path,
+        metavar="FILE",
+        help=f"roots (PEM) for --server (default: {CA_FILE}, the system's)",
+    )
+    group.add_argument("--ca-sha256", metavar="HEX", help="fingerprint of the control plane's authority, for --server")
 
 
 def target_words(options: argparse.Namespace) -> str:
     """Return the options of :func:`add_target_options` as they were given, to be pasted into a shell."""
-    return shlex.join(["--data", str(options.data)] if options.data is not None else ["--server", options.server])
+    if options.data is not None:
+        return shlex.join(["--data", str(options.data)])
+    words = ["--server", options.server]
+    if options.ca_file is not None:
+        words += ["--ca-file", str(options.ca_file)]
+    elif options.ca_sha256:
+        words += ["--ca-sha256", options.ca_sha256]
+    return shlex.join(words)
 
 
 def target_of(options: argparse.Namespace, environment: Mapping[str, str]) -> Target:
@@ -72,9 +103,30 @@ def target_of(options: argparse.Namespace, environment: Mapping[str, str]) -> Ta
         Broken: when the data directory holds no credential, or the variable names no file.
     """
     if options.data is not None:
-        credential = OperatorCredential.load(options.data)
-        return Target(credential.address, credential, None)
-    return Target(options.server.rstrip("/"), None, secret_file(environment, _TOKEN))
+        return local_target(options.data)
+    return Target(options.server.rstrip("/"), None, secret_file(environment, _TOKEN), trust_of(options, environment))
+
+
+def local_target(data: Path) -> Target:
+    """Return the control plane of a data directory on this machine.
+
+    Raises:
+        Broken: when it holds no credential.
+    """
+    credential = OperatorCredential.load(data)
+    return Target(credential.address, credential, None, Trust(ca=credential.ca))
+
+
+def trust_of(options: argparse.Namespace, environment: Mapping[str, str]) -> Trust:
+    """Find out whom to trust for ``--server``.
+
+    Raises:
+        Broken: when a file or a fingerprint is none.
+    """
+    if options.ca_sha256:
+        return Trust.of_fingerprint(options.ca_sha256)
+    path = options.ca_file or secret_file(environment, CA_FILE)
+    return Trust() if path is None else Trust.of_file(path)
 
 
 class Client:
@@ -83,7 +135,9 @@ class Client:
     def __init__(self, target: Target) -> None:
         self._target = target
         try:
-            self._http = httpx.Client(base_url=target.server, timeout=TIMEOUT, trust_env=False, follow_redirects=False)
+            self._http = httpx.Client(
+                base_url=target.server, verify=target.tls(), timeout=TIMEOUT, trust_env=False, follow_redirects=False
+            )
         except httpx.InvalidURL as error:
             raise Broken(f"{target.server!r} is no URL: {error}.") from None
 
@@ -107,8 +161,7 @@ class Client:
         except httpx.InvalidURL as error:
             raise Broken(f"{self._target.server!r} is no URL: {error}.") from None
         except httpx.HTTPError as error:
-            text = f"the control plane at {self._target.server} does not answer: {error}."
-            raise Transient(text, hint="Is serve running?") from None
+            raise unreachable(self._target.server, error) from None
         if not answer.is_success:
             raise _refused(answer)
         try:

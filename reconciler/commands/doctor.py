@@ -24,6 +24,9 @@ OLDEST_TIME: Final = 1_767_225_600.0
 """2026-01-01 in POSIX seconds; no clock that is right shows an earlier time."""
 MAX_SKEW: Final = 60.0
 """Seconds between two clocks; the leeway that tokens are given."""
+DAY: Final = 86_400.0
+LEAST_DAYS: Final = 9.0
+"""What a certificate of serve has left when its renewal has failed for a day."""
 MIN_FILES: Final = 1024
 GOOD_FILES: Final = 8192
 MIN_INOTIFY_INSTANCES: Final = 64
@@ -78,6 +81,10 @@ class Facts:
     data: DirectoryFacts | None = None
     clear_keys: tuple[str, ...] | None = None
     """Files with private keys that are not sealed; None where there are no keys yet."""
+    own_certificate: float | None = None
+    """POSIX seconds at which the certificate of serve ends; None where there is none yet."""
+    authority_waits: tuple[str, str] | None = None
+    """What the authority waits for a person to do: why, and how."""
     watched: DirectoryFacts | None = None
     above_watched: DirectoryFacts | None = None
     """The directory that holds the watched one; our file is prepared there."""
@@ -169,6 +176,20 @@ def _keys(facts: Facts) -> Iterator[Check]:
         yield Check("private keys", "warn", message, hint)
     else:
         yield Check("private keys", "ok", "all private keys are sealed")
+
+
+def _certificate(facts: Facts) -> Iterator[Check]:
+    if facts.own_certificate is not None:
+        days = (facts.own_certificate - facts.now) / DAY
+        hint = "serve renews it ten days before; look into its log, and at cloudlunacy pki status."
+        if days < 0:
+            yield Check("server certificate", "fail", "The certificate of serve has expired.", hint)
+        elif days < LEAST_DAYS:
+            yield Check("server certificate", "warn", f"The certificate of serve ends in {days:.1f} days.", hint)
+        else:
+            yield Check("server certificate", "ok", f"good for {days:.0f} days")
+    if facts.authority_waits is not None:
+        yield Check("authority", "warn", *facts.authority_waits)
 
 
 def _clock(facts: Facts) -> Iterator[Check]:
@@ -273,6 +294,7 @@ RULES: Final[tuple[Callable[[Facts], Iterator[Check]], ...]] = (
     _traefik,
     _data,
     _keys,
+    _certificate,
     _clock,
     _open_files,
     _inotify,

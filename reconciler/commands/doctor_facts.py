@@ -20,6 +20,8 @@ import httpx
 
 from reconciler.commands.doctor import LOADED_SUFFIXES, Answer, DirectoryFacts, Facts
 from reconciler.errors import CloudLunacyError
+from reconciler.pki.authority.authority import Authority
+from reconciler.pki.server_certificate import read_leaf
 from reconciler.pki.vault import in_clear
 from schemas.fleet import Fleet
 
@@ -60,6 +62,8 @@ def collect(
         inotify=_inotify(),
         data=None if data is None else _directory(data),
         clear_keys=None if data is None else _clear_keys(data / "keys"),
+        own_certificate=None if data is None else _own_certificate(data / "keys"),
+        authority_waits=None if data is None else _authority_waits(data / "keys"),
         watched=None if traefik_file is None else _directory(traefik_file.absolute().parent, look_inside=True),
         above_watched=None if traefik_file is None else _directory(traefik_file.absolute().parent.parent),
         own_file="" if traefik_file is None else traefik_file.name,
@@ -125,6 +129,19 @@ def _clear_keys(keys: Path) -> tuple[str, ...] | None:
         return tuple(name for name in in_clear(keys) if name not in _WORTHLESS) if keys.is_dir() else None
     except OSError:
         return None
+
+
+def _own_certificate(keys: Path) -> float | None:
+    leaf = read_leaf(keys)
+    return None if leaf is None else leaf.not_valid_after_utc.timestamp()
+
+
+def _authority_waits(keys: Path) -> tuple[str, str] | None:
+    try:
+        outstanding = Authority(keys).outstanding() if (keys / "authority").is_dir() else None
+    except CloudLunacyError:
+        return None
+    return None if outstanding is None else (outstanding.message, outstanding.hint)
 
 
 def _loadable(path: Path) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from reconciler.commands.client import Client, target_of
+from reconciler.commands.client import Client, add_trust_options, target_of
 from reconciler.commands.evaluate import judge, plan_between
 from reconciler.commands.output import say, tell, wants_colour
 from reconciler.commands.plan_formats import format_plan
@@ -40,6 +40,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     base.add_argument("--base", metavar="REV", help="compare with this revision, such as origin/main")
     base.add_argument("--server", metavar="URL", help="compare with what this control plane has published")
     base.add_argument("--data", type=Path, metavar="DIR", help="the same, on its machine")
+    add_trust_options(parser)
     parser.add_argument("--format", choices=("text", "markdown", "json"), default="text")
     parser.set_defaults(run=run)
 

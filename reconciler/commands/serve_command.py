@@ -9,9 +9,11 @@ import re
 from pathlib import Path
 
 from reconciler.app import serve
+from reconciler.app.own_names import is_loopback
 from reconciler.errors import Broken
 from reconciler.observability import logs
 from reconciler.settings import ENVIRONMENT, FrontSettings, Settings, git_settings, secret_file
+from schemas.tokens import origin
 
 MOST_SECONDS = 86_400
 
@@ -34,6 +36,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--listen", default="127.0.0.1:7300", metavar="HOST:PORT", help="default: %(default)s")
     parser.add_argument("--public-url", default="", metavar="URL", help="address under which agents reach it")
+    parser.add_argument("--plain-http", action="store_true",
+                        help="no TLS, on loopback only: for a proxy on this machine that ends it")  # fmt: skip
     parser.add_argument("--traefik-file", type=Path, action="append", default=[], metavar="PATH",
                         help="file in the directory that Traefik watches; repeat it for each front")  # fmt: skip
     parser.add_argument("--traefik-api", action="append", default=[], metavar="URL",
@@ -76,6 +80,11 @@ def settings_of(options: argparse.Namespace) -> Settings:
     if not BRANCH.fullmatch(options.branch):
         raise Broken(f'"{options.branch}" is no name of a branch.', hint="Write it like main or release/1.0.")
     host, port = _host_and_port(options.listen)
+    if options.plain_http and not is_loopback(host):
+        raise Broken(
+            f"--plain-http would send credentials over the network in clear, because {host} is not loopback.",
+            hint="Listen on 127.0.0.1 and let a proxy on this machine end TLS, or leave --plain-http out.",
+        )
     return Settings(
         git=git_settings(options.repo, options.branch, os.environ),
         data=options.data.absolute(),
@@ -86,7 +95,8 @@ def settings_of(options: argparse.Namespace) -> Settings:
             for file, api in zip(options.traefik_file, options.traefik_api, strict=True)
         ),
         poll_seconds=options.poll,
-        public_url=options.public_url.rstrip("/"),
+        public_url=_public_url(options.public_url),
+        plain_http=options.plain_http,
         traefik_binary=os.environ.get("TRAEFIK_BIN", ""),
         webhook_secret_file=secret_file(os.environ, "CLOUDLUNACY_WEBHOOK_SECRET_FILE"),
         key_file=secret_file(os.environ, "CLOUDLUNACY_KEY_FILE"),
@@ -95,6 +105,20 @@ def settings_of(options: argparse.Namespace) -> Settings:
         push_burst=options.push_burst,
         push_seconds=options.push_interval,
     )
+
+
+def _public_url(text: str) -> str:
+    url = text.rstrip("/")
+    if url and not _is_origin(url):
+        raise Broken(f"{text} is no public URL.", hint="Write it like https://control.example.com:7300.")
+    return url
+
+
+def _is_origin(url: str) -> bool:
+    try:
+        return origin(url).startswith(("http:", "https:"))
+    except ValueError:
+        return False
 
 
 def _host_and_port(text: str) -> tuple[str, int]:

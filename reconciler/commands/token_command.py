@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
+import socket
+from urllib.parse import urlsplit
 
-from reconciler.commands.client import Client, add_target_options, target_of
+from reconciler.commands.client import Client, Target, add_target_options, target_of
 from reconciler.commands.output import say, say_json, tell
 
 DURATION = re.compile(r"^[1-9][0-9]{0,5}(s|m)$")
@@ -42,6 +45,22 @@ def run(options: argparse.Namespace) -> int:
         say_json(answer)
         return 0
     say(str(answer["token"]))
-    enrol = f"cloudlunacy agent enrol --server {target.server} --token-file - --name {options.agent} --data DIR"
-    tell(f"On the agent, which reads the token from its standard input: {enrol}")
+    tell(f"On the agent, which reads the token from its standard input: {enrol_command(target, options.agent)}")
     return 0
+
+
+def enrol_command(target: Target, name: str) -> str:
+    """Return what to run on the agent, with the address for it and the authority to pin."""
+    server = target.server if target.credential is None else _reachable(target.credential.issuer)
+    words = ["cloudlunacy", "agent", "enrol", "--server", server]
+    if target.trust.fingerprint and server.startswith("https:"):
+        words += ["--ca-sha256", target.trust.fingerprint]
+    return shlex.join([*words, "--token-file", "-", "--name", name, "--data", "DIR"])
+
+
+def _reachable(url: str) -> str:
+    """Put this machine's name in place of an address that means all of its addresses."""
+    parts = urlsplit(url)
+    if parts.hostname not in ("0.0.0.0", "::"):  # noqa: S104 - nothing listens here
+        return url
+    return f"{parts.scheme}://{socket.gethostname().lower()}:{parts.port}"

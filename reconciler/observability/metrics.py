@@ -216,6 +216,10 @@ class Metrics:
         """Count a database file that had to be replaced."""
         self._replaced.inc()
 
+    def server_certificate(self, not_after: float) -> None:
+        """The server's own certificate ends then, in POSIX seconds."""
+        self._certificate_ends.set(not_after)
+
     def render(self) -> tuple[bytes, str]:
         """Return the exposition and its content type."""
         return generate_latest(self.registry), CONTENT_TYPE_LATEST
@@ -256,6 +260,9 @@ class Metrics:
     def _make_agents(self) -> None:
         self._enrolments = self._counter("enrolments", "Enrolments by outcome.", "outcome")
         self._connected = self._gauge("agents_connected", "Agents with an open stream.")
+        self._certificate_ends = self._gauge(
+            "server_certificate_not_after_seconds", "When the certificate of the control plane itself ends, POSIX time."
+        )
         self._messages = _Messages()
         self.registry.register(self._messages)
         self._events = self._counter("events", "Events appended to the timeline.", "severity")

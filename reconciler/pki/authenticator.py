@@ -125,9 +125,19 @@ class Authenticator:
         self._replays.use(proven.thumbprint, proven.jti, until=proven.accepted_until, now=now)
         return Identity("agent", access.name, access.scopes & {"agent"}, access.thumbprint, access.accepted_until)
 
+    def _as_asked(self, url: str) -> str:
+        """Return the URL as the client wrote it: a proxy before us may have ended TLS for the public one."""
+        scheme, _, rest = url.partition("://")
+        secure = {"http": "https", "ws": "wss"}.get(scheme)
+        public = self.issuer.removeprefix("https://")
+        if secure and public != self.issuer and rest.partition("/")[0].lower() == public:
+            return f"{secure}://{rest}"
+        return url
+
     def _read_proof(self, method: str, url: str, proof: str | None, token: str | None, now: float) -> tokens.Proven:
         if not proof:
             raise refused("proof-missing", "This needs a proof of possession in the header DPoP (RFC 9449).")
+        url = self._as_asked(url)
         try:
             known = origin(url) in self._origins
         except ValueError:

@@ -1,7 +1,8 @@
 """The credential of whoever may read the data directory: ``<data>/credentials.json``, mode 0600.
 
-It holds the address of the control plane and a private key, with which a command signs a token for the minute. No token
-that lasts lies anywhere, and what leaks from a log or a proxy is soon worth nothing (docs/adr/0007).
+It holds the address of the control plane, whom to trust there, and a private key, with which a command signs a token
+for the minute. No token that lasts lies anywhere, and what leaks from a log or a proxy is soon worth nothing
+(docs/adr/0007).
 """
 
 from __future__ import annotations
@@ -35,15 +36,17 @@ class OperatorCredential:
     issuer: str
     """Public URL; the audience of tokens."""
     key: SigningKey = field(repr=False)
+    ca: str = field(default="", repr=False)
+    """Roots (PEM) to trust at ``address``; none where it speaks plain HTTP."""
 
     @classmethod
-    def write(cls, data: Path, *, address: str, issuer: str, keys: KeyStore) -> OperatorCredential:
+    def write(cls, data: Path, *, address: str, issuer: str, keys: KeyStore, ca: str = "") -> OperatorCredential:
         """Write the file, replacing the former one; ``serve`` does so once it knows its address."""
-        credential = cls(address, issuer, keys.signing("operator"))
+        credential = cls(address, issuer, keys.signing("operator"), ca)
         pem = credential.key.private.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        document = {"address": address, "issuer": issuer, "key": pem.decode("ascii")}
+        document = {"address": address, "issuer": issuer, "ca": ca, "key": pem.decode("ascii")}
         write_private(data / FILE_NAME, json.dumps(document, indent=2).encode())
         return credential
 
@@ -66,12 +69,12 @@ class OperatorCredential:
         try:
             document = json.loads(content)
             key = serialization.load_pem_private_key(document["key"].encode(), password=None)
-            address, issuer = str(document["address"]), str(document["issuer"])
+            address, issuer, ca = str(document["address"]), str(document["issuer"]), str(document.get("ca", ""))
         except (ValueError, TypeError, KeyError, AttributeError):
             key = None
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise Broken(f"{path} is damaged.", hint="Start serve again; it writes the file.")
-        return cls(address, issuer, SigningKey.of(key))
+        return cls(address, issuer, SigningKey.of(key), ca)
 
     def headers(self, now: float, scopes: frozenset[str] = OPERATOR_SCOPES) -> dict[str, str]:
         """Return the headers that authenticate requests within the next minute."""

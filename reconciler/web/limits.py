@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,6 +20,8 @@ MAX_BODY: Final = 64 * 1024
 MAX_HEADERS: Final = 16 * 1024
 MAX_HEADER_COUNT: Final = 64
 BODY_SECONDS: Final = 10.0
+MAX_DISCARDED: Final = 1024 * 1024
+DISCARD_SECONDS: Final = 1.0
 _ONCE: Final = frozenset({b"authorization", b"dpop", b"host", b"content-length", b"content-type", b"origin"})
 
 
@@ -49,6 +52,8 @@ class Limits:
         elif refused is None:
             await self._app(scope, receive, send)
         else:
+            if scope["type"] == "http":
+                await _discard(scope, receive)
             await _refuse(refused, scope, receive, send)
 
     async def _with_body(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
@@ -65,6 +70,8 @@ class Limits:
         except Refused as refused:  # an application without a handler of its own
             if started:
                 raise
+            if not body.done:
+                await _discard(scope, receive)
             await _refuse(refused, scope, receive, send)
 
 
@@ -76,10 +83,10 @@ class _Body:
         self._left = limit
         self._seconds = seconds
         self._end: float | None = None
-        self._done = False
+        self.done = False
 
     async def receive(self) -> Message:
-        if self._done:
+        if self.done:
             return await self._receive()
         loop = asyncio.get_running_loop()
         self._end = self._end or loop.time() + self._seconds
@@ -91,7 +98,7 @@ class _Body:
         self._left -= len(message.get("body", b""))
         if self._left < 0:
             raise _too_large()
-        self._done = not message.get("more_body", False)
+        self.done = not message.get("more_body", False)
         return message
 
 
@@ -123,3 +130,20 @@ async def _refuse(refused: Refused, scope: Scope, receive: Receive, send: Send) 
         await send({"type": "websocket.http.response.body", "body": response.body})
     else:
         await send({"type": "websocket.close", "code": 1008})
+
+
+async def _discard(scope: Scope, receive: Receive) -> None:
+    """Read what is still on its way: closing on it would take the answer back (RFC 9112, 9.6). Little, and briefly."""
+    lengths = [value for name, value in scope["headers"] if name == b"content-length"]
+    announced = [int(value) for value in lengths if value.isdigit() and len(value) <= 12]
+    if any(name == b"expect" for name, _ in scope["headers"]) or (
+        lengths and max(announced, default=0) > MAX_DISCARDED
+    ):
+        return
+    discarded, more = 0, True
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DISCARD_SECONDS):
+            while more and discarded <= MAX_DISCARDED:
+                message = await receive()
+                discarded += len(message.get("body", b""))
+                more = message["type"] == "http.request" and message.get("more_body", False)

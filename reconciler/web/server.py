@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from reconciler.errors import Broken
+from reconciler.web.tls import GOODBYE_SECONDS, HANDSHAKE_SECONDS
 from reconciler.web.websocket import WebSocketProtocol
 
 HEAD_SECONDS: Final = 10.0
@@ -85,15 +87,39 @@ def _cancelled(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
 
 
 class Server(uvicorn.Server):
-    """uvicorn that leaves signals alone."""
+    """uvicorn that leaves signals alone, and gives handshakes of TLS the time that they may take."""
+
+    def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext | None) -> None:
+        super().__init__(config)
+        self._tls = tls
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen on sockets that are bound already."""
+        times = (None, None) if self._tls is None else (HANDSHAKE_SECONDS, GOODBYE_SECONDS)
+        self.servers = [
+            await asyncio.get_running_loop().create_server(
+                self._protocol,
+                sock=bound,
+                ssl=self._tls,
+                backlog=self.config.backlog,
+                ssl_handshake_timeout=times[0],
+                ssl_shutdown_timeout=times[1],
+            )
+            for bound in sockets or ()
+        ]
+        self.started = True
+
+    def _protocol(self) -> asyncio.Protocol:
+        protocol = self.config.http_protocol_class
+        return protocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)  # type: ignore[call-arg]
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
 
-def make_server(app: ASGIApp) -> Server:
-    """Return a server for sockets that are bound already."""
+def make_server(app: ASGIApp, tls: ssl.SSLContext | None = None) -> Server:
+    """Return a server for sockets that are bound already; plain HTTP where no context is given."""
     options: dict[str, Any] = {
         "http": HttpProtocol,
         "ws": WebSocketProtocol,
@@ -110,7 +136,7 @@ def make_server(app: ASGIApp) -> Server:
         "ws_ping_timeout": 20.0,
         "backlog": BACKLOG,
     }
-    return Server(uvicorn.Config(app, **options))
+    return Server(uvicorn.Config(app, **options), tls)
 
 
 def listen(host: str, port: int) -> socket.socket:

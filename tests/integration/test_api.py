@@ -9,6 +9,7 @@ import json
 import re
 import resource
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -102,7 +103,9 @@ def test_openapi_is_a_document_of_its_kind(document: dict[str, Any]) -> None:
         declared = {parameter["name"] for parameter in one["parameters"] if parameter["in"] == "path"}
         assert declared == set(re.findall(r"{(\w+)}", path))
         assert all(status == "default" or status.isdigit() for status in one["responses"])
-    paths = {"/healthz", "/readyz", "/metrics", *(path.replace("newest", "{revision}") for path in READABLE), *CHANGING}
+    assert {"201", "202"} <= document["paths"]["/api/v1/agents/enrol"]["post"]["responses"].keys()
+    paths = {"/healthz", "/readyz", "/metrics", "/webhooks/git", "/api/v1/agents/stream"}
+    paths |= {*(path.replace("newest", "{revision}") for path in READABLE), *CHANGING}
     assert paths <= document["paths"].keys()
 
 
@@ -306,7 +309,7 @@ def test_a_storm_of_webhooks_costs_little(one: Installation) -> None:
     codes: list[int] = []
 
     async def post_all() -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", one.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", one.port, ssl=one.tls)
         for number in numbers:
             headers = signed("github", body, SECRET if number % 11 == 0 else b"a guess", f"d-{number}")
             head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
@@ -345,7 +348,7 @@ def test_thousands_of_slow_heads_keep_nobody_out(one: Installation) -> None:
     held = []
     try:
         for _ in range(2000):
-            slow = socket.create_connection(("127.0.0.1", one.port), timeout=10)
+            slow = one.connect()
             slow.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: ")
             held.append(slow)
         assert one.client.get("/healthz").status_code == 200
@@ -360,7 +363,7 @@ def _is_closed(connection: socket.socket) -> bool:
     connection.setblocking(False)
     try:
         return connection.recv(4096) == b"" or _is_closed(connection)
-    except BlockingIOError:
+    except (BlockingIOError, ssl.SSLWantReadError):
         return False
     except OSError:
         return True
@@ -373,7 +376,7 @@ def test_what_is_too_large_is_refused(one: Installation) -> None:
     assert one.client.get("/healthz", headers={"X-Large": "y" * 20_000}).status_code == 431
     assert one.client.post("/api/v1/approvals", content=b" " * 70_000, headers=one.headers()).status_code == 413
     announced = {"Content-Length": str(2**40)}
-    with socket.create_connection(("127.0.0.1", one.port), timeout=10) as connection:
+    with one.connect() as connection:
         head = "".join(f"{name}: {value}\r\n" for name, value in announced.items())
         connection.sendall(f"POST /webhooks/git HTTP/1.1\r\nHost: 127.0.0.1:{one.port}\r\n{head}\r\n".encode())
         assert connection.recv(4096).startswith(b"HTTP/1.1 413 ")
@@ -381,7 +384,8 @@ def test_what_is_too_large_is_refused(one: Installation) -> None:
 
 def test_many_may_listen_and_more_are_told_to_come_back(one: Installation) -> None:
     """A listener that does not read loses nothing for others; the stream has room for a bounded number."""
-    with httpx.Client(base_url=one.url, timeout=20, trust_env=False, limits=httpx.Limits(max_connections=None)) as many:
+    limits = httpx.Limits(max_connections=None)
+    with httpx.Client(base_url=one.url, verify=one.tls, timeout=20, trust_env=False, limits=limits) as many:
         streams = [many.send(many.build_request("GET", "/api/v1/stream", headers=one.headers("read")), stream=True)
                    for _ in range(257)]  # fmt: skip
         codes = [stream.status_code for stream in streams]

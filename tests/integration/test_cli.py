@@ -336,7 +336,7 @@ def test_a_stranger_is_no_control_plane(capsys: pytest.CaptureFixture[str], answ
 
 def test_without_a_token_the_server_says_what_is_missing(capsys: pytest.CaptureFixture[str], one: Installation) -> None:
     """Without credentials the answer names both ways to have some."""
-    code, _, err = in_process(capsys, "status", "--server", one.url)
+    code, _, err = in_process(capsys, "status", "--server", one.url, "--ca-file", str(one.ca))
     assert code == 1
     assert "CLOUDLUNACY_TOKEN_FILE" in err
 

@@ -150,7 +150,8 @@ def _enrol(one: Installation, number: int) -> Enrolment:
 
     token = wait_for(ask_for_token, 60, what="a token")
     assert token is not None
-    wanted = Wanted(server=one.url, token=SecretStr(token), name=name, address=address, version="1")
+    secret, ca = SecretStr(token), one.ca_sha256
+    wanted = Wanted(server=one.url, token=secret, name=name, ca_sha256=ca, address=address, version="1")
     # as the agent does, but for its pauses: the control plane is up for no more than a second at a time, and what is
     # left of the time is reckoned by the pauses that are not made
     return asyncio.run(enrol(wanted, one.agent_data(name), wait_seconds=100_000, sleep=lambda _: asyncio.sleep(0.2)))

@@ -72,7 +72,8 @@ def _let_in(one: Installation) -> None:
     token = _succeeds(one.cli("token", "create", "--agent", "vps-1", "--ttl", "15m"))
     (one.folder / "token").write_text(token)
     enrolment = ("--server", one.url, "--token-file", one.folder / "token", "--name", "vps-1")
-    _succeeds(run_cli("agent", "enrol", *enrolment, "--data", one.agent_data("vps-1")))
+    trust = ("--ca-sha256", one.ca_sha256)
+    _succeeds(run_cli("agent", "enrol", *enrolment, *trust, "--data", one.agent_data("vps-1")))
     one.run_agent("vps-1")
     one.wait_connected("vps-1")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -106,14 +107,14 @@ def _serve(engine: DockerEngine, traefik: Front, repository: str) -> _Plane:
     place = f"127.0.0.1:{free_port()}"
     above = traefik.directory.parent
     mounts = ("--volume", "cloudlunacy:/data", "--volume", f"{above}:{above}")
-    health = ("--env", f"HEALTH_URL=http://{place}/healthz", "--health-interval", "1s")
+    health = ("--env", f"HEALTH_URL=https://{place}/healthz", "--health-interval", "1s")
     container = engine.start(
         IMAGE,
         *("serve", "--repo", repository, "--branch", "main", "--data", "/data", "--listen", place, "--poll", "1"),
         *("--traefik-file", str(traefik.file.path), "--traefik-api", traefik.api_url),
         options=(*HARDENED, *mounts, *health),
     )
-    return _Plane(container, f"http://{place}")
+    return _Plane(container, f"https://{place}")
 
 
 def _wait_until_up(plane: _Plane, traefik: Front) -> None:
@@ -121,8 +122,9 @@ def _wait_until_up(plane: _Plane, traefik: Front) -> None:
 
     def ready() -> bool:
         assert plane.container.state["Running"], plane.container.logs()
-        with suppress(httpx.HTTPError):
-            return httpx.get(f"{plane.url}/readyz", trust_env=False).status_code == 200
+        with suppress(httpx.HTTPError, ssl.SSLError):
+            trusted = ssl.create_default_context(cadata=plane.container.exec("cat", "/data/ca.pem", check=False).stdout)
+            return httpx.get(f"{plane.url}/readyz", verify=trusted, trust_env=False).status_code == 200
         return False
 
     wait_for(ready, 30, what="/readyz")
@@ -135,7 +137,9 @@ def _an_agent(engine: DockerEngine, plane: _Plane) -> Container:
     """Enrol and run one with the image, on a volume of its own."""
     token = _cli(plane, "token", "create", "--agent", "vps-1")
     options = (*HARDENED, "--volume", "agent:/data")
-    enrolment = ("enrol", "--server", plane.url, "--token-file", "-", "--name", "vps-1", "--data", "/data")
+    root = json.loads(_cli(plane, "pki", "status", "--format", "json"))["roots"][0]
+    server = ("--server", plane.url, "--ca-sha256", root["sha256"])
+    enrolment = ("enrol", *server, "--token-file", "-", "--name", "vps-1", "--data", "/data")
     engine.run(IMAGE, "agent", *enrolment, options=options, stdin=token)
     agent = engine.start(IMAGE, "agent", "run", "--data", "/data", options=("--no-healthcheck", *options))
     wait_for(lambda: "applied" in agent.logs(), 30, what="the agent's first document")

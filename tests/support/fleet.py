@@ -6,9 +6,12 @@ as git does, ``status_wait`` asks the API, ``get`` asks Traefik, ``kill`` is SIG
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -20,6 +23,7 @@ from typing import Any, Final
 
 import httpx
 
+from reconciler.app.building import CA_FILE
 from reconciler.pki.operator_credential import FILE_NAME, OperatorCredential
 from schemas.fleet import Fleet
 from tests.support import documents
@@ -88,6 +92,8 @@ class Installation:
     """Another program than ``python -m reconciler`` to serve with."""
     repo_url: str = ""
     poll: float = POLL
+    plain_http: bool = False
+    """Without TLS, for tests that speak HTTP over a socket of their own."""
     data: Path = Path()
     """Of ``serve``; below ``folder`` where nothing else is said."""
     process: subprocess.Popen[bytes] | None = None
@@ -98,8 +104,10 @@ class Installation:
             self.data = self.folder / "data"
         self.log_path = self.folder / "serve.log"
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.client = httpx.Client(base_url=self.url, trust_env=False, timeout=20)
+        self.url = f"{'http' if self.plain_http else 'https'}://127.0.0.1:{self.port}"
+        self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        """Trusts nobody until the control plane has started, and then its authority alone."""
+        self.client = httpx.Client(base_url=self.url, verify=self.tls, trust_env=False, timeout=20)
 
     # --- the control plane --------------------------------------------------------------------------------------
 
@@ -112,6 +120,7 @@ class Installation:
             *("serve", "--repo", repo, "--data", str(self.data), "--listen", f"127.0.0.1:{self.port}"),
             *("--poll", str(self.poll), "--push-burst", "1000", "--push-interval", "0.01", "--log-format", "json"),
             *traefik,
+            *(("--plain-http",) if self.plain_http else ()),
             *self.options,
         ]
 
@@ -137,9 +146,24 @@ class Installation:
     def _answers(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, self.log()[-3000:]
-        with suppress(httpx.HTTPError):
+        with suppress(httpx.HTTPError, FileNotFoundError):
+            self.tls.load_verify_locations(self.ca)
             return self.client.get("/healthz").is_success and (self.data / FILE_NAME).exists()
         return False
+
+    @property
+    def ca(self) -> Path:
+        """The roots of its authority, for whoever connects."""
+        return self.data / CA_FILE
+
+    @property
+    def ca_sha256(self) -> str:
+        return hashlib.sha256(ssl.PEM_cert_to_DER_cert(self.ca.read_text())).hexdigest()
+
+    def connect(self, timeout: float = 10) -> socket.socket:
+        """A connection of one's own, over TLS unless the control plane speaks plain HTTP."""
+        raw = socket.create_connection(("127.0.0.1", self.port), timeout)
+        return raw if self.plain_http else self.tls.wrap_socket(raw, server_hostname="127.0.0.1")
 
     def kill(self) -> None:
         """SIGKILL the control plane; git children of it die with their pipes, as after a crash."""
@@ -263,6 +287,7 @@ class Installation:
         return run_cli(
             *("agent", "enrol", "--server", self.url, "--token", token or self.token(name), "--name", name),
             *("--data", self.agent_data(name), "--address", "127.0.0.1", "--timeout", "30"),
+            *(() if self.plain_http else ("--ca-sha256", self.ca_sha256)),
         )
 
     def agent_data(self, name: str) -> Path:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from reconciler.commands.client import Client, Target
+from reconciler.commands.client import Client, Target, local_target
 from reconciler.commands.demo import parts
 from reconciler.commands.demo.folder import Folder, shown, write_secret
 from reconciler.commands.demo.ports import BEHIND, FRONT, Ports, choose_ports, taken
@@ -22,7 +22,6 @@ from reconciler.commands.tree import read_directory
 from reconciler.desired.render import Renderer
 from reconciler.errors import Broken
 from reconciler.pki.keystore import KeyStore
-from reconciler.pki.operator_credential import OperatorCredential
 from reconciler.traefik.static import static_configuration
 from reconciler.traefik.templates import load_templates
 from schemas.api import AgentList
@@ -106,8 +105,7 @@ class Demo:
     @property
     def target(self) -> Target:
         """How to reach the control plane, once it is up."""
-        credential = OperatorCredential.load(self.folder.data)
-        return Target(credential.address, credential, None)
+        return local_target(self.folder.data)
 
     def bring_up(self) -> RevisionStatus:
         """Start everything; return the record of the newest revision, converged.
@@ -171,6 +169,7 @@ class Demo:
                 "orders-database.password": memory.database_password,
             },
             webhook=f"{ports.url('control plane')}/webhooks/git",
+            ca=self.folder.ca,
         )
         memory.save(self.folder)
         self._say(f"state repo: {shown(self.folder.remote)}, clone to edit: {shown(self.folder.work)}")
@@ -201,7 +200,8 @@ class Demo:
             new = [name for name in parts.AGENTS if name not in known or not self.folder.agent(name).exists()]
             tokens = {name: client.post("/enrolment-tokens", {"agent": name, "ttl": "5m"})["token"] for name in new}
         if new:
-            jobs = [parts.enrolment(self.folder, self.ports, name, str(token)) for name, token in tokens.items()]
+            ca_sha256 = self.target.trust.fingerprint
+            jobs = [parts.enrolment(self.folder, self.ports, name, str(tokens[name]), ca_sha256) for name in new]
             self.supervisor.finish(*jobs)
             self._say(f"{' and '.join(new)} have enrolled, with a commit each")
             self.repo.pull()

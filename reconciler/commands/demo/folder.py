@@ -39,6 +39,11 @@ class Folder:
         return self.root / "data"
 
     @property
+    def ca(self) -> Path:
+        """The roots of the control plane's authority, once it has started."""
+        return self.data / "ca.pem"
+
+    @property
     def static(self) -> Path:
         return self.root / "traefik" / "traefik.yml"
 

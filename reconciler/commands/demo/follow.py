@@ -59,7 +59,7 @@ class Stream:
     def _run(self) -> None:
         while not self._ended.is_set():
             expired = False
-            with suppress(httpx.HTTPError, Broken, ValidationError):
+            with suppress(httpx.HTTPError, Broken, Transient, ValidationError):
                 expired = self._read()
             if not expired:
                 self._ended.wait(RECONNECT_SECONDS)
@@ -69,7 +69,7 @@ class Stream:
         url = f"{self._target.server}/api/v1/stream"
         timeout = httpx.Timeout(10.0, read=60.0)  # the control plane says every 15 s that it is still there
         with (
-            httpx.Client(timeout=timeout, trust_env=False) as client,
+            httpx.Client(verify=self._target.tls(), timeout=timeout, trust_env=False) as client,
             client.stream("GET", url, headers=self._target.headers()) as answer,
         ):
             answer.raise_for_status()

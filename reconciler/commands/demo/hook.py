@@ -1,7 +1,8 @@
 """What the demo's remote runs after a push: tell the control plane to look now, as a git host does.
 
-Run by ``hooks/post-receive``: ``python -m reconciler.commands.demo.hook URL SECRET_FILE``, the updated refs on standard
-input. The form is GitHub's: JSON, and ``X-Hub-Signature-256`` over it. Standard library only; a push takes no longer.
+Run by ``hooks/post-receive``: ``python -m reconciler.commands.demo.hook URL SECRET_FILE CA_FILE``, the updated refs on
+standard input. The form is GitHub's: JSON, and ``X-Hub-Signature-256`` over it. Standard library only, so that a push
+takes no longer.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import ssl
 import sys
 import urllib.error
 import urllib.request
@@ -29,10 +31,11 @@ def signed_request(url: str, secret: bytes, updates: str) -> urllib.request.Requ
 
 def main() -> int:
     """Send it. A control plane that is away sees the push at its next poll, so nothing is lost."""
-    url, secret_file = sys.argv[1:3]
+    url, secret_file, ca_file = sys.argv[1:4]
     request = signed_request(url, Path(secret_file).read_bytes().strip(), sys.stdin.read())
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
+        tls = urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=ca_file))
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}), tls)
         direct.open(request, timeout=SECONDS).close()
     except OSError as error:
         reason = getattr(error, "reason", error)

@@ -14,8 +14,10 @@ from __future__ import annotations
 import http.client
 import os
 import socket
+import ssl
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -82,7 +84,7 @@ def control_plane(folder: Folder, ports: Ports, programs: Programs) -> Part:
     return Part(
         "serve",
         command,
-        lambda: _answers(ports.address("control plane"), "/readyz"),
+        lambda: _answers(ports.address("control plane"), "/readyz", ca=folder.ca),
         f"control plane at {ports.url('control plane')}",
         environment=environment() | variables,
         grace=15.0,
@@ -95,11 +97,12 @@ def agent(folder: Folder, name: str, connected: Callable[[str], bool]) -> Part:
     return Part(f"agent-{name}", command, lambda: connected(name), f"agent {name}", environment=environment())
 
 
-def enrolment(folder: Folder, ports: Ports, name: str, token: str) -> Job:
-    """``agent enrol``, the token on its standard input."""
+def enrolment(folder: Folder, ports: Ports, name: str, token: str, ca_sha256: str) -> Job:
+    """``agent enrol``, the token on its standard input, the authority pinned."""
     command = [
         *(*PROGRAM, "agent", "enrol", "--server", ports.url("control plane"), "--token-file", "-"),
         *("--name", name, "--data", str(folder.agent(name)), "--timeout", f"{ENROL_SECONDS:g}"),
+        *("--ca-sha256", ca_sha256),
     ]
     return Job(f"enrol-{name}", command, environment(), f"{token}\n")
 
@@ -144,15 +147,20 @@ def _traefik(folder: Folder, ports: Ports, program: Path) -> Part:
     return Part("traefik", command, lambda: _answers(api, "/ping"), f"Traefik at {ports.url('web')}")
 
 
-def _answers(address: str, path: str) -> bool:
-    connection = http.client.HTTPConnection(address, timeout=2.0)
+def _answers(address: str, path: str, *, ca: Path | None = None) -> bool:
+    """Ask over TLS where there is a file with roots; one that is not there yet means that nobody answers."""
     try:
-        connection.request("GET", path)
-        return connection.getresponse().status == http.client.OK
+        with closing(_connection(address, ca)) as connection:
+            connection.request("GET", path)
+            return connection.getresponse().status == http.client.OK
     except (OSError, http.client.HTTPException):
         return False
-    finally:
-        connection.close()
+
+
+def _connection(address: str, ca: Path | None) -> http.client.HTTPConnection:
+    if ca is None:
+        return http.client.HTTPConnection(address, timeout=2.0)
+    return http.client.HTTPSConnection(address, timeout=2.0, context=ssl.create_default_context(cafile=ca))
 
 
 def _listens(port: int) -> bool:

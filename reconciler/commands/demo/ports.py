@@ -40,7 +40,7 @@ class Ports:
         return f"{HOST}:{self.front[name]}"
 
     def url(self, name: str) -> str:
-        return f"http://{self.address(name)}"
+        return f"{'https' if name == 'control plane' else 'http'}://{self.address(name)}"
 
     @property
     def moved(self) -> dict[int, int]:

@@ -61,6 +61,12 @@ def _sections(demo: Demo) -> Iterator[_Section]:
         (f"{ports.url('traefik')}/dashboard/", "in a browser"),
     ))  # fmt: skip
     yield _mongodb(demo)
+    ca, plane = shown(demo.folder.ca, demo.folder.work), "control plane"
+    yield _Section(f"Ask the control plane (SHA-256 of its authority: {demo.target.trust.fingerprint})", (
+        (f"curl --cacert {ca} {ports.url(plane)}/readyz", "TLS by its own authority"),
+        (f"openssl s_client -brief -connect {ports.address(plane)} -CAfile {ca} </dev/null", "the same"),
+        (f"cloudlunacy pki status --data {data}", "the authority"),
+    ))  # fmt: skip
     yield _Section("Change something", (
         ("sed -i s/DENY/SAMEORIGIN/ routes/shop/web.yaml", "or open it in an editor"),
         (f"cloudlunacy plan --data {data}", "what it would do"),

@@ -40,8 +40,12 @@ class StateRepo:
         self._folder = folder
         self._git = git
 
-    def create(self, *, moved: Mapping[int, int], recipient: str, values: Mapping[str, str], webhook: str) -> None:
+    def create(
+        self, *, moved: Mapping[int, int], recipient: str, values: Mapping[str, str], webhook: str, ca: Path
+    ) -> None:
         """Make both, with one commit. ``values`` are the secrets by ``<name>.<key>``; others get random ones.
+
+        ``webhook`` is told of each push; ``ca`` will hold the roots (PEM) to trust there.
 
         Raises:
             Broken: when git fails.
@@ -64,7 +68,7 @@ class StateRepo:
         self._in_work("push", "--quiet", "--set-upstream", "origin", BRANCH)
         # whatever the settings of the person who pushes say about hooks
         self._run("--git-dir", str(remote), "config", "core.hooksPath", str(remote / "hooks"))
-        _write_hook(remote / "hooks" / "post-receive", webhook, self._folder.webhook_secret)
+        _write_hook(remote / "hooks" / "post-receive", webhook, self._folder.webhook_secret, ca)
 
     def edit(self, name: str, change: Callable[[Any], None]) -> None:
         """Change one document of the clone; comments and order stay."""
@@ -154,8 +158,8 @@ def _move_ports(node: Any, moved: Mapping[int, int]) -> None:  # noqa: ANN401 - 
                 _move_ports(value, moved)
 
 
-def _write_hook(path: Path, url: str, secret: Path) -> None:
-    command = [sys.executable, "-P", "-m", "reconciler.commands.demo.hook", url, str(secret)]
+def _write_hook(path: Path, url: str, secret: Path, ca: Path) -> None:
+    command = [sys.executable, "-P", "-m", "reconciler.commands.demo.hook", url, str(secret), str(ca)]
     path.parent.mkdir(exist_ok=True)
     path.write_text(
         f"#!/bin/sh\n# Tells the control plane of a push, as a git host does.\nexec {shlex.join(command)}\n"

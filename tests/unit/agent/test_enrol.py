@@ -348,17 +348,20 @@ def test_only_the_pinned_authority_counts(
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("given", ["00" * 32, "", "zz", "ä"])
-def test_a_wrong_fingerprint_ends_it(tmp_path: Path, given: str) -> None:
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [("00" * 32, "do not go on"), ("", "64 hex"), ("zz", "64 hex"), ("ä", "64 hex"), ("0" * 63, "64 hex")],
+)
+def test_a_wrong_fingerprint_ends_it(tmp_path: Path, given: str, said: str) -> None:
     """When no presented certificate has the fingerprint, nothing is sent: the token stays secret."""
     key = new_key()
     own = certificate("authority", key, "authority", key)
 
     async def scenario() -> None:
         async with tls_server(tmp_path, pem(own), key) as url:
-            said = Wanted(server=url, token=SecretStr("a.b"), name="vps-9", ca_sha256=given)
-            with pytest.raises(Unusable, match="do not go on"):
-                await enrol(said, tmp_path / "agent")
+            wanted = Wanted(server=url, token=SecretStr("a.b"), name="vps-9", ca_sha256=given)
+            with pytest.raises(Unusable, match=said):
+                await enrol(wanted, tmp_path / "agent")
 
     asyncio.run(scenario())
     assert not (tmp_path / "agent" / FILE).exists()

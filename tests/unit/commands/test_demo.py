@@ -174,7 +174,8 @@ def create(folder: Folder, moved: Ports) -> KeyStore:
     keys = KeyStore(folder.data / "keys")
     values = {"admin.users": htpasswd("admin", "password")}
     repo = StateRepo(folder, require("git"))
-    repo.create(moved=moved.moved, recipient=keys.recipient(), values=values, webhook="http://127.0.0.1:1/webhooks/git")
+    hook = "https://127.0.0.1:1/webhooks/git"
+    repo.create(moved=moved.moved, recipient=keys.recipient(), values=values, webhook=hook, ca=folder.ca)
     return keys
 
 

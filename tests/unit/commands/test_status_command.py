@@ -60,13 +60,16 @@ def test_a_revision_that_nobody_knows_is_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "server", "expected"),
+    ("given", "expected"),
     [
-        (Path("data"), None, "--data data"),
-        (Path("my data"), None, "--data 'my data'"),
-        (None, "http://127.0.0.1:7300", "--server http://127.0.0.1:7300"),
+        ({"data": Path("data")}, "--data data"),
+        ({"data": Path("my data")}, "--data 'my data'"),
+        ({"server": "https://127.0.0.1:7300"}, "--server https://127.0.0.1:7300"),
+        ({"server": "https://a.test", "ca_file": Path("my ca")}, "--server https://a.test --ca-file 'my ca'"),
+        ({"server": "https://a.test", "ca_sha256": "ab:cd"}, "--server https://a.test --ca-sha256 ab:cd"),
     ],
 )
-def test_the_target_is_written_as_it_was_given(data: Path | None, server: str | None, expected: str) -> None:
+def test_the_target_is_written_as_it_was_given(given: dict[str, Any], expected: str) -> None:
     """The words can be pasted into a shell."""
-    assert target_words(argparse.Namespace(data=data, server=server)) == expected
+    absent = {"data": None, "server": None, "ca_file": None, "ca_sha256": None}
+    assert target_words(argparse.Namespace(**{**absent, **given})) == expected
