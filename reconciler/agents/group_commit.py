@@ -238,7 +238,7 @@ class GroupCommitter:
         pushed = await self._pusher.push(requests, branch=branch, base=base, repeated=repeated)
         self.on_pushed(len(jobs))
         self._group_limit = MAX_GROUP
-        await asyncio.gather(*(self._settle(id_, job, pushed.outcomes[id_]) for id_, job in jobs.items()))
+        await self._finish({id_: _settled(job, pushed.outcomes[id_]) for id_, job in jobs.items()})
         self._is_flowing = bool(self._pending)
 
     async def _next_jobs(self) -> dict[str, Job]:
@@ -251,7 +251,7 @@ class GroupCommitter:
                 job = self._compose(entry)
             except (ValueError, KeyError, TypeError) as error:
                 log.error("outbox.unreadable", entry=entry.id, error=type(error).__name__)  # noqa: TRY400
-                await self._finish(entry, Settled(f"{CONFLICTED}the queued entry cannot be read", None))
+                await self._finish({entry.id: Settled(f"{CONFLICTED}the queued entry cannot be read", None)})
                 continue
             if jobs and job.branch != next(iter(jobs.values())).branch:
                 continue
@@ -260,25 +260,14 @@ class GroupCommitter:
                 break
         return jobs
 
-    async def _settle(self, entry_id: str, job: Job, outcome: Outcome) -> None:
-        match outcome:
-            case Conflicted(message):
-                settled = Settled(f"{CONFLICTED}{message}", None)
-            case _ if job.proposal:
-                settled = Settled(PROPOSED, outcome.revision)
-            case Committed(revision):
-                settled = Settled(COMMITTED, revision)
-            case _:
-                settled = Settled(ALREADY_THERE, outcome.revision)
-        await self._finish(self._pending[entry_id], settled)
-
-    async def _finish(self, entry: OutboxEntry, settled: Settled) -> None:
-        await self._outbox.settle(entry.id, settled.outcome, settled.revision, self._clock())
-        self._pending.pop(entry.id, None)
-        self._repeated.discard(entry.id)
-        if waiting := self._waiting.pop(entry.id, None):
-            waiting.set_result(settled)
-        self._untold.append((entry, settled))
+    async def _finish(self, settled: Mapping[str, Settled]) -> None:
+        """Take a whole group out of the outbox in one step, and wake who waits for its entries."""
+        await self._outbox.settle({id_: (one.outcome, one.revision) for id_, one in settled.items()}, self._clock())
+        for entry_id, one in settled.items():
+            self._untold.append((self._pending.pop(entry_id), one))
+            self._repeated.discard(entry_id)
+            if waiting := self._waiting.pop(entry_id, None):
+                waiting.set_result(one)
 
     async def _tell(self) -> None:
         told, self._untold = self._untold, []
@@ -315,3 +304,15 @@ class GroupCommitter:
             await self._outbox.failed(list(self._pending)[:MAX_GROUP], error)
         except Exception as failure:  # noqa: BLE001  the count is for people; the entries are safe without it
             log.warning("outbox.not-noted", error=type(failure).__name__)
+
+
+def _settled(job: Job, outcome: Outcome) -> Settled:
+    match outcome:
+        case Conflicted(message):
+            return Settled(f"{CONFLICTED}{message}", None)
+        case _ if job.proposal:
+            return Settled(PROPOSED, outcome.revision)
+        case Committed(revision):
+            return Settled(COMMITTED, revision)
+        case _:
+            return Settled(ALREADY_THERE, outcome.revision)

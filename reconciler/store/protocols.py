@@ -62,10 +62,10 @@ class Outbox(Protocol):
         """Oldest first."""
         ...
 
-    async def settle(self, entry_id: str, outcome: str, revision: str | None, now: float) -> None:
-        """Durable; the entry is pending no more.
+    async def settle(self, outcomes: Mapping[str, tuple[str, str | None]], now: float) -> None:
+        """Durable, all or none; the entries are pending no more.
 
-        ``outcome``: ``committed``, ``already-there`` or ``conflicted: <why>``.
+        ``outcomes``: entry → ``committed``, ``already-there``, ``proposed`` or ``conflicted: <why>``, and the commit.
         """
         ...
 

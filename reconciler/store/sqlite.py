@@ -131,11 +131,9 @@ class SQLiteStore:
     async def pending(self, limit: int = 1000) -> Sequence[OutboxEntry]:
         return await self._outbox.run(partial(outbox.pending, limit=limit))
 
-    async def settle(self, entry_id: str, outcome: str, revision: str | None, now: float) -> None:
-        """Durable. What was settled before, or is unknown, stays as it is."""
-        await self._outbox.run(
-            partial(outbox.settle, entry_id=entry_id, outcome=outcome, revision=revision, now=now), Mode.DURABLE
-        )
+    async def settle(self, outcomes: Mapping[str, tuple[str, str | None]], now: float) -> None:
+        """Durable, all or none. What was settled before, or is unknown, stays as it is."""
+        await self._outbox.run(partial(outbox.settle, outcomes=outcomes, now=now), Mode.DURABLE)
 
     async def failed(self, entry_ids: Sequence[str], error: str) -> None:
         await self._outbox.run(partial(outbox.failed, entry_ids=entry_ids, error=error), Mode.WRITE)

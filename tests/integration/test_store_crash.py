@@ -29,7 +29,7 @@ async def write(store, run, writer):
         await store.put(OutboxEntry(name, "enrolment", {{"agent": name, "filler": "x" * 300}}, time.time()))
         say(f"put {{name}}")
         if number % 3 == 1:
-            await store.settle(name, "committed", "a" * 40, time.time())
+            await store.settle({{name: ("committed", "a" * 40)}}, time.time())
             say(f"settled {{name}}")
         if number % 5 == 2:
             await store.add_token(EnrolmentToken(name, "vps-1", "0" * 64, "ann", time.time() + 900))

@@ -63,7 +63,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(name=NAMES, revision=REVISIONS | st.none(), now=TIMES)
     def settle(self, name: str, revision: str | None, now: float) -> None:
-        self.wait(self.store.settle(name, "committed", revision, now))
+        self.wait(self.store.settle({name: ("committed", revision)}, now))
         if self.entries.pop(name, None):
             self.outcomes[name] = ("committed", revision)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from reconciler.store.protocols import EnrolmentToken, Event, OutboxEntry
@@ -84,10 +84,11 @@ class MemoryStore:
         waiting = [entry for entry in self.disk.entries.values() if entry.id not in self.disk.outcomes]
         return sorted(waiting, key=lambda entry: entry.accepted_at)[:limit]
 
-    async def settle(self, entry_id: str, outcome: str, revision: str | None, now: float) -> None:
+    async def settle(self, outcomes: Mapping[str, tuple[str, str | None]], now: float) -> None:
         await self._begin("settle")
-        if entry_id in self.disk.entries:
-            self.disk.outcomes.setdefault(entry_id, (outcome, revision))
+        for entry_id, outcome in outcomes.items():
+            if entry_id in self.disk.entries:
+                self.disk.outcomes.setdefault(entry_id, outcome)
         await self._end("settle")
 
     async def failed(self, entry_ids: Sequence[str], error: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from reconciler.store.protocols import OutboxEntry
 from reconciler.store.tables.text import dump, load, storable
@@ -35,10 +35,10 @@ def pending(connection: sqlite3.Connection, limit: int) -> Sequence[OutboxEntry]
     return tuple(OutboxEntry(row[0], row[1], payload, *row[3:]) for row, payload in read if isinstance(payload, dict))
 
 
-def settle(connection: sqlite3.Connection, entry_id: str, outcome: str, revision: str | None, now: float) -> None:
-    connection.execute(
+def settle(connection: sqlite3.Connection, outcomes: Mapping[str, tuple[str, str | None]], now: float) -> None:
+    connection.executemany(
         "UPDATE outbox SET outcome = ?, revision = ?, settled_at = ? WHERE id = ? AND outcome IS NULL",
-        (storable(outcome), revision, now, entry_id),
+        [(storable(outcome), revision, now, entry_id) for entry_id, (outcome, revision) in outcomes.items()],
     )
 
 

@@ -156,7 +156,7 @@ class PromisesContract:
             await store.put(ENTRY)
             await store.put(replace(ENTRY, payload={"agent": "other"}, accepted_at=99.0))
             assert list(await store.pending()) == [ENTRY]
-            await store.settle("e1", "committed", "a1" * 20, 20.0)
+            await store.settle({"e1": ("committed", "a1" * 20)}, 20.0)
             await store.put(ENTRY)
             assert list(await store.pending()) == []
 
@@ -168,10 +168,28 @@ class PromisesContract:
         async def scenario(store: Store) -> None:
             await store.put(ENTRY)
             assert await store.outcome("e1") is None
-            await store.settle("e1", "conflicted: taken", None, 20.0)
+            await store.settle({"e1": ("conflicted: taken", None)}, 20.0)
             assert await store.outcome("e1") == ("conflicted: taken", None)
             assert await store.outcome("never") is None
             assert list(await store.pending()) == []
+
+        run(open_store, scenario)
+
+    def test_a_group_is_settled_in_one_step(self, open_store: Opener) -> None:
+        """Each entry with its own outcome; what is unknown is passed over."""
+
+        async def scenario(store: Store) -> None:
+            for name in ("e1", "e2", "e3"):
+                await store.put(replace(ENTRY, id=name))
+            outcomes = {"e1": ("committed", "a1" * 20), "never": ("committed", None), "e3": ("conflicted: taken", None)}
+            await store.settle(outcomes, 20.0)
+            assert [entry.id for entry in await store.pending()] == ["e2"]
+            assert [await store.outcome(name) for name in ("e1", "e2", "e3", "never")] == [
+                ("committed", "a1" * 20),
+                None,
+                ("conflicted: taken", None),
+                None,
+            ]
 
         run(open_store, scenario)
 

@@ -279,7 +279,7 @@ def test_pruning_keeps_what_is_wanted(tmp_path: Path) -> None:
         assert [record.updated_at for record in await store.records()] == [4.0, 3.0]
         for name in ("e1", "e2"):
             await store.put(replace(ENTRY, id=name, accepted_at=0.0))
-        await store.settle("e1", "committed", None, 1.0)
+        await store.settle({"e1": ("committed", None)}, 1.0)
         assert await store.prune_outbox(100.0) == 1
         assert [entry.id for entry in await store.pending()] == ["e2"]
 
