@@ -39,7 +39,8 @@ class AgentSpec(Model):
     identity: Identity | None = None
     """Added by enrolment. An agent without it cannot connect."""
     state: Literal["active", "cordoned", "quarantined"] = "active"
-    """active; cordoned: keeps what it has, takes nothing new; quarantined: may not connect, gets no traffic."""
+    """active; cordoned: keeps what it has, in any version, and gets no new deployment or backend, nor is it selected
+    anew; quarantined: may not connect, gets no traffic."""
 
 
 class Agent(Document):

@@ -208,6 +208,13 @@ REFERENCES: Final = (
         "Add the capability, or move the deployment.",
     ),
     Code(
+        "agent-cordoned",
+        "The agent keeps what it has and takes nothing new. A warning where nothing is known of what is in service, as "
+        "in `validate`.",
+        'agent "vps-1" is cordoned: it keeps what it has and takes nothing new.',
+        "Use another agent, or make it active again.",
+    ),
+    Code(
         "selects-no-agent",
         "Warning: no agent of the team carries the labels, so the deployment runs nowhere.",
         'no agent of team "shop" carries the labels region=ams; the deployment runs nowhere.',

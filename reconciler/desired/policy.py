@@ -19,6 +19,7 @@ from schemas.deployment import Deployment
 from schemas.fleet import Fleet, Team
 from schemas.middleware import ServiceAddress
 from schemas.objects import FLEET_PATH, TEAM_KINDS, AnyObject, Kind, ObjectKey
+from schemas.problem import Severity
 from schemas.route import Backend, Route
 
 NAMED_KINDS: Final = {"Agent": "agent", "Deployment": "deployment", "Secret": "secret", "Certificate": "certificate"}
@@ -82,6 +83,22 @@ def references_are_good(subject: Subject, view: View) -> Iterator[Finding]:
             text = f'team "{team.name}" may not use agent "{target.name}".'
             hint = f"Grant it in fleet.yaml under teams, {team.name}, agents, or use another agent."
             yield Finding(path, "agent-not-granted", text, hint, field)
+
+
+def agents_take_new_work(subject: Subject, view: View) -> Iterator[Finding]:
+    """What is new goes to no cordoned agent; what is there already stays, in any version.
+
+    A warning where nothing is in service, or nobody knows: then nobody can say what is new.
+    """
+    for target, field in subject.references:
+        agent = view.get(target)
+        if not isinstance(agent, Agent) or agent.spec.state != "cordoned":
+            continue
+        if view.before is None or target.name not in view.before.agents_used(subject.key):
+            text = f'agent "{target.name}" is cordoned: it keeps what it has and takes nothing new.'
+            hint = f"Use another agent, or set state: active in {target.path}."
+            severity: Severity = "warning" if view.before is None else "error"
+            yield Finding(subject.key.path, "agent-cordoned", text, hint, field, severity=severity)
 
 
 def _speaker(field: FieldPath) -> str:
@@ -256,9 +273,16 @@ RULES: Final[dict[Kind, tuple[Rule, ...]]] = {
     "Agent": (),
     "Secret": (),
     "Certificate": (references_are_good, certificate_names_are_owned),
-    "Deployment": (references_are_good, secret_keys_exist, deployment_fits_its_agents, secrets_are_sealed),
+    "Deployment": (
+        references_are_good,
+        agents_take_new_work,
+        secret_keys_exist,
+        deployment_fits_its_agents,
+        secrets_are_sealed,
+    ),
     "Route": (
         references_are_good,
+        agents_take_new_work,
         hosts_are_owned,
         backends_lead_somewhere,
         entry_point_exists,

@@ -34,6 +34,7 @@ class Serving:
         self._compile_route = compile_route
         self.view = View(self.objects, open_sealed, self.selected)
         self._base_view = base.view(open_sealed)
+        self.view.before = self._base_view if base.fleet is not None else None
 
     def enter(self, served: Served, agents: tuple[str, ...]) -> None:
         """Put an object into service. ``agents``: where it runs, for a deployment."""

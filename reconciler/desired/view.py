@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from reconciler.desired.claims import references_of
 from reconciler.desired.finding import did_you_mean
 from reconciler.desired.lookup import SecretUnavailable
 from schemas.agent import Agent
@@ -35,7 +36,8 @@ class View:
     """Implements :class:`reconciler.desired.lookup.Lookup` over mappings that may change under it.
 
     ``selected`` says for deployments in service that choose their agents by label which ones they chose; for others
-    the choice is made anew. Agents and fleet must be settled before the first question about labels or teams.
+    the choice is made anew, and of cordoned agents it takes those where the deployment is already. Agents and fleet
+    must be settled before the first question about labels or teams.
     """
 
     def __init__(
@@ -47,7 +49,10 @@ class View:
         self._objects = objects
         self._open = open_sealed
         self._served_selections = selected
+        self.before: View | None = None
+        """What is in service until now; None where nothing is, or nobody knows."""
         self._agents: tuple[Agent, ...] | None = None
+        self._cordoned: frozenset[str] = frozenset()
         self._teams: dict[str, Team] | None = None
         self._hosts: dict[str, frozenset[str]] = {}
         self._granted: dict[str, frozenset[str]] = {}
@@ -133,7 +138,11 @@ class View:
         question = (team, tuple(sorted(selector.items())))
         if question not in self._selections:
             self._selections[question] = self._select(team, selector)
-        return tuple(sorted({*deployment.spec.agents, *self._selections[question]}))
+        chosen = {*deployment.spec.agents, *self._selections[question]}
+        closed = self._cordoned.intersection(self._selections[question]).difference(deployment.spec.agents)
+        if closed and self.before is not None:
+            chosen -= closed - self.before.agents_used(key)
+        return tuple(sorted(chosen))
 
     def _select(self, team: str, selector: Mapping[LabelKey, LabelValue]) -> tuple[str, ...]:
         grant = self.team(team)
@@ -141,6 +150,7 @@ class View:
             return ()
         if self._agents is None:
             self._agents = tuple(found for found in self._objects.values() if isinstance(found, Agent))
+            self._cordoned = frozenset(one.metadata.name for one in self._agents if one.spec.state == "cordoned")
         return tuple(
             agent.metadata.name
             for agent in self._agents
@@ -160,6 +170,14 @@ class View:
             elif (deployment := self.deployment(key.team, backend.deployment or "")) is not None:
                 names.update(dict.fromkeys(self.agent_names_of(key.team, deployment)))
         return tuple(names)
+
+    def agents_used(self, key: ObjectKey) -> frozenset[str]:
+        """Names of the agents on which an object runs or which it leads to; empty where there is no such object."""
+        found = self.get(key)
+        if found is None:
+            return frozenset()
+        named = (one.key.name for one in references_of(key, found) if one.key.kind == "Agent")
+        return frozenset((*named, *self.agents_behind(key, found)))
 
     def open_secret(self, team: str, name: str, key: str) -> str:
         found = self.secret(team, name)
