@@ -73,12 +73,13 @@ class AgentApi:
         return (
             Endpoint("POST", TOKENS_PATH, "Make a one-time token for one agent", self.create_token, "enrol",
                      request=NewTokenRequest, response=NewToken, status=201),
-            Endpoint("POST", ENROL_PATH, "Enrol with a one-time token (202: queued)", self.enrol,
-                     request=EnrolmentRequest, response=Enrolment, status=201),
+            Endpoint("POST", ENROL_PATH, "Enrol with a one-time token", self.enrol,
+                     request=EnrolmentRequest, response=Enrolment, status=201,
+                     also={202: "Queued, or proposed: Location says where to ask"}),
             Endpoint("GET", f"{ENROLMENTS_PATH}/{{id}}", "Where an enrolment stands, for its own key", self.enrolment,
-                     response=Enrolment),
+                     response=Enrolment, proof=True),
             Endpoint("POST", TOKEN_ENDPOINT_PATH, "Access token for a client assertion (RFC 7523)", self.token,
-                     response=TokenAnswer),
+                     response=TokenAnswer, proof=True),
             Endpoint("GET", JWKS_PATH, "Public keys of this control plane", self.jwks, response=JwkSet),
         )  # fmt: skip
 

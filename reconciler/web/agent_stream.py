@@ -11,11 +11,14 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from reconciler.agents.hub import Hub
 from reconciler.errors import Refused
+from reconciler.web.endpoint import Endpoint
 from reconciler.web.problem import problem
 from reconciler.web.websocket import TRANSPORT
 from schemas.session import SUBPROTOCOL
@@ -53,6 +56,18 @@ class AgentStream:
         self._hub = hub
         self._authenticator = authenticator
         self._clock = clock
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """The description, and what is answered to who asks for no WebSocket."""
+        text = f"Session of an agent, a WebSocket ({SUBPROTOCOL})"
+        return (Endpoint("GET", PATH, text, self.session, "agent", status=101),)
+
+    async def session(self, _: Request) -> Response:
+        """Refuse HTTP without an upgrade (RFC 9110, 15.5.22)."""
+        refused = Refused("This is a WebSocket.", status=426, code="upgrade-required")
+        answer = problem(refused)
+        answer.headers.update({"Upgrade": "websocket", "Connection": "Upgrade"})
+        return answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         identity = await self._open(WebSocket(scope, receive, send))

@@ -18,6 +18,7 @@ from reconciler.pki.authenticator import Authenticator, Identity, Scope
 from reconciler.status import Tracker
 from reconciler.steps.passing import Published
 from reconciler.store.protocols import AgentObservation, Approval, ApprovalStore, Event, EventStore
+from reconciler.web.bodies import read_json
 from reconciler.web.endpoint import Endpoint
 from reconciler.web.problem import invalid
 from schemas.agent import Agent
@@ -254,7 +255,7 @@ class Api:
     async def approve(self, request: Request) -> Response:
         caller = self._caller(request, "admin")
         try:
-            wanted = ApprovalRequest.model_validate_json(await request.body())
+            wanted = await read_json(request, ApprovalRequest)
         except ValidationError as error:
             return invalid(error)
         checksum = wanted.checksum

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from functools import cache
-from typing import Any, Final
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -15,16 +15,14 @@ from starlette.types import ASGIApp
 
 from reconciler.observability.metrics import Metrics
 from reconciler.web.agent_api import AgentApi
+from reconciler.web.agent_stream import PATH as STREAM_PATH
 from reconciler.web.agent_stream import AgentStream
 from reconciler.web.api import Api, Control
 from reconciler.web.endpoint import Endpoint, openapi, routes_of
 from reconciler.web.limits import Limits
 from reconciler.web.problem import HANDLERS
-from reconciler.web.webhooks import MAX_BODY, WebhookEndpoint
+from reconciler.web.webhooks import MAX_BODY, WEBHOOK_PATH, WebhookEndpoint
 from schemas.api import Health
-
-STREAM_PATH: Final = "/api/v1/agents/stream"
-WEBHOOK_PATH: Final = "/webhooks/git"
 
 
 class Probes:
@@ -58,7 +56,8 @@ def make_application(
     *, api: Api, agents: AgentApi, stream: AgentStream, webhooks: WebhookEndpoint, probes: Probes, version: str
 ) -> ASGIApp:
     """Assemble the routes."""
-    table = (*api.endpoints(), *agents.endpoints(), *probes.endpoints())
+    parts = (api, agents, webhooks, stream, probes)
+    table = tuple(endpoint for part in parts for endpoint in part.endpoints())
 
     @cache
     def description() -> bytes:
@@ -70,9 +69,10 @@ def make_application(
 
     routes: list[BaseRoute] = [
         *routes_of(table),
-        Route(WEBHOOK_PATH, webhooks.receive, methods=["POST"]),
         Route("/openapi.json", serve_openapi, methods=["GET"]),
         WebSocketRoute(STREAM_PATH, stream),
     ]
     handlers: dict[Any, Any] = dict(HANDLERS)
-    return Limits(Starlette(routes=routes, exception_handlers=handlers), bodies={WEBHOOK_PATH: MAX_BODY})
+    application = Starlette(routes=routes, exception_handlers=handlers)
+    application.router.redirect_slashes = False  # a path is what it is, and a redirect would say so without a body
+    return Limits(application, bodies={WEBHOOK_PATH: MAX_BODY})

@@ -28,7 +28,20 @@ _PROBLEM_SCHEMA: Final = {
         "status": {"type": "integer"},
         "detail": {"type": "string"},
         "hint": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["field", "message"],
+                "properties": {"field": {"type": "string"}, "message": {"type": "string"}},
+            },
+        },
     },
+}
+_SECURITY_SCHEMES: Final = {
+    "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "Operators."},
+    "dpop": {"type": "http", "scheme": "DPoP", "description": "Agents: an access token, with a proof (RFC 9449)."},
+    "proof": {"type": "apiKey", "in": "header", "name": "DPoP", "description": "Proof of a key (RFC 9449, 4)."},
 }
 
 
@@ -46,6 +59,10 @@ class Endpoint:
     query: Mapping[str, str] | None = None
     """Parameter → what it does."""
     status: int = 200
+    also: Mapping[int, str] | None = None
+    """Further answers that are no problem, of the same shape: status → what it means."""
+    proof: bool = False
+    """The caller proves a key without having an access token."""
 
 
 def routes_of(endpoints: Sequence[Endpoint]) -> list[Route]:
@@ -71,7 +88,7 @@ def openapi(endpoints: Sequence[Endpoint], *, version: str) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": {**definitions.get("$defs", {}), "ProblemDetails": _PROBLEM_SCHEMA},
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+            "securitySchemes": _SECURITY_SCHEMES,
         },
     }
 
@@ -80,10 +97,11 @@ def _operation(one: Endpoint, schema_of: Mapping[type[BaseModel], Mapping[str, A
     answer: dict[str, Any] = {"description": "Success"}
     if one.response is not None:
         answer["content"] = {"application/json": {"schema": schema_of[one.response]}}
+    also = {str(status): {**answer, "description": text} for status, text in (one.also or {}).items()}
     operation: dict[str, Any] = {
         "summary": one.summary,
         "operationId": one.handler.__name__,
-        "responses": {str(one.status): answer, "default": PROBLEM},
+        "responses": {str(one.status): answer, **also, "default": PROBLEM},
         "parameters": [*_path_parameters(one.path), *_query_parameters(one.query or {})],
     }
     if one.request is not None:
@@ -91,9 +109,15 @@ def _operation(one: Endpoint, schema_of: Mapping[type[BaseModel], Mapping[str, A
             "required": True,
             "content": {"application/json": {"schema": schema_of[one.request]}},
         }
-    if one.scope is not None:
-        operation["security"] = [{"token": []}]
+    if one.scope is not None or one.proof:
+        operation["security"] = [{name: [] for name in _schemes(one)}]
     return operation
+
+
+def _schemes(one: Endpoint) -> tuple[str, ...]:
+    if one.scope == "agent":
+        return "dpop", "proof"
+    return ("proof",) if one.scope is None else ("token",)
 
 
 def _path_parameters(path: str) -> list[dict[str, Any]]:

@@ -17,7 +17,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from reconciler.errors import Refused
+from reconciler.web.endpoint import Endpoint
 
+WEBHOOK_PATH: Final = "/webhooks/git"
 MAX_BODY: Final = 1024 * 1024
 REMEMBERED_DELIVERIES: Final = 4096
 _DELIVERY_HEADERS: Final = ("x-github-delivery", "x-gitea-delivery", "x-forgejo-delivery", "x-gitlab-event-uuid")
@@ -67,6 +69,10 @@ class WebhookEndpoint:
         self._wake = wake
         self._count = count
         self._deliveries = Deliveries()
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        text = "Look at the remote soon: for git hosts, which sign with the shared secret"
+        return (Endpoint("POST", WEBHOOK_PATH, text, self.receive, status=202),)
 
     async def receive(self, request: Request) -> Response:
         """Answer one delivery, and count what became of it; a refusal counts under its code."""

@@ -68,3 +68,13 @@ def test_it_is_ready_once_it_has_seen_the_remote(tmp_path: Path) -> None:
         assert "cloudlunacy_generation" in (await client.get("/metrics")).text
 
     run(tmp_path, control, scenario)
+
+
+def test_a_path_is_what_it_is(tmp_path: Path) -> None:
+    """A slash too many is a page that is not there, in problem details, and no redirect."""
+
+    async def scenario(client: httpx.AsyncClient) -> None:
+        answer = await client.get("/api/v1/status/")
+        assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
+
+    run(tmp_path, WaxControl(), scenario)

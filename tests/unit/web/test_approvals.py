@@ -97,9 +97,23 @@ def test_what_is_no_approval_is_refused(tmp_path: Path, body: bytes) -> None:
     """422, naming what is wrong with it and repeating none of it."""
 
     async def scenario(one: Asked) -> None:
-        answer = await one.request("POST", f"{API}/approvals", headers=one.bearer("admin"), content=body)
+        headers = {**one.bearer("admin"), "Content-Type": "application/json"}
+        answer = await one.request("POST", f"{API}/approvals", headers=headers, content=body)
         assert (answer.status_code, code(answer)) == (422, "invalid-request")
         assert answer.json()["errors"]
         assert one.control.told == []
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", ""])
+def test_an_approval_is_json(tmp_path: Path, media_type: str) -> None:
+    """Another type of content is 415, as everywhere: a browser's plain form cannot approve."""
+
+    async def scenario(one: Asked) -> None:
+        body = json.dumps({"checksum": CHECKSUM})
+        headers = {**one.bearer("admin"), "Content-Type": media_type}
+        answer = await one.request("POST", f"{API}/approvals", content=body, headers=headers)
+        assert (answer.status_code, code(answer)) == (415, "unsupported-media-type")
 
     run(tmp_path, scenario)

@@ -42,10 +42,20 @@ async def look(_: Request) -> Response:
     return Response("fine")
 
 
+async def prove(_: Request) -> Response:
+    return Response("proven")
+
+
+async def hold(_: Request) -> Response:
+    return Response("held")
+
+
 TABLE = (
     Endpoint("GET", "/wholes/{name}", "Read one", read_whole, "read", response=Whole, query={"limit": "at most 5"}),
     Endpoint("POST", "/wholes/{name}", "Order one", order_one, "admin", request=Order, response=Whole, status=201),
     Endpoint("GET", "/looks", "Ask nobody", look),
+    Endpoint("POST", "/proofs", "Prove a key", prove, response=Whole, status=201, also={202: "Later"}, proof=True),
+    Endpoint("GET", "/sessions", "Hold a session", hold, "agent", status=101),
 )
 
 
@@ -85,13 +95,32 @@ def test_each_row_is_described(document: dict[str, Any]) -> None:
     assert (document["openapi"], document["info"]["version"]) == ("3.1.0", "1.2.3")
 
 
-def test_only_rows_with_a_scope_ask_for_a_token(document: dict[str, Any]) -> None:
-    """What needs no credentials is not described as if it did."""
+def test_each_row_says_how_its_caller_proves_itself(document: dict[str, Any]) -> None:
+    """Operators with a token, agents with one that a proof goes with, newcomers with the proof alone, others not."""
     asked = {
         one["operationId"]: one.get("security") for methods in document["paths"].values() for one in methods.values()
     }
-    assert asked == {"read_whole": [{"token": []}], "order_one": [{"token": []}], "look": None}
-    assert set(document["components"]["securitySchemes"]) == {"token"}
+    operator: list[dict[str, list[str]]] = [{"token": []}]
+    assert asked == {
+        "read_whole": operator,
+        "order_one": operator,
+        "look": None,
+        "prove": [{"proof": []}],
+        "hold": [{"dpop": [], "proof": []}],
+    }
+    schemes = document["components"]["securitySchemes"]
+    assert {name: one.get("scheme", one.get("name")) for name, one in schemes.items()} == {
+        "token": "bearer",
+        "dpop": "DPoP",
+        "proof": "DPoP",
+    }
+
+
+def test_every_answer_that_is_no_problem_is_described(document: dict[str, Any]) -> None:
+    """What may be answered besides the usual has the same shape and a meaning of its own."""
+    responses = document["paths"]["/proofs"]["post"]["responses"]
+    assert list(responses) == ["201", "202", "default"]
+    assert responses["202"] == {**responses["201"], "description": "Later"}
 
 
 def test_parameters_are_those_of_the_path_and_of_the_row(document: dict[str, Any]) -> None:
