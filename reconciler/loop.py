@@ -182,11 +182,19 @@ class Reconciler:
             self._asked, self._considered = False, ""
         if revision == self._considered:
             return
+        if self.published.is_lost:
+            await self._find_again()
         with bind_revision(revision):
             if revision == self.published.revision:
                 await self._return_to(revision)
             else:
                 await self._bring(revision)
+
+    async def _find_again(self) -> None:
+        """Look once more for what is published: the branch has moved, so it may have come back."""
+        found = await self._fronts.take_up(self._clock())
+        if not found.published.is_lost:
+            await self.resume(found.published, found.confirmed)
 
     async def _return_to(self, revision: str) -> None:
         """The branch is back where it was before something that was held: there is nothing to do."""

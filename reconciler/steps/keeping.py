@@ -170,7 +170,7 @@ def _unavailable(generation: int, revision: str, error: Rejected) -> Published:
     Its id still bars the way to a rewritten history; what the fronts serve stays until somebody approves that.
     """
     log.warning("the published revision cannot be had any more", revision=revision, error=str(error))
-    return Published(generation, revision, State(revision))
+    return Published(generation, revision, State(revision), is_lost=True)
 
 
 def _agents(state: State, generation: int) -> dict[str, tuple[int, str]]:

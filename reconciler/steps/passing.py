@@ -32,6 +32,8 @@ class Published:
     """Agent → generation in which its document last changed, digest of its items."""
     confirmed: bool = True
     """Every front was seen to have loaded it."""
+    is_lost: bool = False
+    """Nothing but its id is known: neither this machine nor the remote has the revision any more."""
 
 
 class StagedFiles(NamedTuple):

@@ -15,6 +15,7 @@ from reconciler.loop import MAX_OVERTAKEN, Reconciler
 from reconciler.observability.metrics import Metrics
 from reconciler.status import Tracker, to_status
 from reconciler.steps.fronts import NotLoaded
+from reconciler.steps.keeping import Resumed
 from reconciler.steps.passing import Pass, Published
 from reconciler.store.protocols import Event
 from reconciler.waking import Waking
@@ -45,6 +46,7 @@ class World:
     connected: frozenset[str] = frozenset()
     problems: tuple[Any, ...] = ()
     told: int = 0
+    found: Published = field(default_factory=Published)
 
     def do(self, step: str) -> None:
         self.calls.append(step)
@@ -131,6 +133,10 @@ class World:
 
     async def repair(self, published: Published) -> bool:
         return False
+
+    async def take_up(self, now: float) -> Resumed:
+        self.do("take up")
+        return Resumed(self.found, self.found)
 
     # delivery
     def assign(self, this: Pass) -> None:
@@ -474,3 +480,39 @@ def test_a_restart_takes_up_the_record_of_what_is_published() -> None:
     assert one.status(A).generation == 7
     assert one.status(A).commit.subject == "aaa"
     assert world.files == []
+
+
+@pytest.mark.parametrize("head", [A, B])
+def test_what_is_published_is_found_again_when_it_comes_back(head: str) -> None:
+    """Gone at the start, back with the branch: a commit is compared with it again, not with nothing."""
+    world = World()
+    state: Any = SimpleNamespace(fleet=None)
+    lost = Published(7, A, state, is_lost=True)
+    bases: list[Published] = []
+    accept = world.accept
+
+    async def noting(this: Pass, mode: str) -> None:
+        bases.append(this.base)
+        await accept(this, mode)
+
+    world.accept = noting  # type: ignore[method-assign]
+
+    async def run() -> Bench:
+        one = bench(world)
+        await one.loop.resume(lost, lost)
+        world.found = lost
+        world.faults["accept"] = [Rejected("rewritten", reason="HistoryRewritten")]
+        await one.look(C)
+        await one.look(C)
+        assert one.loop.published.is_lost
+        world.found = Published(7, A, state)
+        world.generation = 7
+        await one.look(head)
+        return one
+
+    one = asyncio.run(run())
+    assert not one.loop.published.is_lost
+    assert one.said(head) == ("Converged", "AllStagesReached")
+    assert [base.is_lost for base in bases] == ([True, False] if head == B else [True])
+    assert world.calls.count("take up") == 2
+    assert world.files == ([(8, B)] if head == B else [])

@@ -243,14 +243,22 @@ def test_a_file_cannot_choose_what_goes_live(tmp_path: Path, history: History) -
 
 
 def test_a_revision_that_the_remote_dropped_bars_the_way(tmp_path: Path, history: History) -> None:
-    """With the mirror lost too, and the commit gone from the remote, its id is all that is left, and counts."""
+    """With the mirror lost too, and the commit gone from the remote, its id is all that is left, and counts until the
+    branch holds the commit again."""
     first = history.push(START)
     publish(tmp_path, history, first)
     history.here.clear()
     history.refused[first] = GONE
     history.push(START, onto="")
     found = load(tmp_path, history)
-    assert (found.published.revision, found.published.state.fleet) == (first, None)
+    assert (found.published.revision, found.published.state.fleet, found.published.is_lost) == (first, None, True)
+    history.push({"note.txt": b"x"}, onto=first)
+    found = load(tmp_path, history)
+    assert (found.published.revision, found.published.is_lost, WEB in found.published.state.served) == (
+        first,
+        False,
+        True,
+    )
 
 
 def test_a_revision_that_is_not_handed_out_alone_comes_with_the_branch(tmp_path: Path, history: History) -> None:
