@@ -134,11 +134,16 @@ def references_of(key: ObjectKey, found: AnyObject) -> tuple[Reference, ...]:
     if isinstance(found, Deployment):
         return tuple(_references_of_deployment(key.team, found))
     if isinstance(found, Certificate):
-        return tuple(
-            Reference(ObjectKey("Agent", "", name), ("spec", "usedBy", "agents", index))
-            for index, name in enumerate(found.spec.used_by.agents)
-        )
+        return tuple(_references_of_certificate(found))
     return ()
+
+
+def _references_of_certificate(certificate: Certificate) -> Iterator[Reference]:
+    for index, name in enumerate(certificate.spec.used_by.agents):
+        yield Reference(ObjectKey("Agent", "", name), ("spec", "usedBy", "agents", index))
+    provided = certificate.spec.provided
+    if provided is not None:
+        yield Reference(ObjectKey("Secret", provided.team, provided.secret), ("spec", "provided", "secret"))
 
 
 def _references_of_route(team: str, spec: RouteSpec) -> tuple[Reference, ...]:
@@ -301,6 +306,11 @@ class ClaimIndex:
     def at(self, scope: str, pattern: str) -> tuple[Claim, ...]:
         """Return the claims of exactly this thing."""
         return tuple(claim for claims in self._things.get((scope, pattern), {}).values() for claim in claims)
+
+    def below(self, scope: str, parent: str) -> tuple[Claim, ...]:
+        """Return the claims of patterns one label below ``parent``, at which a wildcard host may stand too."""
+        patterns = self._below.get((scope, parent), ())
+        return tuple(claim for pattern in patterns if pattern != f"*.{parent}" for claim in self.at(scope, pattern))
 
     def conflicting(self, claim: Claim) -> list[Claim]:
         """List the claims of others that cannot be in service together with ``claim``."""

@@ -202,6 +202,43 @@ REFERENCES: Final = (
         "Add the host to its dnsNames, or name another.",
     ),
     Code(
+        "no-certificate",
+        "TLS ends at the front, and no certificate covers the host.",
+        'no certificate covers "shop.example.com".',
+        "Add the certificate that the hint writes out, or leave TLS out.",
+    ),
+    Code(
+        "certificate-shadowed",
+        "Warning: another certificate has the host by its exact name, and is the one that is served.",
+        '"shop.example.com" is served with certificate "shop", which names it more exactly than "all".',
+        "Name the one that is served, or take the host out of it.",
+    ),
+    Code(
+        "certificate-in-use",
+        "A certificate that was deleted, or has lost a name, is needed by routes; its last good version stays.",
+        "without the former version of this certificate these hosts would lose TLS: "
+        '"shop.example.com" (routes/shop/shop.yaml).',
+        "Change or delete the routes first, or cover the hosts by another certificate.",
+    ),
+    Code(
+        "certificate-pending",
+        "The certificate for a host is not there yet; the route comes by itself once it is.",
+        'the certificate "shop" for "shop.example.com" is not there yet.',
+        "Nothing has to be done if it is on its way.",
+    ),
+    Code(
+        "unknown-directory",
+        "The fleet has no ACME server of that name.",
+        'the fleet has no ACME directory "letsencrpyt".',
+        "Name one of acme.directories in fleet.yaml, or add it there.",
+    ),
+    Code(
+        "wildcard-needs-dns-01",
+        "ACME proves wildcards over DNS only (RFC 8555, 7.1.3).",
+        '"*.shop.example.com" cannot be proven with http-01: wildcards need dns-01.',
+        "Write dns-01, or list the hosts one by one.",
+    ),
+    Code(
         "agent-lacks-capability",
         "An agent cannot run that type of deployment.",
         'agent "vps-1" cannot run type mongodb; it can run container.',

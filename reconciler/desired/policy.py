@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
 from reconciler.desired.claims import Reference, covered, hosts_of, references_of
+from reconciler.desired.coverage import missing
 from reconciler.desired.finding import FieldPath, Finding, did_you_mean
 from reconciler.desired.plain_secrets import plain_secrets
 from reconciler.desired.view import View, port_of
@@ -201,6 +202,63 @@ def certificate_covers_host(subject: Subject, view: View) -> Iterator[Finding]:
             yield Finding(subject.key.path, "certificate-does-not-cover", text, hint, ("spec", "tls", "certificate"))
 
 
+def hosts_have_certificates(subject: Subject, view: View) -> Iterator[Finding]:
+    """Where TLS ends at the front, some certificate covers each host; a named one is the one that is served."""
+    route = subject.object
+    if not isinstance(route, Route) or route.spec.tls.mode != "terminate":
+        return
+    named = route.spec.tls.certificate
+    if route.spec.type == "mongodb" and named is None:
+        return  # below mongodb.<domain>, where there always is one
+    agents = view.agents_behind(subject.key, route) if route.spec.type == "mongodb" else ()
+    certificate = view.get(ObjectKey("Certificate", "", named)) if named is not None else None
+    names = frozenset(certificate.spec.dns_names) if isinstance(certificate, Certificate) else frozenset()
+    for index, host in enumerate(hosts_of(route, view.fleet, agents)):
+        serving = view.certificate_of(host)
+        field: FieldPath = ("spec", "hostnames", index) if route.spec.hostnames else ("spec",)
+        if serving is None and named is None:
+            yield missing(subject.key.path, host, field)
+        elif serving is not None and named not in (None, serving) and covered(host, names):
+            text = f'"{host}" is served with certificate "{serving}", which names it more exactly than "{named}".'
+            hint = f"Name {serving} here, or take the host out of certificates/{serving}.yaml."
+            where: FieldPath = ("spec", "tls", "certificate")
+            yield Finding(subject.key.path, "certificate-shadowed", text, hint, where, severity="warning")
+
+
+def issuer_is_known(subject: Subject, view: View) -> Iterator[Finding]:
+    """A certificate of an ACME server names one of the fleet's, and proves its names in a way that can prove them."""
+    certificate = subject.object
+    if not isinstance(certificate, Certificate) or certificate.spec.issuer != "acme":
+        return
+    acme, order = view.fleet.spec.acme, certificate.spec.acme
+    if order is not None and order.directory is not None and order.directory not in acme.directories:
+        hint = did_you_mean(order.directory, acme.directories) or f"The fleet has: {_some(acme.directories)}."
+        text = f'the fleet has no ACME directory "{order.directory}".'
+        yield Finding(subject.key.path, "unknown-directory", text, hint, ("spec", "acme", "directory"))
+    challenge = (order.challenge if order is not None else None) or acme.challenge
+    if challenge == "http-01":
+        for index, name in enumerate(certificate.spec.dns_names):
+            if name.startswith("*."):
+                text = f'"{name}" cannot be proven with http-01: wildcards need dns-01.'
+                hint = "Write acme: {challenge: dns-01}, or list the hosts one by one."
+                yield Finding(subject.key.path, "wildcard-needs-dns-01", text, hint, ("spec", "dnsNames", index))
+
+
+def provided_names_are_the_teams(subject: Subject, view: View) -> Iterator[Finding]:
+    """Who provides a key could serve every name of its certificate, so each must be a host of that team."""
+    certificate = subject.object
+    if not isinstance(certificate, Certificate) or certificate.spec.provided is None:
+        return
+    name = certificate.spec.provided.team
+    team = view.team(name)
+    granted = view.hosts_granted(team) if team is not None else frozenset()
+    for index, host in enumerate(certificate.spec.dns_names):
+        if not covered(host, granted):
+            text = f'team "{name}", whose secret this is, does not own "{host}".'
+            hint = f"It owns: {_some(team.hostnames if team is not None else ())}. Grant it in fleet.yaml."
+            yield Finding(subject.key.path, "name-not-owned", text, hint, ("spec", "dnsNames", index))
+
+
 def certificate_names_are_owned(subject: Subject, view: View) -> Iterator[Finding]:
     """A certificate carries only names of the fleet: below its domain, or owned by a team."""
     certificate = subject.object
@@ -217,8 +275,11 @@ def certificate_names_are_owned(subject: Subject, view: View) -> Iterator[Findin
 
 def secret_keys_exist(subject: Subject, view: View) -> Iterator[Finding]:
     """The named key is in the named secret."""
+    team = subject.key.team
+    if isinstance(subject.object, Certificate) and subject.object.spec.provided is not None:
+        team = subject.object.spec.provided.team
     for name, value_key, field in _secret_values(subject.object):
-        secret = view.secret(subject.key.team, name)
+        secret = view.secret(team, name)
         if secret is not None and value_key not in secret.spec.sealed:
             text = f'secret "{name}" has no key "{value_key}".'
             hint = did_you_mean(value_key, secret.spec.sealed) or f"It has: {_some(secret.spec.sealed)}."
@@ -232,6 +293,10 @@ def _secret_values(found: AnyObject) -> Iterator[tuple[str, str, FieldPath]]:
             if middleware.basic_auth is not None:
                 reference = middleware.basic_auth.secret
                 yield reference.name, reference.key, ("spec", "middlewares", index, "basicAuth", "secret", "key")
+    elif isinstance(found, Certificate) and found.spec.provided is not None:
+        provided = found.spec.provided
+        yield provided.secret, provided.certificate, ("spec", "provided", "certificate")
+        yield provided.secret, provided.private_key, ("spec", "provided", "privateKey")
     elif isinstance(found, Deployment):
         for index, env in enumerate(found.spec.secrets):
             yield env.secret, env.key, ("spec", "secrets", index, "key")
@@ -272,7 +337,13 @@ RULES: Final[dict[Kind, tuple[Rule, ...]]] = {
     "Fleet": (),
     "Agent": (),
     "Secret": (),
-    "Certificate": (references_are_good, certificate_names_are_owned),
+    "Certificate": (
+        references_are_good,
+        certificate_names_are_owned,
+        provided_names_are_the_teams,
+        secret_keys_exist,
+        issuer_is_known,
+    ),
     "Deployment": (
         references_are_good,
         agents_take_new_work,
@@ -287,6 +358,7 @@ RULES: Final[dict[Kind, tuple[Rule, ...]]] = {
         backends_lead_somewhere,
         entry_point_exists,
         certificate_covers_host,
+        hosts_have_certificates,
         secret_keys_exist,
         secrets_are_sealed,
     ),

@@ -32,7 +32,7 @@ class Serving:
         self._own_referrers: set[ObjectKey] = set()
         self._compiled_anew: dict[ObjectKey, TraefikObjects | None] = {}
         self._compile_route = compile_route
-        self.view = View(self.objects, open_sealed, self.selected)
+        self.view = View(self.objects, open_sealed, self.selected, self.claims)
         self._base_view = base.view(open_sealed)
         self.view.before = self._base_view if base.fleet is not None else None
 

@@ -25,6 +25,7 @@ from reconciler.desired.claims import Claim, Reference, claims_of, references_of
 from reconciler.desired.compile_problem import CompileProblem
 from reconciler.desired.conflicts import CONTESTED, contested, lost
 from reconciler.desired.finding import Finding
+from reconciler.desired.kept_certificates import kept_though_gone, still_needed
 from reconciler.desired.parse import Parsed
 from reconciler.desired.policy import check, check_fleet
 from reconciler.desired.serving import CompileRoute, Serving
@@ -129,6 +130,7 @@ class _Settling:
         self.again: list[tuple[int, _Candidate]] = []
         """Heap of those who lost to somebody that has the claim no more."""
         self.touched: set[ObjectKey] = set()
+        self.certificates_gone: list[Served] = []
 
     # --- what changed -------------------------------------------------------------------------------------------
 
@@ -136,7 +138,7 @@ class _Settling:
         """Collect the candidates. False: there is no fleet, so nothing can be judged."""
         self._forget_contests()
         changed: dict[ObjectKey, Parsed | None] = {}
-        for one in news:
+        for one in (*map(Gone, kept_though_gone(self.base)), *news):
             key = self._take(one)
             if key is not None:
                 changed[key] = one if isinstance(one, Parsed) and one.object is not None else None
@@ -176,6 +178,8 @@ class _Settling:
             self._report(FLEET_PATH, "", [Finding(FLEET_PATH, "fleet-missing", text, hint)])
             self._retain(key)
         elif key is not None and key in self.serving.served:
+            if key.kind == "Certificate":
+                self.certificates_gone.append(self.serving.served[key])
             self.serving.withdraw(key)
             self.touched.add(key)
 
@@ -241,6 +245,8 @@ class _Settling:
             _, one = heapq.heappop(self.again)
             if not one.accepted:
                 self._try(one)
+        if kind == "Certificate":
+            self._keep_certificates(candidates)
         for one in candidates:
             if one.rival is not None:
                 self._report_conflicts(one)
@@ -346,6 +352,28 @@ class _Settling:
         if rivals:
             one.rival = rivals[0]
             self._report(one.newest.path, one.newest.blob, [lost(*pair) for pair in rivals[:MAX_CONFLICTS]])
+
+    def _keep_certificates(self, candidates: Iterable[_Candidate]) -> None:
+        """Bring former certificates back that routes need which this revision does not change."""
+        changed = {one.key: one for one in candidates if one.accepted and one.former is not None}
+        gone = {served.key: served for served in self.certificates_gone if served.key not in self.candidates}
+        if not changed and not gone:
+            return
+        former = [*gone.values(), *(one.former for one in changed.values() if one.former is not None)]
+        routes = (one for one in self.candidates.values() if one.key.kind == "Route")
+        going_on = [one.former for one in routes if one.former is not None and one.former.blob == one.newest.blob]
+        for served, finding in list(still_needed(former, going_on, self.serving)):
+            key = served.key
+            if key in changed:
+                self._release(key)
+                changed[key].accepted = False
+                self._quarantine(changed[key], [finding])
+            else:
+                self._quarantine(
+                    _Candidate(key, Parsed(key.path, "", key, served.object), served.object, served), [finding]
+                )
+                del self.pending[key]
+                self.touched.discard(key)
 
     # --- result -------------------------------------------------------------------------------------------------
 

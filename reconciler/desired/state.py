@@ -61,7 +61,7 @@ class State:
 
     def view(self, open_sealed: OpenSecret = sealed_for_somebody_else) -> View:
         """Return the questions that rules and compile steps ask, answered by what is in service."""
-        return View(self.objects, open_sealed, self.selected)
+        return View(self.objects, open_sealed, self.selected, self.claims)
 
     @property
     def quarantined(self) -> Iterator[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from reconciler.desired.claims import references_of
+from reconciler.desired.claims import ClaimIndex, references_of
+from reconciler.desired.coverage import certificate_of
 from reconciler.desired.finding import did_you_mean
 from reconciler.desired.lookup import SecretUnavailable
 from schemas.agent import Agent
@@ -45,8 +46,10 @@ class View:
         objects: Mapping[ObjectKey, AnyObject],
         open_sealed: OpenSecret,
         selected: Mapping[ObjectKey, tuple[str, ...]] = NOWHERE,
+        claims: ClaimIndex | None = None,
     ) -> None:
         self._objects = objects
+        self._claims = ClaimIndex() if claims is None else claims
         self._open = open_sealed
         self._served_selections = selected
         self.before: View | None = None
@@ -100,6 +103,10 @@ class View:
         if found is None:
             found = self._hosts[""] = frozenset(host for team in self.fleet.spec.teams for host in team.hostnames)
         return found
+
+    def certificate_of(self, host: str) -> str | None:
+        """Name the certificate that serves a host. Certificates must be settled before."""
+        return certificate_of(host, self._claims, self.fleet)
 
     def agent(self, name: str) -> Agent | None:
         found = self._objects.get(ObjectKey("Agent", "", name))

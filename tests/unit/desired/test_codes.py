@@ -10,6 +10,7 @@ from typing import Final
 
 from reconciler.desired.codes import CODES, SECTIONS, page
 from reconciler.desired.conflicts import CONTESTED
+from reconciler.desired.coverage import IN_USE
 from reconciler.desired.policy import NAMED_KINDS
 
 ROOT: Final = Path(__file__).parents[3]
@@ -32,7 +33,7 @@ def test_every_code_in_the_source_is_in_the_table_and_the_other_way_round() -> N
     """Nobody meets a code that is documented nowhere, and the page lists none that cannot occur."""
     files = [file for file in Path(ROOT, "reconciler").rglob("*.py") if file.parent.name != "git"]  # its own Unreadable
     used = {code for file in files for code in codes_in(file.read_text())}
-    used |= {f"unknown-{what}" for what in NAMED_KINDS.values()} | {CONTESTED}
+    used |= {f"unknown-{what}" for what in NAMED_KINDS.values()} | {CONTESTED, IN_USE}
     assert used == set(CODES)
 
 

@@ -1,0 +1,58 @@
+"""The certificates that a state wants, the ones that its routes need, and the routes that have to wait for one."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable
+
+from reconciler.desired.coverage import certificate_of, ends_tls, implicit_certificates
+from reconciler.desired.finding import Finding
+from reconciler.desired.state import State
+from schemas.certificate import Certificate, CertificateSpec
+from schemas.objects import ObjectKey
+
+
+def desired_certificates(state: State) -> dict[str, CertificateSpec]:
+    """Return what shall exist: name → what it says. Quarantined objects in their last good version, and the implicit.
+
+    What ``provided`` names is in a secret; the others are issued.
+    """
+    if state.fleet is None:
+        return {}
+    found = {key.name: one.spec for key, one in state.objects.items() if isinstance(one, Certificate)}
+    for pattern, name in implicit_certificates(state.fleet).items():
+        if not state.claims.at("certificate", pattern):
+            found[name] = CertificateSpec(dns_names=(pattern,), issuer="internal")
+    return found
+
+
+def certificates_in_use(state: State) -> dict[ObjectKey, frozenset[str]]:
+    """Return the names of the certificates that each route in service needs."""
+    if state.fleet is None:
+        return {}
+    found = {}
+    for key, served in state.served.items():
+        if ends_tls(served.object):
+            names = (certificate_of(claim.pattern, state.claims, state.fleet) for claim in served.claims)
+            found[key] = frozenset(name for name in names if name is not None)
+    return found
+
+
+def pending(state: State, touched: Iterable[ObjectKey], held: Container[str]) -> dict[ObjectKey, Finding]:
+    """Return the routes that came or changed and whose certificate is not there yet, with what is to be said of each.
+
+    Given to :func:`reconciler.desired.settle.settle` as ``refused`` it keeps them out until the certificate is there.
+    ``held``: names of the certificates that are there.
+    """
+    found: dict[ObjectKey, Finding] = {}
+    for key in touched:
+        served = state.served.get(key)
+        if served is None or served.retained or state.fleet is None or not ends_tls(served.object):
+            continue
+        for claim in served.claims:
+            name = certificate_of(claim.pattern, state.claims, state.fleet)
+            if name is not None and name not in held:
+                text = f'the certificate "{name}" for "{claim.pattern}" is not there yet.'
+                hint = "Nothing has to be done if it is on its way; cloudlunacy pki status says what holds it up."
+                found[key] = Finding(key.path, "certificate-pending", text, hint, claim.field)
+                break
+    return found
