@@ -7,10 +7,14 @@ import asyncio
 import importlib.metadata
 import logging
 import sys
+import time
 from pathlib import Path
 
 from pydantic import SecretStr
 
+from agent import status
+from agent.certificate import CertificateKeeper
+from agent.certificate_files import CertificateFiles
 from agent.client import run_until_signalled
 from agent.credentials import Credentials
 from agent.enrol import EnrolmentFailed, Wanted, enrol
@@ -27,6 +31,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     _add_enrol(actions)
     _add_run(actions)
+    _add_status(actions)
 
 
 def _add_enrol(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -68,6 +73,16 @@ def _add_run(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.set_defaults(run=_run_agent)
 
 
+def _add_status(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = actions.add_parser(
+        "status",
+        help="say how it stands with this machine",
+        description="Say who this machine is, how long its certificate lasts, and what is applied, from its disk.",
+    )
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="the directory given to enrol")
+    parser.set_defaults(run=_run_status)
+
+
 def _run_enrol(options: argparse.Namespace) -> int:
     try:
         wanted = Wanted(
@@ -104,7 +119,19 @@ def _run_agent(options: argparse.Namespace) -> int:
     try:
         credentials = Credentials.load(options.data)
         services = [RecordingService(frozenset({"Agent", "Certificate", "Deployment"}))]
-        run_until_signalled(options.data, services, credentials)
+        keeper = CertificateKeeper(CertificateFiles(options.data, credentials.name), credentials)
+        others = {"agent-certificate": keeper.run}
+        run_until_signalled(options.data, services, credentials, others=others)
+    except Unusable as error:
+        return _fail(str(error))
+    except OSError as error:
+        return _fail(f"{error.filename or options.data} cannot be read: {error.strerror}")
+    return 0
+
+
+def _run_status(options: argparse.Namespace) -> int:
+    try:
+        sys.stdout.writelines(f"{line}\n" for line in status.lines(options.data, time.time()))
     except Unusable as error:
         return _fail(str(error))
     except OSError as error:

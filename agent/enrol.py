@@ -4,7 +4,8 @@
 2. The authority: found among the certificates that the server presents, by its fingerprint, and pinned.
 3. The request, repeated with the same key while the control plane is away: it answers the same each time.
 4. ``<data>/agent.json``: whom to talk to, and whose signatures to believe.
-5. 202 means accepted for good but not yet on the branch: ask again until it is, or leave that to ``agent run``.
+5. The certificate, for a fresh key, as soon as an answer brings it; otherwise ``agent run`` asks for it.
+6. 202 means accepted for good but not yet on the branch: ask again until it is, or leave that to ``agent run``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import random
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +26,8 @@ import httpx
 from pydantic import SecretStr, ValidationError
 
 from agent.backoff import Backoff
+from agent.certificate import Fresh, install
+from agent.certificate_files import BadPair, CertificateFiles
 from agent.credentials import AgentFile, Api, detail_of, retry_after_of
 from agent.keys import AgentKey, Unusable
 from agent.pinning import Untrusted, context_for, presented_authority
@@ -79,10 +83,12 @@ async def enrol(
     tls = None if authority is None else context_for(authority)
     api = Api(server, tls, transport=transport, clock=clock)
     try:
-        answer = await _request(api, key, wanted, tries)
+        fresh = Fresh.make()
+        answer = await _request(api, key, wanted, fresh.csr, tries)
         AgentFile(name=wanted.name, server=server, issuer=answer.issuer, ca=authority, jwks=answer.jwks).save(data)
         while answer.state == "pending" and await tries.pause("the enrolment is queued"):
             answer = await _status(api, key, _id_of(wanted.token), answer)
+        await _keep_certificate(data, fresh, answer, api.now())
     finally:
         await api.close()
     if answer.state == "conflicted":
@@ -122,7 +128,18 @@ async def _authority(server: str, sha256: str | None, tries: _Tries) -> str | No
                 raise
 
 
-async def _request(api: Api, key: AgentKey, wanted: Wanted, tries: _Tries) -> Enrolment:
+async def _keep_certificate(data: Path, fresh: Fresh, answer: Enrolment, now: float) -> None:
+    if answer.certificate is None or answer.bundle is None:
+        return
+    try:
+        # One for another key is what an attempt that was cut off asked for.
+        with suppress(BadPair):
+            await install(CertificateFiles(data, answer.name), fresh, answer.certificate, answer.bundle, now)
+    except OSError as error:
+        raise Unusable(f"{data} cannot be written: {error.strerror}.") from None
+
+
+async def _request(api: Api, key: AgentKey, wanted: Wanted, csr: str, tries: _Tries) -> Enrolment:
     body = {
         "token": wanted.token.get_secret_value(),
         "name": wanted.name,
@@ -131,6 +148,7 @@ async def _request(api: Api, key: AgentKey, wanted: Wanted, tries: _Tries) -> En
         "capabilities": list(wanted.capabilities),
         "labels": dict(wanted.labels),
         "version": wanted.version,
+        "csr": csr,
     }
     token_id = _id_of(wanted.token)
 

@@ -72,7 +72,7 @@ class Enrolments:
         fleet: Callable[[], Fleet | None],
         verify_proof: VerifyProof,
         jwks: Callable[[], JwkSet],
-        certificates: AgentCertificates | None = None,
+        certificates: AgentCertificates,
         answer_seconds: float = ANSWER_SECONDS,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -152,7 +152,7 @@ class Enrolments:
         self._verify_proof(
             request.proof, key=request.public_key, token_id=token.id, name=request.name, now=self._clock()
         )
-        if self._certificates is not None and request.csr is not None:
+        if request.csr is not None:
             self._certificates.check(request.csr)
         guesses.give_back()
         return token
@@ -182,13 +182,10 @@ class Enrolments:
         return await self._with_certificate(enrolment, token)
 
     def _note(self, token: EnrolmentToken, request: EnrolmentRequest, thumbprint: str, at: float) -> None:
-        if self._certificates is not None:
-            self._certificates.note(token.agent, Enrolled(token.id, thumbprint, at, request.csr))
+        self._certificates.note(token.agent, Enrolled(token.id, thumbprint, at, request.csr))
 
     async def _with_certificate(self, enrolment: Enrolment, token: EnrolmentToken) -> Enrolment:
-        if self._certificates is None or enrolment.state != "committed":
-            return enrolment
-        issued = await self._certificates.first(token.agent, token.id)
+        issued = await self._certificates.first(token.agent, token.id) if enrolment.state == "committed" else None
         if issued is None:
             return enrolment
         return enrolment.model_copy(update={"certificate": issued.certificate, "bundle": issued.bundle})

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from reconciler.agents.certificates import AgentCertificates, Enrolled
 from reconciler.agents.directory import AgentDirectory
 from reconciler.agents.enrolment import Enrolments, compose, recorder
 from reconciler.agents.enrolment_tokens import EnrolmentTokens
@@ -31,6 +32,7 @@ from reconciler.loop import Reconciler
 from reconciler.observability.logs import get_logger
 from reconciler.observability.metrics import Metrics
 from reconciler.observer import AgentObserver
+from reconciler.pki.agent_issuer import AgentIssuer
 from reconciler.pki.authenticator import Authenticator
 from reconciler.pki.keystore import KeyStore
 from reconciler.pki.operator_credential import OperatorCredential
@@ -62,6 +64,7 @@ from reconciler.web.agent_api import AgentApi
 from reconciler.web.agent_stream import AgentStream
 from reconciler.web.api import Api
 from reconciler.web.application import Probes, make_application
+from reconciler.web.certificate_api import CertificateApi
 from reconciler.web.server import Server, make_server
 from reconciler.web.webhooks import WebhookEndpoint
 from schemas.api import FrontStatus
@@ -143,6 +146,12 @@ class Parts:
         self._tracker.on_state = self._count_state
         self._observer = AgentObserver(self._tracker, self._store, self._store, self._metrics)
         self._directory = AgentDirectory()
+        self._certificates = AgentCertificates(
+            AgentIssuer(self.certificate.authority),
+            self._directory,
+            lambda: self.loop.published.state.fleet,
+            self._store,
+        )
         self._hub = Hub(
             keys.signing("desired"),
             self._is_authorised,
@@ -185,7 +194,7 @@ class Parts:
             source=Source(self.mirror, signers, self._is_approved, store.own_commit),
             desire=Desire(reader, keys.opener.open, self._is_approved),
             fronts=self._fronts,
-            delivery=Delivery(self._hub, self._directory),
+            delivery=Delivery(self._hub, self._directory, self._certificates.revoke),
             tracker=self._tracker,
             events=store,
             metrics=self._metrics,
@@ -223,6 +232,7 @@ class Parts:
             fleet=lambda: self.loop.published.state.fleet,
             verify_proof=verify_enrolment_proof,
             jwks=lambda: keys.jwks("desired"),
+            certificates=self._certificates,
         )
         endpoint = TokenEndpoint(keys=keys, agents=self._directory, authenticator=authenticator, replays=replays)
         application = make_application(
@@ -241,6 +251,11 @@ class Parts:
                 endpoint=endpoint,
                 keys=keys,
             ),
+            certificates=CertificateApi(
+                authenticator=authenticator,
+                certificates=self._certificates,
+                authority=self.certificate.authority,
+            ),
             stream=AgentStream(self._hub, authenticator),
             webhooks=WebhookEndpoint(self._webhook_secret, self.loop.wake, self._metrics.webhook),
             probes=Probes(self, self._metrics),
@@ -250,6 +265,10 @@ class Parts:
 
     async def _note_settled(self, entry: OutboxEntry, settled: Settled) -> None:
         self._metrics.enrolment(settled.outcome)
+        said = entry.payload
+        self._certificates.note(
+            str(said["name"]), Enrolled(str(said["token"]), str(said["thumbprint"]), entry.accepted_at)
+        )
         await recorder(self._store, self.loop.wake)(entry, settled)
 
     def _count_state(self, record: Record, state: RevisionState) -> None:

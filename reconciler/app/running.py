@@ -45,6 +45,7 @@ class ControlPlane(Parts):
             self._task("observer", self._observer.run()),
             self._task("housekeeping", housekeeping.run()),
             self._task("certificate", self.certificate.run(self._fleet, self._store, self._metrics)),
+            self._task("agent-certificates", self._certificates.run()),
             self._task("server", self.server.serve(sockets=[self._socket])),
             self._task("stop", _wait(stop)),
         }

@@ -18,6 +18,7 @@ from reconciler.web.agent_api import AgentApi
 from reconciler.web.agent_stream import PATH as STREAM_PATH
 from reconciler.web.agent_stream import AgentStream
 from reconciler.web.api import Api, Control
+from reconciler.web.certificate_api import CertificateApi
 from reconciler.web.endpoint import Endpoint, openapi, routes_of
 from reconciler.web.limits import Limits
 from reconciler.web.problem import HANDLERS
@@ -53,10 +54,17 @@ class Probes:
 
 
 def make_application(
-    *, api: Api, agents: AgentApi, stream: AgentStream, webhooks: WebhookEndpoint, probes: Probes, version: str
+    *,
+    api: Api,
+    agents: AgentApi,
+    certificates: CertificateApi,
+    stream: AgentStream,
+    webhooks: WebhookEndpoint,
+    probes: Probes,
+    version: str,
 ) -> ASGIApp:
     """Assemble the routes."""
-    parts = (api, agents, webhooks, stream, probes)
+    parts = (api, agents, certificates, webhooks, stream, probes)
     table = tuple(endpoint for part in parts for endpoint in part.endpoints())
 
     @cache

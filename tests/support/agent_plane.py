@@ -45,7 +45,6 @@ class Served:
 
     @property
     def certificates(self) -> AgentCertificates:
-        assert self.plane.certificates is not None
         return self.plane.certificates
 
     def transport(self, peer: str = "192.0.2.7") -> httpx.ASGITransport:
@@ -79,13 +78,12 @@ async def served(data: Path, world: World | None = None, **options: Any) -> Asyn
     authority = Authority.open_or_found(
         data / "keys", permitted=permitted_for(domain=world.fleet.spec.domain), now=began
     )
-    world.issuer = world.issuer or AgentIssuer(authority)
+    world.issuer = AgentIssuer(authority)
     async with plane(world, **options) as one:
         replays = ReplayCache()
         authenticator = Authenticator(issuer=ISSUER, origins=(), keys=keys, agents=world.directory, replays=replays)
         endpoint = TokenEndpoint(keys=keys, agents=world.directory, authenticator=authenticator, replays=replays)
         one.enrolments._jwks = lambda: keys.jwks("desired")
-        assert one.certificates is not None
         api = AgentApi(
             authenticator=authenticator,
             enrolments=one.enrolments,

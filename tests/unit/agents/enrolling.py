@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import SecretStr
 
-from reconciler.agents.certificates import AgentCertificates, Issuer
+from reconciler.agents.certificates import AgentCertificates, Issuer, Reason
 from reconciler.agents.directory import AgentDirectory
 from reconciler.agents.enrolment import Enrolments, compose, recorder
 from reconciler.agents.enrolment_tokens import EnrolmentTokens
@@ -21,6 +21,7 @@ from reconciler.agents.group_commit import GroupCommitter, Pusher, Timing
 from reconciler.agents.rates import Bucket
 from reconciler.errors import Refused
 from reconciler.pki.tokens import verify_enrolment_proof
+from schemas.certificates_api import AgentCertificate
 from schemas.enrolment import EnrolmentRequest
 from schemas.fleet import Fleet
 from schemas.jwk import JwkSet
@@ -45,6 +46,22 @@ def request(
     return EnrolmentRequest.model_validate(said)
 
 
+class NoAuthority:
+    """Signs nothing yet."""
+
+    def check(self, csr: str) -> None:
+        """Take any."""
+
+    def issue(self, domain: str, name: str, csr: str, now: float) -> AgentCertificate:
+        raise Refused("There is no authority.", status=503, code="domain-not-permitted", retry_after=1.0)
+
+    def last(self, name: str) -> tuple[float, float | None] | None:
+        return None
+
+    def revoke(self, name: str, reason: Reason, now: float) -> int:
+        return 0
+
+
 @dataclass
 class World:
     """What survives a crash: the disk, and the remote. ``now`` is the clock."""
@@ -55,7 +72,7 @@ class World:
     directory: AgentDirectory = field(default_factory=AgentDirectory)
     now: float = NOW
     woken: int = 0
-    issuer: Issuer | None = None
+    issuer: Issuer = field(default_factory=NoAuthority)
     answer_seconds: float = 5.0
 
     def wake(self) -> None:
@@ -70,7 +87,7 @@ class Plane:
     tokens: EnrolmentTokens
     committer: GroupCommitter
     enrolments: Enrolments
-    certificates: AgentCertificates | None
+    certificates: AgentCertificates
     world: World
 
     async def token(self, name: str = "vps-9", ttl: float = 900.0) -> str:
@@ -101,11 +118,7 @@ async def plane(
         on_settled=recorder(store, world.wake, lambda: world.now),
         clock=lambda: world.now,
     )
-    certificates = None
-    if world.issuer is not None:
-        certificates = AgentCertificates(
-            world.issuer, world.directory, lambda: world.fleet, store, clock=lambda: world.now
-        )
+    certificates = AgentCertificates(world.issuer, world.directory, lambda: world.fleet, store, clock=lambda: world.now)
     enrolments = Enrolments(
         issuer=ISSUER,
         tokens=tokens,

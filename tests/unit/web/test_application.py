@@ -26,7 +26,13 @@ def run(data: Path, control: WaxControl, scenario: Callable[[httpx.AsyncClient],
             nothing: Any = SimpleNamespace(endpoints=tuple, receive=None)
             probes = Probes(control, Metrics())
             app = make_application(
-                api=one.api, agents=nothing, stream=nothing, webhooks=nothing, probes=probes, version="1.2.3"
+                api=one.api,
+                agents=nothing,
+                certificates=nothing,
+                stream=nothing,
+                webhooks=nothing,
+                probes=probes,
+                version="1.2.3",
             )
             async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://plane.test") as client:
                 await scenario(client)
