@@ -19,6 +19,7 @@ from typing import Any, Final
 import httpx
 from pydantic import ValidationError
 
+from agent import problems
 from agent.client import CredentialsUnavailable
 from agent.keys import AgentKey, Unusable, write_private
 from agent.pinning import context_for, explained
@@ -249,25 +250,15 @@ class Credentials:
 
 def code_of(response: httpx.Response) -> str:
     """Return the code of a problem (RFC 9457), "" where there is none."""
-    return str(_problem(response).get("type", "")).rpartition(":")[2]
+    return problems.code_of(response.content)
 
 
 def detail_of(response: httpx.Response) -> str:
     """Return what the control plane says, fit to be printed."""
-    problem = _problem(response)
-    said = f"{problem.get('detail', '')} {problem.get('hint', '')}".strip() or f"HTTP status {response.status_code}"
-    return "".join(character if character.isprintable() else " " for character in said)[:500]
+    return problems.detail_of(response.content) or f"HTTP status {response.status_code}"
 
 
 def retry_after_of(response: httpx.Response) -> float:
     """Return the seconds that the control plane asks to wait, at most a minute."""
     value = response.headers.get("retry-after", "")
     return min(float(value), 60.0) if value.isdigit() and len(value) < 9 else 0.0
-
-
-def _problem(response: httpx.Response) -> dict[str, Any]:
-    try:
-        value = response.json()
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}

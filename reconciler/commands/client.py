@@ -186,7 +186,9 @@ def _refused(answer: httpx.Response) -> Refused:
     try:
         problem = answer.json()
         text, hint = str(problem.get("detail") or problem["title"]), str(problem.get("hint", ""))
-        code = str(problem.get("type", "")).rpartition("/")[2]
+        wrong = [f"{one['field'] or 'the body'}: {one['message']}" for one in problem.get("errors", ())]
+        text = "\n  ".join([text, *wrong])
+        code = str(problem.get("type", "")).rpartition(":")[2]
     except (ValueError, KeyError, AttributeError, TypeError):
         text, hint, code = f"the control plane answers {answer.status_code} {answer.reason_phrase}.", "", "unknown"
     if answer.status_code == httpx.codes.UNAUTHORIZED and not hint:
