@@ -29,6 +29,7 @@ from websockets.typing import Subprotocol
 from agent.applier import Applier
 from agent.backoff import Backoff
 from agent.documents import DocumentStore, keys_of
+from agent.problems import detail_of
 from agent.services import Service
 from agent.session import (
     AgentSession,
@@ -365,6 +366,9 @@ class _Conversation:
         code, reason = self._socket.close_code, self._socket.close_reason or ""
         pause = self._retreat.seconds if self._retreat is not None else 0.0
         match code:
+            case CloseCode.REVOKED if reason == "Quarantined":
+                why = "its file keeps this agent out (spec.state: quarantined); it need not enrol again"
+                return _End(why, pause, unwanted=True)
             case CloseCode.REVOKED:
                 return _End("this agent was revoked; enrol it again with a new token", pause, unwanted=True)
             case CloseCode.UNSUPPORTED:
@@ -381,7 +385,8 @@ def _refused(error: InvalidStatus) -> _End:
     retry_after = error.response.headers.get("Retry-After", "")
     pause = min(float(retry_after), 3600.0) if retry_after.isascii() and retry_after.isdigit() else 0.0
     if status in (401, 403):
-        return _End(f"the control plane does not let this agent in (HTTP {status})", pause, unwanted=True)
+        why = f"the control plane does not let this agent in (HTTP {status})"
+        return _End(f"{why} {detail_of(bytes(error.response.body))}".rstrip(), pause, unwanted=True)
     return _End(f"the control plane answered HTTP {status}", pause)
 
 

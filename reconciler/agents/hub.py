@@ -47,6 +47,9 @@ from schemas.session import CloseCode, Heartbeat, Hello, Report
 log = logging.getLogger(__name__)
 
 REVOKED: Final = Dismissed(CloseCode.REVOKED, "Revoked", "This agent is not in service any more.")
+QUARANTINED: Final = Dismissed(
+    CloseCode.REVOKED, "Quarantined", "The agent's file keeps it out (spec.state: quarantined)."
+)
 REPLACED: Final = Dismissed(CloseCode.REPLACED, "Replaced", "The same agent opened a newer connection.")
 CLOSE_SECONDS: Final = 1.0
 """How long a close frame may wait for room in the transport."""
@@ -121,7 +124,9 @@ class _Member:
 
 
 class Hub:
-    """``authorised(name, thumbprint)`` says whether that key is that agent's at this moment."""
+    """``authorised(name, thumbprint)`` says whether that key is that agent's at this moment, and it is let in;
+    ``quarantined(name)`` whether its file keeps it out.
+    """
 
     def __init__(
         self,
@@ -129,6 +134,7 @@ class Hub:
         authorised: Callable[[str, str], bool],
         observer: Observer,
         *,
+        quarantined: Callable[[str], bool] = lambda _: False,
         limits: HubLimits = HubLimits(),
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -136,6 +142,7 @@ class Hub:
     ) -> None:
         self.counters = HubCounters()
         self._authorised = authorised
+        self._quarantined = quarantined
         self._observer = observer
         self._limits = limits
         self._clock = clock
@@ -171,10 +178,12 @@ class Hub:
         """Decide whether an authenticated agent may connect now.
 
         Raises:
-            Refused: 403 ``agent-revoked``; 503 ``busy`` with a ``retry_after`` of its own for each.
+            Refused: 403 ``agent-revoked`` or ``agent-quarantined``; 503 ``busy`` with a ``retry_after`` of its own
+                for each.
         """
         if not self._authorised(name, thumbprint):
-            raise Refused("This agent is not in service any more.", status=403, code="agent-revoked")
+            dismissed = self._unwanted(name)
+            raise Refused(dismissed.message, status=403, code=f"agent-{dismissed.reason.lower()}")
         if self._closing:
             raise self._busy("The control plane is shutting down.", 1.0)
         if name not in self._members and len(self._members) >= self._limits.max_connections:
@@ -188,7 +197,7 @@ class Hub:
         member = self._attach(name, connection)
         try:
             if not self._authorised(name, thumbprint):  # revoked since it was admitted
-                self._feed(member, REVOKED)
+                self._feed(member, self._unwanted(name))
             if self._closing:
                 self._feed(member, SHUTTING_DOWN)
             while member.session.state is not State.CLOSING:
@@ -223,7 +232,7 @@ class Hub:
         for name in names:
             self._mailboxes.forget(name)
             if (member := self._members.get(name)) is not None:
-                self._feed(member, REVOKED)
+                self._feed(member, self._unwanted(name))
 
     async def close(self, deadline: float = 5.0) -> None:
         """Say goodbye to everybody, each with a pause of its own; drop who is still there after ``deadline``."""
@@ -244,6 +253,9 @@ class Hub:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._stop_timer()
+
+    def _unwanted(self, name: str) -> Dismissed:
+        return QUARANTINED if self._quarantined(name) else REVOKED
 
     def _attach(self, name: str, connection: Connection) -> _Member:
         if (old := self._members.get(name)) is not None:

@@ -156,6 +156,7 @@ class Parts:
             keys.signing("desired"),
             self._is_authorised,
             self._observer,
+            quarantined=self._directory.quarantined,
             limits=HubLimits(
                 session=SessionLimits(
                     heartbeat_seconds=self._settings.heartbeat_seconds,

@@ -119,7 +119,7 @@ class Authenticator:
         if enrolled is None or not hmac.compare_digest(enrolled, access.thumbprint):
             raise refused("agent-revoked", "This agent is not in service any more.", "Enrol it again with a new token.")
         if self._agents.quarantined(access.name):
-            raise Refused("This agent is quarantined by its file.", status=403, code="agent-quarantined")
+            raise quarantined(access.name)
         proven = self._read_proof(method, url, proof, token, now)
         _same_key(proven.thumbprint, access.thumbprint)
         self._replays.use(proven.thumbprint, proven.jti, until=proven.accepted_until, now=now)
@@ -149,6 +149,16 @@ class Authenticator:
                 f"Use {self.issuer}, or let serve know the other address.",
             )
         return tokens.verify_dpop_proof(proof, method=method, url=url, access_token=token, now=now)
+
+
+def quarantined(name: str) -> Refused:
+    """Return the refusal of an agent that is in service, and that its file keeps out."""
+    return Refused(
+        "The agent's file keeps it out (spec.state: quarantined).",
+        status=403,
+        code="agent-quarantined",
+        hint=f"It may connect again, without enrolling, when agents/{name}.yaml says so.",
+    )
 
 
 def _same_key(proven: str, wanted: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from reconciler.errors import Refused
 from reconciler.pki import tokens
-from reconciler.pki.authenticator import Authenticator, KnownAgents
+from reconciler.pki.authenticator import Authenticator, KnownAgents, quarantined
 from reconciler.pki.keystore import KeyStore
 from reconciler.pki.replay import ReplayCache
 from schemas.enrolment import TokenAnswer
@@ -52,7 +52,7 @@ class TokenEndpoint:
             form["client_assertion"], issuer=issuer, enrolled=self._agents.thumbprint, now=now
         )
         if self._agents.quarantined(proven.name):
-            raise Refused("This agent is quarantined by its file.", status=403, code="agent-quarantined")
+            raise quarantined(proven.name)
         self._authenticator.prove_key(proven.thumbprint, method, url, proof, now)
         self._replays.use(proven.thumbprint, proven.jti, until=proven.accepted_until, now=now)
         token = tokens.issue_access_token(

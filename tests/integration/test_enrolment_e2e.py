@@ -89,7 +89,9 @@ def test_a_revoked_agent_is_put_out(one: Installation, how: str) -> None:
         files["fleet.yaml"] = documents.fleet(documents.team("shop", agents=["vps-1"]))
     found = one.status_wait(one.push(files, f"vps-2 is {how}"))
     assert found["state"] == "Converged", found
-    wait_for(lambda: "this agent was revoked" in one.agent_log("vps-2"), 15, what="the agent's notice")
+    notice = "its file keeps this agent out" if how == "quarantined" else "this agent was revoked; enrol it again"
+    wait_for(lambda: notice in one.agent_log("vps-2"), 15, what="the agent's notice")
+    assert (how == "quarantined") is ("this agent was revoked" not in one.agent_log("vps-2"))
     refused = f"does not let this agent in (HTTP {403 if how == 'quarantined' else 401})"
     wait_for(lambda: refused in one.agent_log("vps-2"), 15, what=f"the refusal\n{one.agent_log('vps-2')[-2000:]}")
     wait_for(lambda: one.ask("/status")["agentsConnected"] == 0, what="the end of the connection")

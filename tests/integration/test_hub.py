@@ -127,6 +127,25 @@ def test_a_revoked_agent_is_closed_at_once() -> None:
     asyncio.run(scenario())
 
 
+def test_a_quarantined_agent_is_told_so() -> None:
+    """Its close frame and its next refusal say that its file keeps it out, and nothing of a new enrolment."""
+
+    async def scenario() -> None:
+        async with running_hub(quarantined={"vps-1"}) as hub:
+            async with hub.agent("vps-1") as agent:
+                await agent.hello()
+                hub.revoked.add("vps-1")
+                hub.hub.revoke(["vps-1"])
+                assert await agent.closed() == 4403
+                assert agent.socket.close_reason == "Quarantined"
+            with pytest.raises(InvalidStatus) as refusal:
+                await hub.connect("vps-1")
+            assert "agent-quarantined" in bytes(refusal.value.response.body).decode()
+            assert hub.observer.of("disconnected") == ["Quarantined"]
+
+    asyncio.run(scenario())
+
+
 def test_a_stalled_reader_is_dropped_and_slows_nobody() -> None:
     """While one agent reads nothing the others get their documents; after the time-out it is dropped."""
 

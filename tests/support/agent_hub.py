@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Container, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -179,11 +179,18 @@ async def running_hub(
     signer: TestSigner | None = None,
     port: int = 0,
     protocol: type[asyncio.Protocol] | str = WebSocketProtocol,
+    quarantined: Container[str] = (),
 ) -> AsyncIterator[RunningHub]:
     revoked: set[str] = set()
     signer = signer or TestSigner()
     observer = Recorder()
-    hub = Hub(signer, lambda name, _: name not in revoked, observer, limits=limits or HubLimits())
+    hub = Hub(
+        signer,
+        lambda name, _: name not in revoked,
+        observer,
+        quarantined=lambda name: name in quarantined,
+        limits=limits or HubLimits(),
+    )
     app = Starlette(routes=[WebSocketRoute(PATH, AgentStream(hub, TestAuthenticator()))])
     config = uvicorn.Config(
         app, host="127.0.0.1", port=port, ws=protocol, log_level="warning", lifespan="off", log_config=None
