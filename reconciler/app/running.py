@@ -37,6 +37,7 @@ class ControlPlane(Parts):
         await self._observer.load()
         for notice in self._store.notices:
             log.warning("store replaced", notice=notice)
+            self._metrics.store_replaced()
             await self._store.append(Event(time.time(), "StoreReplaced", "warning", "store", notice))
         housekeeping = Housekeeping(self._store, self.mirror, self._metrics, lambda: self.loop.published.state)
         tasks = {

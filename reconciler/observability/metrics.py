@@ -53,10 +53,7 @@ FAILURES: Final = (
     *("PreflightUnavailable", "TraefikUnavailable", "TraefikAnswer", "StoreBusy", "StoreUnavailable", "StoreReplaced"),
     *("Broken", "InternalError"),
 )
-WEBHOOK_REASONS: Final = (
-    *("accepted", "repeated", "other-branch", "other-event", "bad-signature", "body-too-large", "webhooks-off"),
-    *("too-many-requests", "malformed"),
-)
+WEBHOOK_REASONS: Final = ("accepted", "repeated", "bad-signature", "body-too-large", "webhooks-off")
 """``accepted``, why one was ignored, or the code of the refusal."""
 ENROLMENT_OUTCOMES: Final = (
     *("committed", "already-there", "proposed", "conflicted", "queued", "bad-token", "token-for-another-agent"),

@@ -65,6 +65,9 @@ class InService:
         self._clock = clock
         self._late_at = 0.0
         """Monotonic time from which on a front that has not loaded what is published is late."""
+        self._was_mended = False
+        """The last look found a file to mend. An editor may save in two steps, and another program may not give up: who
+        reads the timeline is told once."""
         self._stuck = False
         """A front does not even take what it is given back: it has to be mended, and then everything is looked at."""
         self._given_back, self._tried_again = "", ""
@@ -125,8 +128,10 @@ class InService:
         """
         if not self.published.revision:
             return
-        if await self._fronts.repair(self.published):
+        is_mended = await self._fronts.repair(self.published)
+        if is_mended and not self._was_mended:
             await self._loop.repaired(self.published.revision)
+        self._was_mended = is_mended
         if not self.published.confirmed:
             await self._look_again(self.published)
 

@@ -46,6 +46,7 @@ class World:
     connected: frozenset[str] = frozenset()
     problems: tuple[Any, ...] = ()
     told: int = 0
+    spoilt: bool = False
     found: Published = field(default_factory=Published)
 
     def do(self, step: str) -> None:
@@ -132,7 +133,7 @@ class World:
         return self.loaded
 
     async def repair(self, published: Published) -> bool:
-        return False
+        return self.spoilt
 
     async def take_up(self, now: float) -> Resumed:
         self.do("take up")
@@ -516,3 +517,13 @@ def test_what_is_published_is_found_again_when_it_comes_back(head: str) -> None:
     assert [base.is_lost for base in bases] == ([True, False] if head == B else [True])
     assert world.calls.count("take up") == 2
     assert world.files == ([(8, B)] if head == B else [])
+
+
+def test_who_does_not_let_go_of_a_front_is_told_of_once() -> None:
+    """Looks in a row that each mend a file are one event; after a look that finds it whole, the next is another."""
+    world = World()
+    one = scenario(A, world=world)
+    for spoilt in (True, True, True, False, True):
+        world.spoilt = spoilt
+        asyncio.run(one.look())
+    assert [event.type for event in world.events].count("FrontRepaired") == 2
