@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from reconciler.commands.tree import Tree
 from reconciler.desired.finding import Finding, to_problem
 from reconciler.desired.locate import START, positions
+from reconciler.desired.news import FileNews, Gone
 from reconciler.desired.plan import make_plan
 from reconciler.desired.revoked import findings_of
 from reconciler.desired.routing import compile_route
-from reconciler.desired.settle import FileNews, Gone, Settled, settle
+from reconciler.desired.settle import Settled, settle
 from reconciler.desired.state import State
 from schemas.objects import key_of_path
 from schemas.plan import Plan

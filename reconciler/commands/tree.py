@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from reconciler.desired.news import FileNews, Unusable
 from reconciler.desired.parse import Parsed, examine_path, is_object_path, parse_file
-from reconciler.desired.settle import FileNews, Unusable
 from reconciler.desired.snapshot import File
 from reconciler.desired.yaml_reader import MAX_BYTES
 from reconciler.errors import Broken

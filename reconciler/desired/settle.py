@@ -26,6 +26,7 @@ from reconciler.desired.compile_problem import CompileProblem
 from reconciler.desired.conflicts import CONTESTED, contested, lost
 from reconciler.desired.finding import Finding
 from reconciler.desired.kept_certificates import kept_though_gone, still_needed
+from reconciler.desired.news import FileNews, Gone, Unusable
 from reconciler.desired.parse import Parsed
 from reconciler.desired.policy import check, check_fleet
 from reconciler.desired.serving import CompileRoute, Serving
@@ -41,25 +42,6 @@ ORDER: Final[tuple[Kind, ...]] = ("Agent", "Secret", "Certificate", "Deployment"
 MAX_CONFLICTS: Final = 5
 """Conflicts that are told of one object."""
 NOTHING_REFUSED: Final[Mapping[ObjectKey, Finding]] = {}
-
-
-@dataclass(frozen=True, slots=True)
-class Gone:
-    """A file of the former revision that is no more."""
-
-    path: str
-
-
-@dataclass(frozen=True, slots=True)
-class Unusable:
-    """A file that cannot be an object, whatever it holds."""
-
-    path: str
-    blob: str
-    finding: Finding
-
-
-FileNews = Parsed | Gone | Unusable
 
 
 @dataclass(frozen=True, slots=True)

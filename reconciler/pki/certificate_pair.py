@@ -52,6 +52,18 @@ class CertificatePair:
             raise NoPair("the key is not the one of the first certificate")
         return cls("".join(blocks), key, _held(certificates, source))
 
+    def must_be_for(self, names: Sequence[str]) -> None:
+        """Refuse a pair for other names: a front would serve every name that is in it, whoever owns that.
+
+        Raises:
+            NoPair: naming what is missing and what is too much.
+        """
+        wanted, there = {name.lower() for name in names}, set(self.held.names)
+        if wanted - there:
+            raise NoPair(f"the certificate lacks {', '.join(sorted(wanted - there))}")
+        if there - wanted:
+            raise NoPair(f"the certificate also names {', '.join(sorted(there - wanted))}")
+
     @property
     def certificate(self) -> Certificate:
         """Return it as Traefik wants it."""

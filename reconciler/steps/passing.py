@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from reconciler.desired.composition import Composition
 from reconciler.desired.finding import Finding
-from reconciler.desired.settle import FileNews, Settled
+from reconciler.desired.news import FileNews
+from reconciler.desired.settle import Settled
 from reconciler.desired.snapshot import Change
 from reconciler.desired.state import State
 from reconciler.traefik.publish import Staged

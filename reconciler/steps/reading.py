@@ -19,8 +19,8 @@ from typing import Final, Protocol
 
 import schemas
 from reconciler.desired.finding import Finding
+from reconciler.desired.news import FileNews, Gone, Unusable
 from reconciler.desired.parse import Parsed, examine_path, is_object_path, parse_file
-from reconciler.desired.settle import FileNews, Gone, Unusable
 from reconciler.desired.snapshot import REGULAR_FILE, Change
 from reconciler.desired.yaml_reader import MAX_BYTES
 from reconciler.errors import Transient

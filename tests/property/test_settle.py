@@ -11,11 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reconciler.desired.items import AgentItems
+from reconciler.desired.news import FileNews
 from reconciler.desired.parse import Parsed
 from reconciler.desired.plan import make_plan
 from reconciler.desired.restore import KeptOut, restore
 from reconciler.desired.routing import compile_route
-from reconciler.desired.settle import FileNews, Settled, settle
+from reconciler.desired.settle import Settled, settle
 from reconciler.desired.state import State
 from schemas.objects import FLEET_KEY, FLEET_PATH, ObjectKey, key_of_path
 from tests.support.documents import (

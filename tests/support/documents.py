@@ -9,9 +9,10 @@ from typing import Any, Final
 
 from reconciler.desired.finding import Finding, to_problem
 from reconciler.desired.locate import positions
+from reconciler.desired.news import FileNews, Gone, Unusable
 from reconciler.desired.parse import Parsed, examine_path, parse_file
 from reconciler.desired.routing import compile_route
-from reconciler.desired.settle import FileNews, Gone, Settled, Unusable, settle
+from reconciler.desired.settle import Settled, settle
 from reconciler.desired.snapshot import File
 from reconciler.desired.state import State
 from schemas.objects import ObjectKey

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from reconciler.desired.news import FileNews
 from reconciler.desired.parse import parse_file
 from reconciler.desired.routing import compile_route
-from reconciler.desired.settle import FileNews, settle
+from reconciler.desired.settle import settle
 from reconciler.desired.state import State
 from schemas.objects import key_of_path
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from reconciler.commands.tree import blob_id, read_directory
+from reconciler.desired.news import Unusable
 from reconciler.desired.parse import Parsed
-from reconciler.desired.settle import Unusable
 from reconciler.desired.yaml_reader import MAX_BYTES
 from reconciler.errors import Broken
 from tests.support import documents

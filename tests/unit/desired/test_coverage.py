@@ -8,9 +8,10 @@ import pytest
 
 from reconciler.desired.certificates import certificates_in_use, desired_certificates, pending
 from reconciler.desired.plan import make_plan
+from reconciler.desired.restore import KeptOut, restore
 from reconciler.desired.state import State
 from schemas.objects import ObjectKey
-from tests.support.documents import agent, certificate, codes, fleet, route, secret, settled, state_of, team
+from tests.support.documents import agent, certificate, codes, fleet, parsed, route, secret, settled, state_of, team
 
 HOSTS = ["*.app.cloudlunacy.test", "shop.test", "*.shop.test", "www.shop.test"]
 WEB = ObjectKey("Route", "shop", "web")
@@ -127,6 +128,18 @@ def test_a_certificate_that_comes_back_is_an_ordinary_one_again() -> None:
     back = settled(gone, {CERTIFICATE: certificate("shop", "shop.test")}).state
     assert codes(back) == {}
     assert not back.served[SHOP].retained
+
+
+def test_a_restart_changes_nothing() -> None:
+    """What was kept is known afterwards, and goes once nothing needs it."""
+    good = [parsed(path, content) for path, content in BOTH.items() if content is not None]
+    (last_good,) = [one for one in good if one.path == CERTIFICATE]
+    kept = settled(state_of(BOTH), {CERTIFICATE: None}).state
+    out = KeptOut(CERTIFICATE, "", None, kept.findings[CERTIFICATE], last_good, None)
+    state = restore("b" * 40, [one for one in good if one is not last_good], [out])
+    again = settled(state, {}, "c" * 40)
+    assert (codes(again.state), again.touched) == ({CERTIFICATE: ["certificate-in-use"]}, frozenset())
+    assert codes(settled(again.state, {ROUTE: None}, "d" * 40).state) == {}
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,23 @@ def test_what_cannot_be_served_is_refused_with_a_sentence(chain: str, key: str, 
     assert "PRIVATE KEY" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("names", "why"),
+    [
+        (["*.app.cloudlunacy.test"], "also names shop.test"),
+        (["*.app.cloudlunacy.test", "shop.test", "www.shop.test"], "lacks www.shop.test"),
+        (["SHOP.test", "*.app.cloudlunacy.test"], None),
+    ],
+)
+def test_a_pair_for_other_names_is_refused(names: list[str], why: str | None) -> None:
+    """Whoever provides a pair cannot smuggle another's name in."""
+    if why is None:
+        PAIR.must_be_for(names)
+        return
+    with pytest.raises(NoPair, match=why):
+        PAIR.must_be_for(names)
+
+
 def test_the_key_is_not_shown() -> None:
     """Neither in logs nor in a failing test."""
     assert "PRIVATE KEY" not in repr(PAIR)
