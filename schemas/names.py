@@ -185,14 +185,3 @@ def covers(pattern: str, host: str) -> bool:
 def overlaps(one: str, other: str) -> bool:
     """Say whether some host name is matched by both patterns."""
     return covers(one, other) or covers(other, one)
-
-
-PATTERN_SENTENCES: Final[dict[str, str]] = {
-    NAME_PATTERN: "is no name: use lower-case letters, digits and inner hyphens, at most 63 (RFC 1123)",
-    HOST_PATTERN: "is no host name: use lower-case labels with dots between them, such as web.example.com",
-    WILDCARD_PATTERN: "is no host name: use lower-case labels with dots between them, such as web.example.com or "
-    "*.example.com (a wildcard stands for exactly one label, at the left)",
-    PATH_PATTERN: "is no URL path: start with /, percent-encode what is not a letter, digit or one of ._~!$&+,;=:@-, "
-    "and leave out empty, '.' and '..' segments",
-}
-"""Pattern → the end of a sentence that starts with the value, for people who should not have to read patterns."""

@@ -6,9 +6,10 @@ from typing import Final
 
 import pytest
 
+from reconciler.desired.explain import MAX_FINDINGS
 from reconciler.desired.finding import to_problem
 from reconciler.desired.locate import positions
-from reconciler.desired.parse import MAX_FINDINGS, Parsed, examine_path, is_object_path, parse_file
+from reconciler.desired.parse import Parsed, examine_path, is_object_path, parse_file
 from reconciler.desired.snapshot import File
 from schemas.objects import ADAPTERS, ObjectKey
 from schemas.route import Route
@@ -72,10 +73,18 @@ def test_a_file_with_findings_has_no_document() -> None:
     [
         (b"name: web", b"name: wob", '3:18 wrong-name: metadata.name is "wob", but the file is called web.yaml'),
         (b"weight", b"wieght", '7:41 unknown-field: there is no field "spec.backends[0].wieght". Did you mean'),
-        (b"8081", b'"x"', "7:35 invalid-value: spec.backends[0].port: the value should be a valid integer."),
-        (b"8081", b"80.5", "7:35 invalid-value: spec.backends[0].port: the value should be a valid integer"),
-        (b"8081", b"1" + b"0" * 5000, "7:35 invalid-value: spec.backends[0].port: the value should be"),
-        (b"8081", b"true", "7:35 invalid-value: spec.backends[0].port: the value should be a valid integer."),
+        (
+            b"8081",
+            b'"x"',
+            "7:35 invalid-value: spec.backends[0].port: a whole number is needed here, and this is text.",
+        ),
+        (b"8081", b"80.5", "7:35 invalid-value: spec.backends[0].port: a whole number is needed here"),
+        (
+            b"8081",
+            b"1" + b"0" * 5000,
+            "7:35 invalid-value: spec.backends[0].port: a number without end is out of range",
+        ),
+        (b"8081", b"true", "7:35 invalid-value: spec.backends[0].port: a whole number is needed here"),
         (b"Route", b"Rout", '2:7 wrong-kind: kind is "Rout", but this path holds a Route. Did you mean "Route"'),
         (b"Route", b"Agent", '2:7 wrong-kind: kind is "Agent", but this path holds a Route. Write kind: Route,'),
         (b"kind: Route\n", b"", "1:1 wrong-kind: kind is missing, but this path holds a Route. Write kind: Rou"),
