@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from reconciler.commands.output import tell
-from reconciler.errors import CloudLunacyError, Rejected
+from reconciler.errors import CloudLunacyError, Misused, Rejected
 
 
 class Entry(NamedTuple):
@@ -70,6 +70,9 @@ def run(entries: Sequence[Entry], arguments: Sequence[str] | None = None) -> int
         for problem in error.problems:
             tell(str(problem))
         tell(f"cloudlunacy: {error}")
+    except Misused as error:
+        tell(f"cloudlunacy: {error}")
+        return 2
     except CloudLunacyError as error:
         tell(f"cloudlunacy: {error}")
     except BrokenPipeError:

@@ -4,6 +4,7 @@
 ``Transient``  something outside is away or slow; trying again later will help.
 ``Refused``    the caller of an API asked for something that it may not have, or asked wrongly.
 ``Broken``     this installation is wrong (a missing program, an unwritable directory); the operator must mend it.
+``Misused``    a command was called with flags that make no sense.
 """
 
 from __future__ import annotations
@@ -65,3 +66,7 @@ class Refused(CloudLunacyError):
 
 class Broken(CloudLunacyError):
     """The installation is wrong. The command ends with exit code 1."""
+
+
+class Misused(Broken):
+    """A command was called wrongly. It ends with exit code 2, as for flags that argparse refuses."""

@@ -6,13 +6,16 @@ import argparse
 import asyncio
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from reconciler.app import serve
-from reconciler.app.own_names import is_loopback
-from reconciler.errors import Broken
+from reconciler.app.own_names import is_loopback, is_unspecified
+from reconciler.errors import Broken, Misused
+from reconciler.git.remote import Remote
 from reconciler.observability import logs
 from reconciler.settings import ENVIRONMENT, FrontSettings, Settings, git_settings, secret_file
+from reconciler.traefik.api import TraefikAPI
 from schemas.tokens import origin
 
 MOST_SECONDS = 86_400
@@ -67,23 +70,33 @@ def settings_of(options: argparse.Namespace) -> Settings:
     """Combine flags and environment.
 
     Raises:
-        Broken: when they do not fit together.
+        Misused: when they make no sense, or do not fit together.
+        Broken: when a variable names a file that is not there.
     """
     if len(options.traefik_file) != len(options.traefik_api):
-        raise Broken(
+        raise Misused(
             "each --traefik-file needs its --traefik-api.",
             hint="The control plane asks Traefik what it really loaded; without it nothing could be promised.",
         )
     times = (options.poll, options.push_interval, options.heartbeat)
     if not all(0 < time <= MOST_SECONDS for time in times) or options.push_burst < 1:
-        raise Broken(f"times must be greater than 0 and at most {MOST_SECONDS:,}, numbers at least 1.")
+        raise Misused(f"times must be greater than 0 and at most {MOST_SECONDS:,}, numbers at least 1.")
+    _require(Remote.parse, options.repo)
+    for api in options.traefik_api:
+        _require(TraefikAPI, api)
     if not BRANCH.fullmatch(options.branch):
-        raise Broken(f'"{options.branch}" is no name of a branch.', hint="Write it like main or release/1.0.")
+        raise Misused(f'"{options.branch}" is no name of a branch.', hint="Write it like main or release/1.0.")
     host, port = _host_and_port(options.listen)
     if options.plain_http and not is_loopback(host):
-        raise Broken(
+        raise Misused(
             f"--plain-http would send credentials over the network in clear, because {host} is not loopback.",
             hint="Listen on 127.0.0.1 and let a proxy on this machine end TLS, or leave --plain-http out.",
+        )
+    public_url = _public_url(options.public_url)
+    if is_unspecified(host) and not public_url:
+        raise Misused(
+            f"--listen {options.listen} means every address of this machine, and names none that agents can be told.",
+            hint="Add --public-url with the one at which agents reach it, like https://control.example.com:7300.",
         )
     return Settings(
         git=git_settings(options.repo, options.branch, os.environ),
@@ -95,7 +108,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
             for file, api in zip(options.traefik_file, options.traefik_api, strict=True)
         ),
         poll_seconds=options.poll,
-        public_url=_public_url(options.public_url),
+        public_url=public_url,
         plain_http=options.plain_http,
         traefik_binary=os.environ.get("TRAEFIK_BIN", ""),
         webhook_secret_file=secret_file(os.environ, "CLOUDLUNACY_WEBHOOK_SECRET_FILE"),
@@ -107,10 +120,18 @@ def settings_of(options: argparse.Namespace) -> Settings:
     )
 
 
+def _require(accepted: Callable[[str], object], value: str) -> None:
+    """Let the part that a flag is for judge it before anything is made."""
+    try:
+        accepted(value)
+    except Broken as error:
+        raise Misused(error.message, hint=error.hint) from None
+
+
 def _public_url(text: str) -> str:
     url = text.rstrip("/")
     if url and not _is_origin(url):
-        raise Broken(f"{text} is no public URL.", hint="Write it like https://control.example.com:7300.")
+        raise Misused(f"{text} is no public URL.", hint="Write it like https://control.example.com:7300.")
     return url
 
 
@@ -124,5 +145,5 @@ def _is_origin(url: str) -> bool:
 def _host_and_port(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if not colon or not port.isdigit() or int(port) > 65535:
-        raise Broken(f'"{text}" is no HOST:PORT.', hint="Write it like 127.0.0.1:7300, or [::]:7300.")
+        raise Misused(f'"{text}" is no HOST:PORT.', hint="Write it like 127.0.0.1:7300, or [::1]:7300.")
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - whoever leaves the host out asks for all

@@ -6,8 +6,6 @@ import argparse
 import os
 import re
 import shlex
-import socket
-from urllib.parse import urlsplit
 
 from reconciler.commands.client import Client, Target, add_target_options, target_of
 from reconciler.commands.output import say, say_json, tell
@@ -51,16 +49,8 @@ def run(options: argparse.Namespace) -> int:
 
 def enrol_command(target: Target, name: str) -> str:
     """Return what to run on the agent, with the address for it and the authority to pin."""
-    server = target.server if target.credential is None else _reachable(target.credential.issuer)
+    server = target.server if target.credential is None else target.credential.issuer
     words = ["cloudlunacy", "agent", "enrol", "--server", server]
     if target.trust.fingerprint and server.startswith("https:"):
         words += ["--ca-sha256", target.trust.fingerprint]
     return shlex.join([*words, "--token-file", "-", "--name", name, "--data", "DIR"])
-
-
-def _reachable(url: str) -> str:
-    """Put this machine's name in place of an address that means all of its addresses."""
-    parts = urlsplit(url)
-    if parts.hostname not in ("0.0.0.0", "::"):  # noqa: S104 - nothing listens here
-        return url
-    return f"{parts.scheme}://{socket.gethostname().lower()}:{parts.port}"

@@ -258,17 +258,28 @@ MISTAKES: list[list[str]] = [
     ["init", "/dev/null/x"],
     ["schemas", "--out", "/dev/null/x"],
     ["doctor", "--state-repo", "missing"],
-    ["serve", "--repo", "x", "--data", "/dev/null/x"],
-    ["serve", "--repo", "ext::sh -c true", "--data", "data"],
-    ["serve", "--repo", "x", "--data", "data", "--listen", "nonsense"],
-    ["serve", "--repo", "x", "--data", "data", "--listen", "127.0.0.1:99999"],
-    ["serve", "--repo", "x", "--data", "data", "--poll", "nan"],
-    ["serve", "--repo", "x", "--data", "data", "--poll", "-1"],
-    ["serve", "--repo", "x", "--data", "data", "--traefik-file", "x"],
-    ["serve", "--repo", "x", "--data", "data", "--traefik-file", "x", "--traefik-api", "nonsense"],
+    ["serve", "--repo", "/srv/x", "--data", "/dev/null/x"],
     ["agent", "run", "--data", "missing"],
     ["agent", "enrol", "--server", "nonsense", "--token", "t", "--name", "n", "--data", "agent"],
     ["agent", "enrol", "--server", CLOSED, "--token", "t", "--name", "n", "--data", "agent", "--timeout", "0"],
+]
+MISUSED: list[list[str]] = [
+    ["--repo", "x"],
+    ["--repo", "ext::sh -c true"],
+    ["--listen", "nonsense"],
+    ["--listen", "127.0.0.1:99999"],
+    ["--listen", "0.0.0.0:7300"],
+    ["--listen", "[::]:7300"],
+    ["--listen", ":7300"],
+    ["--listen", "0.0.0.0:7300", "--plain-http", "--public-url", "https://control.example.test"],
+    ["--public-url", "nonsense"],
+    ["--branch", "a b"],
+    ["--poll", "0"],
+    ["--poll", "nan"],
+    ["--poll", "-1"],
+    ["--push-burst", "0"],
+    ["--traefik-file", "x"],
+    ["--traefik-file", "x", "--traefik-api", "nonsense"],
 ]
 USAGE: list[list[str]] = [
     [],
@@ -283,6 +294,19 @@ USAGE: list[list[str]] = [
     ["serve"],
     ["agent"],
 ]
+
+
+@pytest.mark.parametrize("arguments", MISUSED, ids=lambda words: " ".join(words)[:60])
+def test_flags_that_make_no_sense_are_wrong_usage(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: list[str]
+) -> None:
+    """Exit code 2, one line on stderr, and nothing is made."""
+    monkeypatch.chdir(tmp_path)
+    repo = [] if "--repo" in arguments else ["--repo", "/srv/fleet.git"]
+    code, out, err = in_process(capsys, "serve", *repo, "--data", "data", *arguments)
+    assert (code, out, len(err.strip().splitlines())) == (2, "", 1), err
+    assert err.startswith("cloudlunacy: ")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("arguments", MISTAKES, ids=lambda words: " ".join(words)[:60])

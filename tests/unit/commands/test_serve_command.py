@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.commands import serve_command
-from reconciler.errors import Broken
+from reconciler.errors import Misused
 
 
 def options(*arguments: str) -> argparse.Namespace:
@@ -25,10 +25,17 @@ def test_flags_become_settings(tmp_path: Path) -> None:
     assert [(str(front.file), front.api) for front in settings.fronts] == [(file, "http://127.0.0.1:8080")]
 
 
+def test_every_address_goes_with_one_to_tell(tmp_path: Path) -> None:
+    """Who listens everywhere says where agents find it."""
+    given = options("--listen", "0.0.0.0:7300", "--public-url", "https://control.example.test:7300/")
+    settings = serve_command.settings_of(given)
+    assert (settings.host, settings.public_url) == ("0.0.0.0", "https://control.example.test:7300")
+
+
 @pytest.mark.parametrize("branch", ["--upload-pack=touch x", "", ".hidden", "a b", "main\n", "x" * 300, "ends/"])
 def test_a_name_that_is_no_branch_is_refused_at_the_start(branch: str) -> None:
     """Before git, which would take a while to say so, or take it for an option."""
-    with pytest.raises(Broken, match="is no name of a branch"):
+    with pytest.raises(Misused, match="is no name of a branch"):
         serve_command.settings_of(options(f"--branch={branch}"))
 
 
@@ -38,9 +45,11 @@ def test_a_name_that_is_no_branch_is_refused_at_the_start(branch: str) -> None:
         (["--traefik-file", "x.yml"], "each --traefik-file needs its --traefik-api"),
         (["--listen", "nowhere"], '"nowhere" is no HOST:PORT'),
         (["--poll", "0"], "must be greater than 0"),
+        (["--listen", "0.0.0.0:7300"], "names none that agents can be told"),
+        (["--listen", "[::]:7300"], "names none that agents can be told"),
     ],
 )
 def test_flags_that_do_not_fit_are_explained(arguments: list[str], sentence: str) -> None:
     """A sentence, and nothing is started."""
-    with pytest.raises(Broken, match=sentence):
+    with pytest.raises(Misused, match=sentence):
         serve_command.settings_of(options(*arguments))
