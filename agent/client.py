@@ -29,6 +29,7 @@ from websockets.typing import Subprotocol
 from agent.applier import Applier
 from agent.backoff import Backoff
 from agent.documents import DocumentStore, keys_of
+from agent.pinning import explained
 from agent.problems import detail_of
 from agent.services import Service
 from agent.session import (
@@ -262,7 +263,8 @@ class _Client:
             self._credentials.forget()
             return _refused(error)
         except (OSError, WebSocketException) as error:
-            return _End(f"the control plane cannot be reached: {type(error).__name__}: {error}")
+            said = explained(error, url)
+            return _End(str(said or f"the control plane cannot be reached: {type(error).__name__}: {error}"))
 
     async def _converse(self, socket: ClientConnection) -> _End:
         session = AgentSession(self._credentials.name, _version(), self.applier.applied, self._settings.session)

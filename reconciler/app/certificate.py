@@ -100,7 +100,7 @@ class OwnCertificate:
         """
         former = self.served
         served = await asyncio.to_thread(self._see_to, fleet)
-        if served is not None and served is not former and (former is None or served.leaf != former.leaf):
+        if served is not None and served != former:
             self._present(served)
             ends = f"{served.leaf.not_valid_after_utc:%Y-%m-%d}"
             log.info("the server has a new certificate", until=ends, names=self.names)

@@ -33,7 +33,7 @@ class Served:
     """Leaf, intermediate and root, and the leaf's key."""
 
     chain: tuple[x509.Certificate, ...]
-    key: ec.EllipticCurvePrivateKey = field(repr=False)
+    key: ec.EllipticCurvePrivateKey = field(repr=False, compare=False)
 
     @property
     def leaf(self) -> x509.Certificate:
