@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Final
@@ -17,24 +18,33 @@ from schemas.names import Hostname, Name
 SCHEMAS: Final = Path(".cloudlunacy/schemas")
 """Where the first line of every YAML file looks for its schema."""
 _TAKEN_FROM_EXAMPLE: Final = (".editorconfig", ".github/workflows/validate.yml", ".gitlab-ci.yml")
+_SOURCE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[A-Za-z0-9@:/._~%+#&=-]+")
+_SETTING: Final = re.compile(r"^( *CLOUDLUNACY_SOURCE: ).*$", re.MULTILINE)
 _SUFFIX: Final = ".j2"
 _HOSTNAME: Final[TypeAdapter[str]] = TypeAdapter(Hostname)
 _NAME: Final[TypeAdapter[str]] = TypeAdapter(Name)
 
 
-def init_repo(directory: Path, *, domain: str, team: str) -> list[Path]:
+def init_repo(directory: Path, *, domain: str, team: str, ci_source: str = "") -> list[Path]:
     """Fill ``directory`` with a state repo of one team and one agent; return the files that were written, sorted.
+
+    ``ci_source``: the URL from which CI installs the checks; without it CI asks for a variable of that meaning.
 
     The directory is made where it is missing; one that holds nothing but ``.git`` counts as empty.
 
     Raises:
-        Broken: when the directory holds something, cannot be written, or ``domain`` or ``team`` is no valid name.
+        Broken: when the directory holds something, cannot be written, or ``domain`` or ``team`` is no valid name,
+            or ``ci_source`` is no URL.
     """
     _check_name("domain", _HOSTNAME, domain, "Write a host name such as example.com.")
     _check_name("team", _NAME, team, "Write lower-case letters, digits and inner hyphens, such as shop.")
+    if ci_source and not _SOURCE.fullmatch(ci_source):
+        hint = "Write it like git+https://git.example.com/platform/cloudlunacy.git@<commit>."
+        raise Broken(f'"{ci_source}" is no URL that pip installs from.', hint=hint)
     try:
         _check_empty(directory)
-        return sorted([*_render(directory, domain, team), *_copy(directory), *write_schemas(directory / SCHEMAS)])
+        written = [*_render(directory, domain, team), *_copy(directory, ci_source)]
+        return sorted([*written, *write_schemas(directory / SCHEMAS)])
     except OSError as error:
         raise Broken(
             f"{directory} cannot be written: {error.strerror or error}.", hint="Choose another directory."
@@ -89,9 +99,12 @@ def _render(directory: Path, domain: str, team: str) -> list[Path]:
     return written
 
 
-def _copy(directory: Path) -> list[Path]:
+def _copy(directory: Path, ci_source: str) -> list[Path]:
     for name in _TAKEN_FROM_EXAMPLE:
         target = directory / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(data_directory("state-repo-example") / name, target)
+        text = (data_directory("state-repo-example") / name).read_text(encoding="utf-8")
+        if ci_source:
+            text = _SETTING.sub(rf'\1"{ci_source}"', text)
+        target.write_text(text, encoding="utf-8")
     return [directory / name for name in _TAKEN_FROM_EXAMPLE]

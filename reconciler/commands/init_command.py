@@ -19,6 +19,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("directory", type=Path, metavar="DIR", help="new or empty directory")
     parser.add_argument("--domain", default="cloudlunacy.test", help="base domain of the fleet (default: %(default)s)")
     parser.add_argument("--team", default="shop", help="name of the first team (default: %(default)s)")
+    parser.add_argument(
+        "--ci-source",
+        default="",
+        metavar="URL",
+        help="where CI installs cloudlunacy from, such as git+https://git.example.com/cloudlunacy.git@<commit>; "
+        "without it CI asks for the variable CLOUDLUNACY_SOURCE",
+    )
     parser.add_argument("--example", action="store_true", help="write the complete example, which has names of its own")
     parser.set_defaults(run=run)
 
@@ -28,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     if options.example:
         paths = copy_example(options.directory)
     else:
-        paths = init_repo(options.directory, domain=options.domain, team=options.team)
+        paths = init_repo(options.directory, domain=options.domain, team=options.team, ci_source=options.ci_source)
     say("\n".join(str(path) for path in paths))
     tell(f"Next: cd {options.directory} && git init -b main && git add . && git commit -m 'Begin the fleet'")
     return 0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,56 @@ def test_the_example_is_not_written_over_anything(tmp_path: Path) -> None:
     with pytest.raises(Broken, match="is not empty"):
         copy_example(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+SOURCE = "git+https://git.example.com/platform/cloudlunacy.git@0123abc"
+
+
+def installs(repo: Path) -> list[str]:
+    """Return the commands with which CI installs the checks, of both forges."""
+    yaml = YAML(typ="safe")
+    github = yaml.load(repo / ".github/workflows/validate.yml")
+    gitlab = yaml.load(repo / ".gitlab-ci.yml")
+    steps = [step["run"] for job in github["jobs"].values() for step in job["steps"] if "run" in step]
+    return [text for text in [*steps, *gitlab["default"]["before_script"]] if "pip" in text]
+
+
+@pytest.mark.parametrize("source", ["", "cloudlunacy", "--index-url=https:", "cloudlunacy==1.0", SOURCE])
+def test_ci_installs_from_a_url_and_from_nothing_else(tmp_path: Path, source: str) -> None:
+    """A name alone, or none, ends the job with a sentence: in a public index it may be anybody's."""
+    init_repo(tmp_path / "fleet", domain="example.com", team="shop")
+    (tmp_path / "pip").write_text('#!/bin/sh\necho "pip $*"\n')
+    (tmp_path / "pip").chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "CLOUDLUNACY_SOURCE": source}
+    commands = installs(tmp_path / "fleet")
+    assert len(commands) == 2
+    for command in commands:
+        done = subprocess.run(["/bin/sh", "-ec", command], env=environment, capture_output=True, text=True, check=False)
+        if source == SOURCE:
+            assert (done.returncode, done.stdout) == (0, f"pip install -- {SOURCE}\n")
+        else:
+            assert done.returncode == 1
+            assert done.stdout.startswith("Set the variable CLOUDLUNACY_SOURCE")
+
+
+def test_the_source_of_ci_can_be_written_at_once(tmp_path: Path) -> None:
+    """Both files hold it, as one string of YAML, and what is no URL is refused."""
+    init_repo(tmp_path / "fleet", domain="example.com", team="shop", ci_source=SOURCE)
+    yaml = YAML(typ="safe")
+    assert yaml.load(tmp_path / "fleet/.github/workflows/validate.yml")["env"] == {"CLOUDLUNACY_SOURCE": SOURCE}
+    assert yaml.load(tmp_path / "fleet/.gitlab-ci.yml")["variables"] == {"CLOUDLUNACY_SOURCE": SOURCE}
+    for wrong in ("cloudlunacy", 'https://x"', "https://x y", "https://$(id)"):
+        with pytest.raises(Broken, match="is no URL"):
+            init_repo(tmp_path / "other", domain="example.com", team="shop", ci_source=wrong)
+
+
+def test_what_ci_may_write_runs_nothing_of_the_repository(tmp_path: Path) -> None:
+    """The job that reads the tree may read; the one that comments checks nothing out."""
+    init_repo(tmp_path, domain="example.com", team="shop")
+    workflow = YAML(typ="safe").load(tmp_path / ".github/workflows/validate.yml")
+    assert workflow["permissions"] == {}
+    assert {name: job["permissions"] for name, job in workflow["jobs"].items()} == {
+        "validate": {"contents": "read"},
+        "comment": {"pull-requests": "write"},
+    }
+    assert not any("checkout" in step.get("uses", "") for step in workflow["jobs"]["comment"]["steps"])
