@@ -23,6 +23,8 @@ Scope = Literal["admin", "read", "enrol", "agent"]
 OPERATOR_SCOPES: Final[frozenset[str]] = frozenset({"admin", "read", "enrol"})
 """What the operator of the machine itself may ask for; ``admin`` includes the others."""
 
+_SECURE: Final = {"http": "https", "ws": "wss"}
+
 
 class KnownAgents(Protocol):
     """The agents in service. :class:`reconciler.agents.directory.AgentDirectory` is one."""
@@ -78,6 +80,7 @@ class Authenticator:
         self, *, issuer: str, origins: Collection[str], keys: KeyStore, agents: KnownAgents, replays: ReplayCache
     ) -> None:
         self.issuer = issuer
+        self._public = origin(issuer)
         self._origins = frozenset(origin(url) for url in (issuer, *origins))
         self._keys = keys
         self._agents = agents
@@ -125,30 +128,38 @@ class Authenticator:
         self._replays.use(proven.thumbprint, proven.jti, until=proven.accepted_until, now=now)
         return Identity("agent", access.name, access.scopes & {"agent"}, access.thumbprint, access.accepted_until)
 
-    def _as_asked(self, url: str) -> str:
-        """Return the URL as the client wrote it: a proxy before us may have ended TLS for the public one."""
+    def addressed(self, url: str) -> str:
+        """Return the URL of a request as its client wrote it.
+
+        A proxy before us may have ended TLS: where the Host is that of the public URL, the public scheme counts. No
+        forwarded header is believed.
+
+        Raises:
+            Refused: 401 ``wrong-target`` when this control plane is not known there, so that no proof could be good.
+        """
         scheme, _, rest = url.partition("://")
-        secure = {"http": "https", "ws": "wss"}.get(scheme)
-        public = self.issuer.removeprefix("https://")
-        if secure and public != self.issuer and rest.partition("/")[0].lower() == public:
-            return f"{secure}://{rest}"
-        return url
+        asked = f"{_SECURE[scheme]}://{rest}" if scheme in _SECURE else url
+        try:
+            if origin(asked) == self._public:
+                return asked
+            if origin(url) in self._origins:
+                return url
+        except ValueError:
+            pass
+        raise refused(
+            "wrong-target",
+            "This control plane is not known under the address of the request.",
+            f"Use {self.issuer}, or give serve this address as --public-url.",
+        )
+
+    def is_relayed(self, url: str) -> bool:
+        """Say whether a proxy sent a request that came to ``url``: it came without the TLS that agents are told of."""
+        return self._public.startswith("https:") and not url.startswith("https:")
 
     def _read_proof(self, method: str, url: str, proof: str | None, token: str | None, now: float) -> tokens.Proven:
         if not proof:
             raise refused("proof-missing", "This needs a proof of possession in the header DPoP (RFC 9449).")
-        url = self._as_asked(url)
-        try:
-            known = origin(url) in self._origins
-        except ValueError:
-            known = False
-        if not known:
-            raise refused(
-                "wrong-target",
-                "This control plane is not known under the address of the request.",
-                f"Use {self.issuer}, or let serve know the other address.",
-            )
-        return tokens.verify_dpop_proof(proof, method=method, url=url, access_token=token, now=now)
+        return tokens.verify_dpop_proof(proof, method=method, url=self.addressed(url), access_token=token, now=now)
 
 
 def quarantined(name: str) -> Refused:

@@ -95,11 +95,14 @@ class AgentApi:
         return json_answer(new, 201)
 
     async def enrol(self, request: Request) -> Response:
+        url = str(request.url)
+        self._authenticator.addressed(url)  # else the agent would be committed, and could never connect
         try:
             wanted = await read_json(request, EnrolmentRequest)
         except ValidationError as error:
             return invalid(error)
-        peer = request.client.host if request.client else ""
+        # Of who stands behind a proxy nothing is known; the proxy's own address would pass for this machine's
+        peer = "" if request.client is None or self._authenticator.is_relayed(url) else request.client.host
         enrolment = await self._enrolments.enrol(wanted, peer=peer)
         if enrolment.state == "committed":
             return json_answer(enrolment, 201)

@@ -341,7 +341,7 @@ def authority(folder: Path) -> Authority:
 
 def enrol(url: str, token: str, name: str, data: Path, *trust: str) -> subprocess.CompletedProcess[str]:
     words = ("agent", "enrol", "--server", url, "--token", token, "--name", name, "--data", data)
-    return run_cli(*words, "--address", "127.0.0.1", "--timeout", "30", *trust, timeout=25)
+    return run_cli(*words, "--address", "192.0.2.1", "--timeout", "30", *trust, timeout=25)
 
 
 @contextmanager

@@ -8,7 +8,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from reconciler.errors import Refused
-from reconciler.pki.authenticator import Identity
+from reconciler.pki.authenticator import Authenticator, Identity
+from reconciler.pki.keystore import KeyStore
 from reconciler.pki.replay import ReplayCache
 from reconciler.pki.tokens import issue_operator_token, verify_enrolment_proof
 from schemas.jwk import PublicJwk
@@ -18,6 +19,7 @@ from tests.unit.pki.doors import (
     OTHER,
     TOKEN_URL,
     URL,
+    Agents,
     Plane,
     access_claims,
     assertion_claims,
@@ -97,6 +99,31 @@ def test_a_proof_for_another_server_is_worth_nothing_here(plane: Plane) -> None:
     with pytest.raises(Refused) as caught:
         plane.call(token, dpop(token, htu=url), url=url)
     assert caught.value.code == "wrong-target"
+
+
+@pytest.mark.parametrize("scheme", ["http", "ws"])
+def test_behind_a_proxy_that_ends_tls_the_public_scheme_counts(plane: Plane, scheme: str) -> None:
+    """The request comes in clear under the public Host, and its proof is for what the agent wrote, nothing else."""
+    token, url = plane.sign_access(access_claims()), URL.replace("https", scheme)
+    assert plane.call(token, dpop(token), url=url).name == "vps-1"
+    with pytest.raises(Refused) as caught:
+        plane.call(token, dpop(token, htu=url, jti="d2"), url=url)
+    assert caught.value.code == "wrong-target"
+
+
+def test_a_proxy_under_another_host_is_not_known(plane: Plane) -> None:
+    """Only the public Host stands for the public URL: a proxy has to keep it."""
+    token = plane.sign_access(access_claims())
+    with pytest.raises(Refused) as caught:
+        plane.call(token, dpop(token), url=URL.replace("https://", "http://inner."))
+    assert caught.value.code == "wrong-target"
+
+
+@pytest.mark.parametrize("public", ["https://Control.Example.com", "https://control.example.com:443"])
+def test_the_public_address_counts_however_it_is_written(keys: KeyStore, public: str) -> None:
+    """Case and the usual port make no difference."""
+    door = Authenticator(issuer=public, origins=(), keys=keys, agents=Agents(), replays=ReplayCache())
+    assert door.addressed("http://control.example.com/x") == "https://control.example.com/x"
 
 
 def test_an_assertion_works_once(plane: Plane) -> None:

@@ -391,3 +391,33 @@ def test_the_operators_credential_is_private_and_works_after_reading(tmp_path: P
     path.write_text(json.dumps({"address": "x"}))
     with pytest.raises(Broken, match="damaged"):
         OperatorCredential.load(tmp_path)
+
+
+def test_an_address_that_is_not_known_enrols_nobody(tmp_path: Path) -> None:
+    """Where no proof would be good later nothing is committed, and the token stays fresh for the right address."""
+    key = AgentKey.load_or_create(tmp_path / "agent")
+
+    async def scenario(one: Served, client: httpx.AsyncClient) -> None:
+        said = body(key, await new_token(one, client))
+        async with httpx.AsyncClient(transport=one.transport(), base_url="https://0.0.0.0:7300") as elsewhere:
+            refused = await elsewhere.post(ENROL, json=said)
+        assert (refused.status_code, refused.json()["type"].rpartition(":")[2]) == (401, "wrong-target")
+        assert ISSUER in refused.json()["hint"]
+        assert (await client.post(ENROL, json=said)).status_code == 201
+
+    run(tmp_path, scenario)
+
+
+def test_behind_a_proxy_nobody_is_this_machine(tmp_path: Path) -> None:
+    """Loopback is the proxy's address, so an agent that comes through one may not claim it."""
+    key = AgentKey.load_or_create(tmp_path / "agent")
+
+    async def scenario(one: Served, client: httpx.AsyncClient) -> None:
+        said = body(key, await new_token(one, client), address="127.0.0.1")
+        relayed = ISSUER.replace("https:", "http:")
+        async with httpx.AsyncClient(transport=one.transport("127.0.0.1"), base_url=relayed) as proxy:
+            refused = await proxy.post(ENROL, json=said)
+            assert (refused.status_code, refused.json()["type"].rpartition(":")[2]) == (422, "address-refused")
+            assert (await proxy.post(ENROL, json={**said, "address": "192.0.2.9"})).status_code == 201
+
+    run(tmp_path, scenario)
