@@ -58,6 +58,7 @@ def test_what_is_deleted_is_built_again(tmp_path: Path, what: str) -> None:
             assert one.status_wait(found["revision"], "Converged")
             after = one.live({"routes/shop/three.yaml": web("three", backend.port)})
         assert after["generation"] > found["generation"]
+        assert one.metric("cloudlunacy_store_replaced_total") == (what == "state.db corrupt")
         assert one.answers(["web", "two", "three"]) == {"web": 200, "two": 200, "three": 200}
         assert "Traceback" not in one.log()
 
