@@ -19,6 +19,7 @@ from schemas.names import (
     MailAddress,
     Name,
     Port,
+    seconds,
 )
 
 
@@ -85,7 +86,15 @@ class Defaults(Model):
     """What objects get that do not say otherwise."""
 
     health_interval: Duration = "10s"
-    heartbeat_interval: Duration = "15s"
+    heartbeat_interval: Duration | None = None
+    """How often agents say that they are there, from 1s to 1h; they hear it when they connect. Without it as ``serve
+    --heartbeat`` says."""
+
+    @model_validator(mode="after")
+    def _beats(self) -> Self:
+        if self.heartbeat_interval is not None and not 1 <= seconds(self.heartbeat_interval) <= 3600:
+            raise ValueError(f"heartbeatInterval {self.heartbeat_interval} is not between 1s and 1h")
+        return self
 
 
 class AcmeDirectory(Model):

@@ -125,7 +125,7 @@ class _Member:
 
 class Hub:
     """``authorised(name, thumbprint)`` says whether that key is that agent's at this moment, and it is let in;
-    ``quarantined(name)`` whether its file keeps it out.
+    ``quarantined(name)`` whether its file keeps it out. ``session_limits()`` are those of a connection that begins.
     """
 
     def __init__(
@@ -135,6 +135,7 @@ class Hub:
         observer: Observer,
         *,
         quarantined: Callable[[str], bool] = lambda _: False,
+        session_limits: Callable[[], SessionLimits] | None = None,
         limits: HubLimits = HubLimits(),
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -145,6 +146,7 @@ class Hub:
         self._quarantined = quarantined
         self._observer = observer
         self._limits = limits
+        self._session_limits = session_limits if session_limits is not None else lambda: limits.session
         self._clock = clock
         self._monotonic = monotonic
         self._random = random
@@ -262,7 +264,7 @@ class Hub:
             self._feed(old, REPLACED)
             self._tell_gone(old)
         now = self._monotonic()
-        member = _Member(name, AgentSession(name, self._limits.session, now), connection)
+        member = _Member(name, AgentSession(name, self._session_limits(), now), connection)
         self._members[name] = member
         self.counters.accepted += 1
         self._offer(member)

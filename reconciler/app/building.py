@@ -16,7 +16,7 @@ from reconciler.agents.directory import AgentDirectory
 from reconciler.agents.enrolment import Enrolments, compose, recorder
 from reconciler.agents.enrolment_tokens import EnrolmentTokens
 from reconciler.agents.group_commit import GroupCommitter, Settled
-from reconciler.agents.hub import Hub, HubLimits
+from reconciler.agents.hub import Hub
 from reconciler.agents.rates import Bucket
 from reconciler.agents.session import SessionLimits
 from reconciler.app.certificate import OwnCertificate
@@ -68,6 +68,7 @@ from reconciler.web.certificate_api import CertificateApi
 from reconciler.web.server import Server, make_server
 from reconciler.web.webhooks import WebhookEndpoint
 from schemas.api import FrontStatus
+from schemas.names import seconds
 from schemas.plan import Plan
 from schemas.problem import Problem
 from schemas.status import RevisionState
@@ -157,15 +158,17 @@ class Parts:
             self._is_authorised,
             self._observer,
             quarantined=self._directory.quarantined,
-            limits=HubLimits(
-                session=SessionLimits(
-                    heartbeat_seconds=self._settings.heartbeat_seconds,
-                    silence_seconds=MISSED_HEARTBEATS * self._settings.heartbeat_seconds + 5,
-                )
-            ),
+            session_limits=self._session_limits,
         )
 
         self._metrics.messages_of(lambda: self._hub.counters.messages)
+
+    def _session_limits(self) -> SessionLimits:
+        """What the fleet in service says of heartbeats, else what ``serve`` was told."""
+        fleet = self.loop.published.state.fleet
+        interval = fleet.spec.defaults.heartbeat_interval if fleet is not None else None
+        beat = seconds(interval) if interval is not None else self._settings.heartbeat_seconds
+        return SessionLimits(heartbeat_seconds=beat, silence_seconds=MISSED_HEARTBEATS * beat + 5)
 
     def _is_authorised(self, name: str, thumbprint: str) -> bool:
         return self._directory.thumbprint(name) == thumbprint and not self._directory.quarantined(name)

@@ -19,6 +19,7 @@ from reconciler.traefik.api import TraefikAPI
 from schemas.tokens import origin
 
 MOST_SECONDS = 86_400
+LONGEST_HEARTBEAT = 3600
 
 BRANCH = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,198}[A-Za-z0-9_-])?")
 
@@ -47,7 +48,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
                         help="API of the same Traefik, in the same order")  # fmt: skip
     parser.add_argument("--poll", type=float, default=30.0, metavar="SECONDS", help="default: %(default)s")
     parser.add_argument(
-        "--heartbeat", type=float, default=15.0, metavar="SECONDS", help="of agents (default: %(default)s)"
+        "--heartbeat",
+        type=float,
+        default=15.0,
+        metavar="SECONDS",
+        help="of agents, where fleet.yaml says nothing (default: %(default)s)",
     )
     parser.add_argument("--push-burst", type=int, default=6, metavar="N",
                         help="pushes at once; GitHub recommends 6 a minute (default: %(default)s)")  # fmt: skip
@@ -79,6 +84,8 @@ def settings_of(options: argparse.Namespace) -> Settings:
             hint="The control plane asks Traefik what it really loaded; without it nothing could be promised.",
         )
     times = (options.poll, options.push_interval, options.heartbeat)
+    if options.heartbeat > LONGEST_HEARTBEAT:
+        raise Misused(f"--heartbeat is at most {LONGEST_HEARTBEAT:,} seconds.")
     if not all(0 < time <= MOST_SECONDS for time in times) or options.push_burst < 1:
         raise Misused(f"times must be greater than 0 and at most {MOST_SECONDS:,}, numbers at least 1.")
     _require(Remote.parse, options.repo)

@@ -321,6 +321,22 @@ def test_a_full_hub_takes_no_other_agent() -> None:
     asyncio.run(scenario())
 
 
+def test_each_connection_is_told_the_interval_of_its_time() -> None:
+    """A fleet that changes its heartbeat changes it for whoever connects from then on."""
+
+    async def scenario() -> None:
+        async with running_hub() as hub:
+            now = [SessionLimits(heartbeat_seconds=15)]
+            hub.hub._session_limits = lambda: now[0]
+            async with hub.agent("vps-1") as first:
+                assert (await first.hello())["heartbeatSeconds"] == 15
+                now[0] = SessionLimits(heartbeat_seconds=3)
+                async with hub.agent("vps-2") as second:
+                    assert (await second.hello())["heartbeatSeconds"] == 3
+
+    asyncio.run(scenario())
+
+
 def test_silent_agents_are_closed() -> None:
     """Who says no hello in time, or nothing any more after it, is closed with 4408."""
 
