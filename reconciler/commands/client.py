@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from reconciler.commands import trust
 from reconciler.commands.trust import CA_FILE, Trust, unreachable
 from reconciler.errors import Broken, Refused
 from reconciler.pki.operator_credential import OperatorCredential
@@ -134,6 +135,8 @@ class Client:
 
     def __init__(self, target: Target) -> None:
         self._target = target
+        self.days_left: float | None = None
+        """Of the certificate that the control plane presented last; None over plain HTTP."""
         try:
             self._http = httpx.Client(
                 base_url=target.server, verify=target.tls(), timeout=TIMEOUT, trust_env=False, follow_redirects=False
@@ -162,6 +165,7 @@ class Client:
             raise Broken(f"{self._target.server!r} is no URL: {error}.") from None
         except httpx.HTTPError as error:
             raise unreachable(self._target.server, error) from None
+        self.days_left = trust.days_left(answer.extensions.get("network_stream"), time.time())
         if not answer.is_success:
             raise _refused(answer)
         try:

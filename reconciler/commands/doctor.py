@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
+from reconciler.commands.trust import DAY, LEAST_DAYS
+
 Status = Literal["ok", "warn", "fail"]
 Version = tuple[int, ...]
 
@@ -24,9 +26,6 @@ OLDEST_TIME: Final = 1_767_225_600.0
 """2026-01-01 in POSIX seconds; no clock that is right shows an earlier time."""
 MAX_SKEW: Final = 60.0
 """Seconds between two clocks; the leeway that tokens are given."""
-DAY: Final = 86_400.0
-LEAST_DAYS: Final = 9.0
-"""What a certificate of serve has left when its renewal has failed for a day."""
 MIN_FILES: Final = 1024
 GOOD_FILES: Final = 8192
 MIN_INOTIFY_INSTANCES: Final = 64

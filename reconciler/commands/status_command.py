@@ -13,6 +13,7 @@ from urllib.parse import quote
 from reconciler.commands.client import Client, add_target_options, target_of, target_words
 from reconciler.commands.output import say, say_json, tell, wants_colour
 from reconciler.commands.status_formats import format_status
+from reconciler.commands.trust import LEAST_DAYS
 from reconciler.errors import Broken, Refused, Transient
 from schemas.status import FINAL_STATES, STAGES, RevisionStatus
 
@@ -51,6 +52,7 @@ def run(options: argparse.Namespace) -> int:
             status = wait(lambda: look(client, options.revision), options.timeout, show_progress=sys.stderr.isatty())
         else:
             status = look(client, options.revision)
+        _tell_of_its_end(client.days_left)
     if status is None:
         what = f"revision {options.revision}" if options.revision else "any revision"
         raise Broken(f"the control plane does not know {what}.", hint="Was it pushed to the branch that it follows?")
@@ -59,6 +61,11 @@ def run(options: argparse.Namespace) -> int:
     else:
         say(format_status(status, target_words(options), colour=wants_colour(sys.stdout)))
     return 0 if status.state == "Converged" or not options.wait else 1
+
+
+def _tell_of_its_end(days: float | None) -> None:
+    if days is not None and days < LEAST_DAYS:
+        tell(f"The certificate of the control plane ends in {days:.1f} days and should be renewed by now: see doctor.")
 
 
 def look(client: Client, revision: str | None) -> RevisionStatus | None:

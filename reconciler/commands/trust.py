@@ -22,6 +22,9 @@ from schemas.tls import WRONG_NAME, speaks_no_tls, untrusted
 
 CA_FILE: Final = "CLOUDLUNACY_CA_FILE"
 SECONDS: Final = 15.0
+DAY: Final = 86_400.0
+LEAST_DAYS: Final = 9.0
+"""What the certificate of serve has left when its renewal has failed for a day."""
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _CERTIFICATE: Final = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n?", re.DOTALL)
 
@@ -46,7 +49,9 @@ class Trust:
         except OSError as error:  # ssl.SSLError is one
             raise Broken(f"{path} holds no certificates (PEM): {error.strerror or error}.") from None
         except ValueError:
-            raise Broken(f"{path} holds no certificates (PEM).") from None
+            content = ""
+        if not _CERTIFICATE.search(content):
+            raise Broken(f"{path} holds no certificates (PEM).")
         return cls(ca=content)
 
     @classmethod
@@ -86,6 +91,15 @@ class Trust:
         if self.sha256:
             context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # what was pinned may be no root
         return context
+
+
+def days_left(stream: Any, now: float) -> float | None:  # noqa: ANN401 - httpcore's NetworkStream
+    """Return how long the certificate at the other end of a connection is good; None where there is none."""
+    connection = None if stream is None else stream.get_extra_info("ssl_object")
+    certificate = None if connection is None else connection.getpeercert()
+    if not certificate:
+        return None
+    return (ssl.cert_time_to_seconds(certificate["notAfter"]) - now) / DAY
 
 
 def unreachable(server: str, error: Exception) -> CloudLunacyError:

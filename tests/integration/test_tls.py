@@ -273,6 +273,13 @@ def serial_at(port: int, trusted: ssl.SSLContext) -> int:
     return int(str(found["serialNumber"]), 16)
 
 
+def test_what_is_too_large_is_told_although_it_was_still_on_its_way(one: Installation) -> None:
+    """A refusal arrives whole: the connection is not closed on what the client is sending."""
+    for size in (70_000, 300_000, 900_000):
+        answer = one.client.post("/api/v1/approvals", content=b" " * size, headers=one.headers())
+        assert (answer.status_code, answer.json()["detail"]) == (413, "The body is too large.")
+
+
 # --- the wrong door ----------------------------------------------------------------------------------------------
 
 

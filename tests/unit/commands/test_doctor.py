@@ -14,6 +14,7 @@ import pytest
 
 from reconciler.commands.doctor import Answer, Check, DirectoryFacts, Facts, examine, format_checks, healthy
 from reconciler.commands.doctor_facts import collect, entry_points_of, find_traefik
+from reconciler.commands.trust import DAY
 from reconciler.errors import Transient
 from schemas.objects import ADAPTERS
 from tests.support import parts
@@ -59,6 +60,9 @@ def test_a_sound_installation_has_nothing_but_ok() -> None:
         (replace(GOOD, traefik="Version:      3.7.2"), "fail", "(/usr/bin/traefik) is 3.7.2, which is too old"),
         (replace(GOOD, traefik="Version:      2.11.0"), "fail", "(/usr/bin/traefik) is 2.11.0, which is too old"),
         (replace(GOOD, clear_keys=("access-current.pem", "x")), "warn", "2 files with private keys are not sealed"),
+        (replace(GOOD, own_certificate=GOOD.now + 8 * DAY), "warn", "ends in 8.0 days"),
+        (replace(GOOD, own_certificate=GOOD.now - 1), "fail", "has expired"),
+        (replace(GOOD, authority_waits=("The root is offline.", "Sign.")), "warn", "The root is offline."),
         (replace(GOOD, data=DirectoryFacts(Path("/d"), 0o700, writable=False)), "fail", "/d cannot be written"),
         (replace(GOOD, data=DirectoryFacts(Path("/d"), 0o755, writable=True)), "warn", "mode 0755"),
         (replace(GOOD, now=0.0), "fail", "years behind"),
