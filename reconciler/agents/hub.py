@@ -23,7 +23,7 @@ from typing import Any, Final, Protocol
 from reconciler.agents.admission import Admission
 from reconciler.agents.counters import HubCounters
 from reconciler.agents.documents import Signer, WantedDocument
-from reconciler.agents.mailbox import MailboxCounters, Mailboxes
+from reconciler.agents.mailbox import Mailboxes
 from reconciler.agents.session import (
     WRITE_FINISHED,
     AgentSession,
@@ -162,10 +162,6 @@ class Hub:
     def connected(self) -> frozenset[str]:
         """Names of the agents whose hello was good and whose connection stands."""
         return frozenset(name for name, member in self._members.items() if member.announced)
-
-    @property
-    def mailbox_counters(self) -> MailboxCounters:
-        return self._mailboxes.counters
 
     @property
     def connections(self) -> int:

@@ -6,7 +6,7 @@ A state is a value. :mod:`reconciler.desired.settle` derives the next one from i
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from reconciler.desired.claims import Claim, ClaimIndex
 from reconciler.desired.finding import Finding
@@ -67,7 +67,3 @@ class State:
     def quarantined(self) -> Iterator[str]:
         """Paths of files whose newest version is kept out of service."""
         return (path for path, found in self.findings.items() if any(one.severity == "error" for one in found))
-
-    def with_revision(self, revision: str) -> State:
-        """Return the same state under another revision, for commits that touch no object."""
-        return replace(self, revision=revision)

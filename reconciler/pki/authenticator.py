@@ -58,16 +58,6 @@ class Identity:
         if not covered:
             raise Refused(f'This needs the scope "{scope}".', status=403, code="insufficient-scope")
 
-    def require_agent(self, name: str) -> None:
-        """Refuse everybody but the agent ``name``.
-
-        Raises:
-            Refused: 403 ``insufficient-scope``.
-        """
-        self.require("agent")
-        if self.kind != "agent" or self.name != name:
-            raise Refused("This belongs to another agent.", status=403, code="insufficient-scope")
-
 
 class Authenticator:
     """Checks the credentials of requests to this control plane.

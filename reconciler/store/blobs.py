@@ -64,10 +64,6 @@ class BlobCache:
         """Return (path, blob, document) of everything in the last saved tree, in no particular order."""
         return self._guarded(_load_tree, [])
 
-    def tree_revision(self) -> str:
-        """Return the revision given with the last saved tree, empty where there is none."""
-        return self._guarded(lambda connection: _about(connection, "revision"), "")
-
     def lookup(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], bytes]:
         """Return the document of each (path, blob) that is known, in the tree or not."""
         return self._guarded(lambda connection: _lookup(connection, pairs), {})
@@ -77,23 +73,11 @@ class BlobCache:
         kept = [row for row in rows if _storable(row[0])]
         self._guarded(lambda connection: _store(connection, kept), None)
 
-    def replace(self, changed: Iterable[Row], removed: Iterable[str], *, revision: str = "") -> None:
+    def replace(self, changed: Iterable[Row], removed: Iterable[str]) -> None:
         """Move the tree on: new contents of some paths, others gone. The cost grows with the change alone."""
         rows = [row for row in changed if _storable(row[0])]
         gone = [path for path in removed if _storable(path)]
-        self._guarded(lambda connection: _replace(connection, rows, gone, revision, self._kept), None)
-
-    def save_tree(self, rows: Iterable[Row], *, revision: str = "") -> None:
-        """Make exactly these rows the tree, whatever it was before."""
-        kept = [row for row in rows if _storable(row[0])]
-
-        def save(connection: sqlite3.Connection) -> None:
-            paths = {row[0] for row in kept}
-            known = connection.execute("SELECT path FROM entries WHERE gone_at IS NULL").fetchall()
-            gone = [path for (path,) in known if path not in paths]
-            _replace(connection, kept, gone, revision, self._kept)
-
-        self._guarded(save, None)
+        self._guarded(lambda connection: _replace(connection, rows, gone, self._kept), None)
 
     def close(self) -> None:
         """Close the file; the next call opens it again."""
@@ -213,9 +197,7 @@ def _store(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
     )
 
 
-def _replace(
-    connection: sqlite3.Connection, rows: Sequence[Row], removed: Sequence[str], revision: str, kept: int
-) -> None:
+def _replace(connection: sqlite3.Connection, rows: Sequence[Row], removed: Sequence[str], kept: int) -> None:
     now = _generation(connection) + 1
     connection.executemany(
         "UPDATE entries SET gone_at = ? WHERE path = ? AND gone_at IS NULL",
@@ -228,7 +210,6 @@ def _replace(
     )
     connection.execute("DELETE FROM entries WHERE gone_at <= ?", (now - kept,))
     _set_about(connection, "generation", str(now))
-    _set_about(connection, "revision", revision)
 
 
 def _generation(connection: sqlite3.Connection) -> int:

@@ -261,12 +261,6 @@ class SQLiteStore:
         """Return what follows the event ``after``, oldest first."""
         return await self._state.run(partial(events.after, last=after, limit=limit, subject=subject))
 
-    async def latest_events(
-        self, *, before: int | None = None, limit: int = 100, subject: str | None = None
-    ) -> Sequence[Event]:
-        """Return what precedes the event ``before`` (or the end), newest first: the pages of a timeline."""
-        return await self._state.run(partial(events.newest, before=before, limit=limit, subject=subject))
-
     async def prune_events(self, *, keep: int, before: float) -> int:
         """Forget events older than ``before`` and all but the newest ``keep``; return how many."""
         return await self._state.run(partial(events.prune, keep=keep, before=before), Mode.WRITE)

@@ -168,12 +168,6 @@ class CacheMachine(RuleBasedStateMachine):
         self.tree = {path: value for path, value in self.tree.items() if path not in removed} | changed
         self.known.update({(path, blob): document for path, (blob, document) in changed.items()})
 
-    @rule(rows=rows)
-    def save_tree(self, rows: dict[str, tuple[str, bytes]]) -> None:
-        self.cache.save_tree([(path, *value) for path, value in rows.items()])
-        self.tree = rows
-        self.known.update({(path, blob): document for path, (blob, document) in rows.items()})
-
     @rule()
     def restart(self) -> None:
         self.cache.close()

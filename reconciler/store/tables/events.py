@@ -28,11 +28,6 @@ def after(connection: sqlite3.Connection, last: int, limit: int, subject: str | 
     return _select(connection, f"WHERE {where} ORDER BY id LIMIT ?", (*values, max(limit, 0)))
 
 
-def newest(connection: sqlite3.Connection, before: int | None, limit: int, subject: str | None) -> Sequence[Event]:
-    where, values = _where("id < ?", 2**63 - 1 if before is None else before, subject)
-    return _select(connection, f"WHERE {where} ORDER BY id DESC LIMIT ?", (*values, max(limit, 0)))
-
-
 def prune(connection: sqlite3.Connection, keep: int, before: float) -> int:
     """Delete what is older than ``before`` or beyond the newest ``keep``."""
     return connection.execute(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import pytest
@@ -91,7 +92,7 @@ def test_the_checksum_stands_for_exactly_one_plan() -> None:
         make_plan(state, settled(state, {WEB: one}, "b" * 40)),
         make_plan(state, settled(state, {WEB: other}, "b" * 40)),
         make_plan(state, settled(state, {WEB: one}, "c" * 40)),
-        make_plan(state.with_revision("d" * 40), settled(state, {WEB: one}, "b" * 40)),
+        make_plan(replace(state, revision="d" * 40), settled(state, {WEB: one}, "b" * 40)),
     ]
     assert len({plan.checksum for plan in plans}) == 4
     assert plan_of({WEB: one}).checksum == plans[0].checksum

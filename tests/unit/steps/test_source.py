@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ ADDED = (Change(NEW, File(REGULAR_FILE, blob_of(route("new")))),)
 def published(mirror: MemoryMirror) -> Published:
     """Push the first commit, and say that it is in service."""
     revision = mirror.push(START)
-    return Published(1, revision, state_of(dict(START)).with_revision(revision))
+    return Published(1, revision, replace(state_of(dict(START)), revision=revision))
 
 
 def taken(

@@ -286,18 +286,6 @@ def test_pruning_keeps_what_is_wanted(tmp_path: Path) -> None:
     within(tmp_path, scenario)
 
 
-def test_the_latest_events_come_newest_first_in_pages(tmp_path: Path) -> None:
-    """A timeline reads backwards from the end, page by page, also for one subject."""
-
-    async def scenario(store: SQLiteStore) -> None:
-        events = [await store.append(replace(EVENT, subject=f"agent/{n % 2}")) for n in range(6)]
-        assert list(await store.latest_events(limit=2)) == [events[5], events[4]]
-        assert list(await store.latest_events(before=events[4].id, limit=2)) == [events[3], events[2]]
-        assert list(await store.latest_events(subject="agent/0")) == [events[4], events[2], events[0]]
-
-    within(tmp_path, scenario)
-
-
 @pytest.mark.parametrize(("mode", "synchronous"), [(Mode.DURABLE, 2), (Mode.WRITE, 1)])
 def test_only_durable_writes_wait_for_the_disk(tmp_path: Path, mode: Mode, synchronous: int) -> None:
     """A durable transaction runs with synchronous=FULL (2), an fsync at its commit; any other with NORMAL (1)."""
