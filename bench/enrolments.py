@@ -66,7 +66,7 @@ def measure_enrolments(folder: Path) -> list[Row]:
 
 def _serve(remote: Path, data: Path) -> list[str]:
     program = [sys.executable, "-m", "reconciler", "serve"]
-    where = ["--repo", str(remote), "--data", str(data), "--listen", "127.0.0.1:0", "--poll", "1"]
+    where = ["--repo", str(remote), "--data", str(data), "--listen", "127.0.0.1:0", "--plain-http", "--poll", "1"]
     # the pace is there for the remote's sake; a burst lifts it, so that the work is measured and not the waiting
     return [*program, *where, "--push-burst", "1000"]
 
