@@ -1,99 +1,24 @@
-"""Convergence records: for each revision when each stage was reached, and what that means.
+"""The tracker of convergence records.
 
-Steps of the loop report what happened; the state of a revision is judged in one place, :func:`judge`. Records are kept
-in memory while they move, written to the store when they change, and told to whoever listens.
+Steps of the loop report what happened; :mod:`reconciler.convergence` judges what that means. Records are kept in memory
+while they move, written to the store when they change, and told to whoever listens.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from typing import Any
 
-from reconciler.store.protocols import RecordStore, RevisionRecord
-from schemas.plan import Plan
-from schemas.problem import Problem
-from schemas.status import STAGES, AgentProgress, CommitSummary, RevisionState, RevisionStatus, Stage
+from reconciler.convergence import Record, from_store, judge, taken_up, time_of, to_status, to_store
+from reconciler.store.protocols import RecordStore
+from schemas.status import AgentProgress, RevisionState, RevisionStatus, Stage
 
 MAX_LISTENERS = 256
 KEPT = 64
 TRIED_AGAIN = frozenset({"PreflightFailed", "ReadBackFailed"})
 """Reasons of Traefik's to hold a revision: a person who approves its plan has it tried once more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One revision, immutable; the tracker replaces it. Times are POSIX seconds."""
-
-    revision: str
-    commit: CommitSummary = field(default_factory=CommitSummary)
-    generation: int | None = None
-    stages: Mapping[Stage, float] = field(default_factory=dict)
-    agents: Mapping[str, AgentProgress] = field(default_factory=dict)
-    wanted: Mapping[str, str] = field(default_factory=dict)
-    """Concerned agent → digest of its document in this revision."""
-    quarantined: tuple[Problem, ...] = ()
-    plan: Plan | None = None
-    stopped: tuple[RevisionState, str, str] | None = None
-    """State, reason and message where the way ended before it was done."""
-    waiting: tuple[str, str] = ("", "")
-    """Reason and message of what the revision waits for."""
-    approve: str = ""
-    """What a person has to approve, while it is held and since it was held last."""
-    superseded_by: str = ""
-
-
-def judge(record: Record) -> tuple[RevisionState, str, str]:
-    """Decide state, reason and message of a record from what was reached."""
-    if record.stopped is not None:
-        return record.stopped
-    missing = [stage for stage in STAGES if stage not in record.stages]
-    if record.waiting[0]:
-        return "Progressing", *record.waiting
-    if missing and missing[0] != "applied":
-        return "Progressing", f"Waiting{missing[0].capitalize()}", f"not yet {missing[0]}"
-    failed = sorted(name for name, one in record.agents.items() if one.state == "failed")
-    if failed:
-        first = record.agents[failed[0]]
-        return "Failed", "AgentFailed", f"{', '.join(failed)} could not apply it: {first.message or first.reason}"
-    open_agents = sorted(name for name, one in record.agents.items() if one.state in ("pending", "progressing"))
-    if open_agents:
-        return "Progressing", "WaitingAgents", f"waiting for {_some(open_agents)} to apply it"
-    if missing:
-        return "Progressing", "WaitingApplied", "not yet applied"
-    offline = sum(one.state == "offline" for one in record.agents.values())
-    said = [f"{len(record.quarantined)} problem(s), see quarantined"] if record.quarantined else []
-    said += [f"{offline} agent(s) offline"] if offline else []
-    return "Converged", "Quarantined" if record.quarantined else "AllStagesReached", "; ".join(said)
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
-def to_status(record: Record) -> RevisionStatus:
-    """Return what the API shows."""
-    state, reason, message = judge(record)
-    return RevisionStatus(
-        revision=record.revision,
-        generation=record.generation,
-        state=state,
-        reason=reason,
-        message=message,
-        stages={stage: _time(record.stages.get(stage)) for stage in STAGES},
-        agents=dict(record.agents),
-        quarantined=record.quarantined,
-        plan_checksum=record.plan.checksum if record.plan else "",
-        approve=record.approve if state == "Held" else "",
-        superseded_by=record.superseded_by,
-        commit=record.commit,
-    )
-
-
-def _time(moment: float | None) -> datetime | None:
-    return None if moment is None else datetime.fromtimestamp(moment, UTC)
 
 
 class Tracker:
@@ -208,7 +133,7 @@ class Tracker:
         if name not in present:
             return AgentProgress(state="offline")
         if self._applied.get(name) == digest:
-            return AgentProgress(state="applied", applied=_time(self._clock()))
+            return AgentProgress(state="applied", applied=time_of(self._clock()))
         return AgentProgress(state="pending")
 
     def agent_progress(self, name: str, digest: str | None, progress: AgentProgress) -> None:
@@ -250,7 +175,7 @@ class Tracker:
         """After a restart: take up the newest records that are not done. ``digests``: agent → its document now."""
         for stored in reversed(await self._store.records(limit=KEPT)):
             if stored.state not in ("Converged", "Superseded") and stored.revision not in self._records:
-                self._records[stored.revision] = _taken_up(stored, digests)
+                self._records[stored.revision] = taken_up(stored, digests)
 
     async def known(self, revision: str) -> bool:
         """Say whether there is a record, in memory or stored."""
@@ -348,63 +273,3 @@ def _offer(queue: asyncio.Queue[RevisionStatus | None], status: RevisionStatus |
 
 def _only_agents_are_missing(record: Record) -> bool:
     return record.stopped is None and "loaded" in record.stages and "pushed" in record.stages
-
-
-def _taken_up(stored: RevisionRecord, digests: Mapping[str, str]) -> Record:
-    status = from_store(stored)
-    derived = stored.state == "Progressing" or stored.reason == "AgentFailed"
-    return Record(
-        revision=stored.revision,
-        commit=status.commit,
-        generation=stored.generation,
-        stages={stage: stored.stages[stage] for stage in STAGES if stage in stored.stages},
-        agents=status.agents,
-        wanted={name: digests[name] for name in status.agents if name in digests},
-        quarantined=status.quarantined,
-        plan=Plan.model_validate(stored.plan) if stored.plan else None,
-        stopped=None if derived else (stored.state, stored.reason, stored.message),
-        approve=status.approve,
-    )
-
-
-def to_store(record: Record, now: float) -> RevisionRecord:
-    state, reason, message = judge(record)
-    return RevisionRecord(
-        revision=record.revision,
-        generation=record.generation,
-        state=state,
-        reason=reason,
-        message=message,
-        stages={str(stage): moment for stage, moment in record.stages.items()},
-        agents={
-            name: (one.state, one.applied.timestamp() if one.applied else None) for name, one in record.agents.items()
-        },
-        quarantined=record.quarantined,
-        plan=record.plan.model_dump(mode="json", by_alias=True) if record.plan else None,
-        commit=record.commit.model_dump(mode="json", by_alias=True)
-        | {"supersededBy": record.superseded_by, "approve": record.approve},
-        # the order of records is the order in which revisions came, not the one in which their agents followed
-        updated_at=record.stages.get("fetched", now),
-    )
-
-
-def from_store(stored: RevisionRecord) -> RevisionStatus:
-    commit = dict(stored.commit)
-    superseded_by, approve = str(commit.pop("supersededBy", "")), str(commit.pop("approve", ""))
-    return RevisionStatus(
-        revision=stored.revision,
-        generation=stored.generation,
-        state=stored.state,
-        reason=stored.reason,
-        message=stored.message,
-        stages={stage: _time(stored.stages.get(stage)) for stage in STAGES},
-        agents={
-            name: AgentProgress.model_validate({"state": state, "applied": _time(applied)})
-            for name, (state, applied) in stored.agents.items()
-        },
-        quarantined=tuple(stored.quarantined),
-        plan_checksum=str((stored.plan or {}).get("checksum", "")),
-        approve=approve if stored.state == "Held" else "",
-        superseded_by=superseded_by,
-        commit=CommitSummary.model_validate(commit),
-    )

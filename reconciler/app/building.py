@@ -21,6 +21,7 @@ from reconciler.agents.rates import Bucket
 from reconciler.agents.session import SessionLimits
 from reconciler.app.certificate import OwnCertificate
 from reconciler.app.own_names import connectable, url_of
+from reconciler.convergence import Record
 from reconciler.desired.codes import CODES
 from reconciler.desired.render import Renderer
 from reconciler.errors import Broken, CloudLunacyError, Transient
@@ -29,7 +30,7 @@ from reconciler.git.remote import Remote
 from reconciler.git.signatures import SigningKeys
 from reconciler.git.write_back import WriteBack
 from reconciler.loop import Reconciler
-from reconciler.observability.logs import get_logger
+from reconciler.observability.logs import get_logger, revision_by_default
 from reconciler.observability.metrics import Metrics
 from reconciler.observer import AgentObserver
 from reconciler.pki.agent_issuer import AgentIssuer
@@ -41,7 +42,7 @@ from reconciler.pki.replay import ReplayCache
 from reconciler.pki.token_endpoint import TokenEndpoint
 from reconciler.pki.tokens import verify_enrolment_proof
 from reconciler.settings import Settings
-from reconciler.status import Record, Tracker
+from reconciler.status import Tracker
 from reconciler.steps.delivery import Delivery
 from reconciler.steps.desire import Desire
 from reconciler.steps.fronts import Front, Fronts
@@ -205,6 +206,7 @@ class Parts:
             waking=Waking(settings.poll_seconds),
             read_back_seconds=settings.read_back_seconds,
         )
+        revision_by_default(lambda: self.loop.published.revision)
 
     async def _is_approved(self, checksum: str) -> bool:
         return await self._store.approval(checksum) is not None

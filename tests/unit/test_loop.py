@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from reconciler.convergence import to_status
 from reconciler.errors import Broken, Rejected, Transient
 from reconciler.loop import MAX_OVERTAKEN, Reconciler
 from reconciler.observability.metrics import Metrics
-from reconciler.status import Tracker, to_status
+from reconciler.status import Tracker
 from reconciler.steps.fronts import NotLoaded
 from reconciler.steps.keeping import Resumed
 from reconciler.steps.passing import Pass, Published

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 import pytest
 
+from reconciler.convergence import judge
 from reconciler.errors import Transient
 from reconciler.observability.metrics import Metrics
 from reconciler.observer import MAX_PENDING_EVENTS, AgentObserver
-from reconciler.status import Tracker, judge
+from reconciler.status import Tracker
 from reconciler.store.protocols import AgentObservation, Event
 from schemas.session import Heartbeat, Hello, Report
 from schemas.status import STAGES

@@ -8,7 +8,8 @@ from typing import Final
 
 import pytest
 
-from reconciler.status import KEPT, MAX_LISTENERS, Record, Tracker, from_store, judge, to_status, to_store
+from reconciler.convergence import Record, from_store, judge, to_status, to_store
+from reconciler.status import KEPT, MAX_LISTENERS, Tracker
 from reconciler.store.protocols import RevisionRecord
 from schemas.plan import Plan
 from schemas.problem import Problem
