@@ -78,16 +78,17 @@ async def _enrol_all(data: Path, keys: Path, round_number: int) -> float:
         requests = []
         for number in range(AGENTS):
             name, address = f"vps-new-{round_number}-{number}", f"10.{200 + round_number}.0.{number}"
-            requests.append(_request(await _body(client, credential, keys, name, address)))
+            requests.append(_request(credential.address, await _body(client, credential, keys, name, address)))
     with timed() as watch:
         await asyncio.gather(*(_agents(credential.address, requests) for _ in range(AT_A_TIME)))
     return watch.seconds
 
 
-def _request(body: dict[str, Any]) -> bytes:
+def _request(address: str, body: dict[str, Any]) -> bytes:
     """Write the request out beforehand: what the clients take of the two cores would be missing to the server."""
     content = json.dumps(body).encode()
-    head = f"POST {ENROL_PATH} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    host = address.removeprefix("http://")
+    head = f"POST {ENROL_PATH} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nConnection: close\r\n"
     return f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content
 
 
