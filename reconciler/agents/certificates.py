@@ -183,7 +183,7 @@ class AgentCertificates:
         try:
             return await self.issue(name, enrolled.thumbprint, enrolled.csr)
         except CloudLunacyError as error:
-            log.warning("certificate.not-with-enrolment", agent=name, why=str(error))
+            log.warning("an enrolment goes on without a certificate", agent=name, why=str(error))
             return None
 
     # --- certificates ---------------------------------------------------------------------------------------------
@@ -227,7 +227,7 @@ class AgentCertificates:
         )
         refused = refusal(applicant, None if found is None else Last(*found), self._clock())
         if refused is not None:
-            log.info("certificate.refused", agent=name, code=refused.code)
+            log.info("a certificate was refused", agent=name, code=refused.code)
             raise refused
 
     # --- revocation -----------------------------------------------------------------------------------------------

@@ -113,7 +113,7 @@ class Enrolments:
         await self._use(token, thumbprint, fleet.spec.registration.agents_per_hour, entry)
         self._committer.add(entry)
         self._note(token, request, thumbprint, entry.accepted_at)
-        log.info("enrolment.accepted", agent=request.name, token_id=token.id, thumbprint=thumbprint)
+        log.info("an enrolment was accepted", agent=request.name, token_id=token.id, thumbprint=thumbprint)
         return await self._answer_in_time(token, thumbprint)
 
     async def status(self, token_id: str, prove: Callable[[str], None]) -> Enrolment:

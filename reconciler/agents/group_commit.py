@@ -193,7 +193,7 @@ class GroupCommitter:
             self.add(entry)
         self.resumed.set()
         if entries:
-            log.info("outbox.resumed", entries=len(entries))
+            log.info("enrolments that were queued go on", entries=len(entries))
 
     async def _wait_for_more(self) -> None:
         """Wait until something is pending; meanwhile tell the listener what it has not been told."""
@@ -250,7 +250,7 @@ class GroupCommitter:
             try:
                 job = self._compose(entry)
             except (ValueError, KeyError, TypeError) as error:
-                log.error("outbox.unreadable", entry=entry.id, error=type(error).__name__)  # noqa: TRY400
+                log.error("a queued entry cannot be read", entry=entry.id, error=type(error).__name__)  # noqa: TRY400
                 await self._finish({entry.id: Settled(f"{CONFLICTED}the queued entry cannot be read", None)})
                 continue
             if jobs and job.branch != next(iter(jobs.values())).branch:
@@ -276,7 +276,7 @@ class GroupCommitter:
         answers = await asyncio.gather(*(self._on_settled(*one) for one in told), return_exceptions=True)
         for (entry, _), answer in zip(told, answers, strict=True):
             if isinstance(answer, Exception):  # a listener's failure is not the entry's
-                log.warning("outbox.listener-failed", entry=entry.id, error=type(answer).__name__)
+                log.warning("what became of an entry could not be told", entry=entry.id, error=type(answer).__name__)
 
     async def _after_failure(self, error: Exception) -> None:
         """Keep everything; wait with full jitter, no less than the remote asked for."""
@@ -284,7 +284,12 @@ class GroupCommitter:
         self._is_flowing = False
         await self._tell()
         reason = error.reason if isinstance(error, Transient) else type(error).__name__
-        log.warning("outbox.push-failed", reason=reason, failures=self.failures, pending=len(self._pending))
+        log.warning(
+            "enrolments cannot be pushed, trying again",
+            reason=reason,
+            failures=self.failures,
+            pending=len(self._pending),
+        )
         if not isinstance(error, Transient):
             self._isolate()
         await self._note(f"{reason}: {error}"[:500])
@@ -303,7 +308,7 @@ class GroupCommitter:
         try:
             await self._outbox.failed(list(self._pending)[:MAX_GROUP], error)
         except Exception as failure:  # noqa: BLE001  the count is for people; the entries are safe without it
-            log.warning("outbox.not-noted", error=type(failure).__name__)
+            log.warning("what was pushed cannot be noted yet", error=type(failure).__name__)
 
 
 def _settled(job: Job, outcome: Outcome) -> Settled:

@@ -1,8 +1,8 @@
 """One pipeline for every line: structlog's and the standard library's (uvicorn, httpx, websockets, git).
 
-1. The level decides. 2. The line gets its time (UTC, RFC 3339, microseconds), its logger and what is bound to the
-context, the revision above all. 3. ``redaction`` cleans every value. 4. It is written as one JSON object, or for a
-terminal as ``time level event key=value``.
+1. The level decides. 2. The line, whose event is a sentence, gets its time (UTC, RFC 3339, microseconds), its logger
+and what is bound to the context, the revision above all: that of the pass, else the one in service. 3. ``redaction``
+cleans every value. 4. It is written as one JSON object, or for a terminal as ``time level event key=value``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, TextIO
@@ -35,6 +35,8 @@ COLOURS: Final = {
     "critical": "\x1b[1;31m",
 }
 RESET: Final = "\x1b[0m"
+_in_service: Callable[[], str] = str
+"""Says which revision is in service; the empty string: none is."""
 
 
 def configure(*, level: str = "INFO", format: Format = "auto", stream: TextIO | None = None) -> None:  # noqa: A002
@@ -70,8 +72,14 @@ def configure(*, level: str = "INFO", format: Format = "auto", stream: TextIO | 
     )
 
 
+def revision_by_default(in_service: Callable[[], str]) -> None:
+    """Give every line the revision that is in service, unless it has one; none while there is none."""
+    global _in_service  # noqa: PLW0603 - logging itself is one for the process
+    _in_service = in_service
+
+
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """Make the logger of a module. A line is an event and fields: ``log.info("published", generation=7)``."""
+    """Make the logger of a module. A line is a sentence and fields: ``log.info("published", generation=7)``."""
     logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
     return logger
 
@@ -102,6 +110,7 @@ class _Handler(logging.StreamHandler[TextIO]):
 def _start() -> list[Processor]:
     return [
         structlog.contextvars.merge_contextvars,
+        _with_revision,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
     ]
@@ -131,6 +140,13 @@ def _now() -> str:
 
 def _time(_logger: object, _method: str, line: Line) -> Line:
     line["time"] = _now()
+    return line
+
+
+def _with_revision(_logger: object, _method: str, line: Line) -> Line:
+    revision = "" if "revision" in line else _in_service()
+    if revision:
+        line["revision"] = revision
     return line
 
 

@@ -84,7 +84,7 @@ async def _on_http(_: Request, error: Exception) -> Response:
 
 async def _on_transient(_: Request, error: Exception) -> Response:
     assert isinstance(error, Transient)
-    log.warning("request.unavailable", reason=error.reason)
+    log.warning("a request cannot be served now", reason=error.reason)
     wait = error.retry_after or 5.0
     return problem(Refused("Something that this needs is away.", status=503, code="unavailable", retry_after=wait))
 
@@ -95,7 +95,13 @@ async def _on_surprise(request: Request, error: Exception) -> Response:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     place = "" if trace is None else f"{trace.tb_frame.f_code.co_qualname}:{trace.tb_lineno}"
-    log.error("request.failed", method=request.method, path=request.url.path, error=type(error).__name__, place=place)
+    log.error(
+        "a request ended by a bug",
+        method=request.method,
+        path=request.url.path,
+        error=type(error).__name__,
+        place=place,
+    )
     return problem(
         Refused("The control plane failed to answer; its log says where.", status=500, code="internal-error")
     )

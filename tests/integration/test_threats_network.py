@@ -320,7 +320,7 @@ def test_words_of_a_hostile_git_host_reach_no_terminal(plane: Attacked) -> None:
     plane.one.repo.install_hook("pre-receive", r"printf '\033[31mremote says no\033[0m\n' >&2; exit 1")
     with ThreadPoolExecutor(1) as pool:
         enrolling = pool.submit(plane.one.enrol, "unlucky")
-        wait_for(lambda: "outbox.push-failed" in plane.one.log(), 40, what="the refusal")
+        wait_for(lambda: "enrolments cannot be pushed, trying again" in plane.one.log(), 40, what="the refusal")
         hook.unlink()
         enrolled = enrolling.result()
     assert enrolled.returncode == 0, enrolled.stderr

@@ -315,4 +315,9 @@ class _Ordering:
                 async with asyncio.timeout(self._limits.cleanup_seconds):
                     await self._solver.cleanup(challenge)
             except (CloudLunacyError, TimeoutError) as error:
-                log.warning("challenge.left", domain=challenge.domain, type=self._solver.type, why=str(error))
+                log.warning(
+                    "what proved a name could not be cleared away",
+                    domain=challenge.domain,
+                    type=self._solver.type,
+                    why=str(error),
+                )

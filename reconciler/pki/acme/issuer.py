@@ -137,7 +137,7 @@ class Issuer:
                 said = await self._production.suggestion(certificate)
                 window, retry_after = said.window, said.retry_after
             except (Transient, Rejected) as error:
-                log.info("acme.no-suggestion", names=which, why=str(error))
+                log.info("the ACME server suggests no time to renew", names=which, why=str(error))
             renewal = schedule.suggested(renewal, lifetime, window, now, self._random(), retry_after=retry_after)
         if renewal != known:
             await self._change(which, lambda history: replace(history, renewal=renewal))
@@ -156,7 +156,7 @@ class Issuer:
             await self._failed(names, error)
             raise
         await self._change(names, schedule.succeeded)
-        log.info("acme.issued", names=names, server=self._production.directory.host)
+        log.info("the ACME server issued a certificate", names=names, server=self._production.directory.host)
         return chain
 
     async def _rehearse(self, names: NameSet, wanted: Wanted) -> None:
@@ -165,7 +165,7 @@ class Issuer:
         key = await asyncio.to_thread(ec.generate_private_key, ec.SECP256R1())
         await self._staging.obtain(OrderRequest(wanted.names, key, wanted.solver), _Unkept())
         await self._change(names, schedule.rehearsal_succeeded)
-        log.info("acme.rehearsed", names=names, server=self._staging.directory.host)
+        log.info("the staging server issued a certificate", names=names, server=self._staging.directory.host)
 
     async def _failed(self, names: NameSet, error: Transient | Rejected | Broken) -> None:
         asked = error.retry_after if isinstance(error, Transient) else None
@@ -174,7 +174,7 @@ class Issuer:
         until = self._ledger.of(names).wait_until
         if isinstance(error, Transient) and until is not None:
             error.retry_after = (until - now).total_seconds()
-        log.warning("acme.failed", names=names, why=str(error), not_before=str(until))
+        log.warning("the ACME server issued no certificate", names=names, why=str(error), not_before=str(until))
 
     def _wait(self, names: NameSet) -> Wait | None:
         """Say what holds an attempt: a budget does not, where an order is under way that can be gone on with."""

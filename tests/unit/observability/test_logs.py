@@ -6,12 +6,13 @@ import json
 import logging
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 
-from reconciler.observability.logs import bind_revision, configure, get_logger
+from reconciler.observability.logs import bind_revision, configure, get_logger, revision_by_default
 
 REVISION = "a1" * 20
 
@@ -25,6 +26,7 @@ def _restored() -> Iterator[None]:
     root.setLevel(level)
     logging.captureWarnings(capture=False)
     structlog.reset_defaults()
+    revision_by_default(str)
 
 
 @pytest.fixture
@@ -84,6 +86,19 @@ def test_the_revision_is_in_every_line_of_a_reconcile(stream: io.StringIO) -> No
         "beside": (None, None),
         "after": (None, None),
     }
+
+
+def test_a_line_outside_of_a_pass_has_the_revision_in_service(stream: io.StringIO) -> None:
+    """Libraries' lines as well; a pass has its own, and before anything is in service there is none."""
+    in_service = [""]
+    revision_by_default(lambda: in_service[0])
+    get_logger("x").info("nothing yet")
+    in_service[0] = REVISION
+    get_logger("x").warning("pass failed, trying again")
+    logging.getLogger("uvicorn.error").warning("a library")
+    with bind_revision("b2" * 20):
+        get_logger("x").info("published")
+    assert [line.get("revision") for line in lines(stream)] == [None, REVISION, REVISION, "b2" * 20]
 
 
 @pytest.mark.parametrize("name", ["uvicorn.error", "websockets.server", "httpx", "git.cmd", "py.warnings"])
@@ -200,3 +215,11 @@ def test_configuring_twice_writes_once() -> None:
     configure(stream=second)
     get_logger("a").info("x")
     assert (len(lines(first)), len(lines(second))) == (0, 1)
+
+
+def test_an_event_is_a_sentence() -> None:
+    """One style everywhere: words with spaces, and no names with dots and hyphens."""
+    names = re.compile(r"""\blog\.\w+\(\s*"([a-z]+\.[a-z-]+)\"""")
+    root = Path(__file__).parents[3]
+    sources = [path for folder in ("reconciler", "agent") for path in Path(root, folder).rglob("*.py")]
+    assert [found for path in sources for found in names.findall(path.read_text())] == []
