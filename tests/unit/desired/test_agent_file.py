@@ -10,6 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from reconciler.desired.agent_file import enrolment_edit
 from reconciler.desired.edits import EditConflict
@@ -126,6 +127,13 @@ VALUES = st.recursive(
 )
 
 
+def _reads_as(content: str, document: dict[str, Any]) -> bool:
+    try:
+        return bool(read(content.encode()) == document)
+    except YAMLError:
+        return False
+
+
 @settings(max_examples=50, deadline=None)
 @given(
     head=st.dictionaries(KEYS, VALUES, max_size=3),
@@ -145,8 +153,9 @@ def test_the_result_is_the_document_plus_identity(
     out = io.StringIO()
     yaml.dump(document, out)
     content = f"# {comment}\n{out.getvalue()}# {comment}\n"
+    # the dumper itself writes some strings so that they are read as something else, or not at all
+    assume(_reads_as(content, document))
     before = read(content.encode())
-    assume(before == document)  # the dumper itself writes some strings so that they are read as something else
     try:
         edited = edit(content.encode())
     except EditConflict:
