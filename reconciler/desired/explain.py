@@ -48,11 +48,18 @@ def show(value: object) -> str:
     """Quote a value that is no secret, cut to what a line holds."""
     if value is None:
         return "missing"
-    try:
-        text = str(value)
-    except ValueError:  # Python refuses to write numbers of thousands of digits
+    text = _written(value)
+    if text is None:
         return "a number without end"
     return f'"{text[:_MOST_SHOWN]}…"' if len(text) > _MOST_SHOWN else f'"{text}"'
+
+
+def _written(value: object) -> str | None:
+    """Write a value; None where Python refuses to write a number of thousands of digits."""
+    try:
+        return str(value)
+    except ValueError:
+        return None
 
 
 def dotted(field: FieldPath) -> str:
@@ -156,14 +163,14 @@ class _Value:
         return f"{self.where}: {show(self.value)} {form.sentence}", self._corrected(form)
 
     def _corrected(self, form: Form) -> str:
-        size = re.fullmatch(r"\s*([1-9][0-9]{0,11})\s*([kKmMgGtT])[iI]?[bB]?\s*", str(self.value))
+        size = re.fullmatch(r"\s*([1-9][0-9]{0,11})\s*([kKmMgGtT])[iI]?[bB]?\s*", _written(self.value) or "")
         if size is not None and form.example.endswith("Mi"):
             return f"Write it as {size[1]}{size[2].upper()}i."
         return f"Write it like {form.example}."
 
     def _of_choice(self, expected: str) -> tuple[str, str]:
         choices = re.findall(r"'([^']*)'", expected)
-        close = "" if self.private else did_you_mean(str(self.value), choices)
+        close = "" if self.private else did_you_mean(_written(self.value) or "", choices)
         return (
             f"{self.where}: the value should be {expected}",
             close or f"Write {choices[0] if len(choices) == 1 else 'one of these'}.",
@@ -193,8 +200,8 @@ class _Value:
         if isinstance(self.value, bool | int | float) and (self.form is None or self.form.is_free):
             return "Put it in quotes."
         if isinstance(value, bool | int | float) and self.form is not None:
-            text = str(value).lower() if isinstance(value, bool) else str(value)
-            if isinstance(value, int) and self.form.example == "5s" and not isinstance(value, bool):
+            text = (_written(value) or "").lower() if isinstance(value, bool) else _written(value) or ""
+            if text and isinstance(value, int) and self.form.example == "5s" and not isinstance(value, bool):
                 return f"Write it with a unit: {self._line(f'{text}s')}." if value > 0 else "Write it like 5s."
             if self.form.pattern and re.fullmatch(self.form.pattern, text):
                 return f"Put it in quotes: {self._line(chr(34) + text + chr(34))}."

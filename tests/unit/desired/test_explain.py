@@ -163,6 +163,16 @@ def test_a_slip_is_told_with_what_to_write(path: str, content: bytes, said: str)
     assert any(one.startswith(said) for one in told), told
 
 
+@pytest.mark.parametrize("field", ["type: ", "transport: {dialTimeout: ", "tls: {mode: ", "hostnames: [", "paths: ["])
+def test_a_number_without_end_is_told_like_any_other(field: str) -> None:
+    """Python refuses to write it, and nobody has to."""
+    end = {"{": "}", "[": "]"}.get(next((one for one in field if one in "{["), ""), "")
+    text = f"apiVersion: cloudlunacy/v1\nkind: Route\nmetadata: {{name: site}}\nspec:\n  {field}1{'0' * 5000}{end}\n"
+    found = parse_file(SITE, "b", text.encode()).findings
+    assert found
+    assert all(one.hint for one in found)
+
+
 def test_every_pattern_of_every_kind_has_its_sentence() -> None:
     """Nobody has to read a regular expression, and each example is a value that fits."""
     for model in KINDS.values():
