@@ -14,6 +14,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.utils import CryptographyDeprecationWarning
 
 from reconciler.errors import Broken
 from reconciler.pki.authority.profiles import Issuer, PrivateKey
@@ -22,6 +23,7 @@ from reconciler.pki.vault import Vault, is_sealed, sealed
 
 _END: Final = b"-----END CERTIFICATE-----\n"
 _UNREADABLE: Final = (
+    CryptographyDeprecationWarning,  # where warnings are errors; it is a serial that is not positive
     ValueError,
     TypeError,
     UnsupportedAlgorithm,
@@ -110,7 +112,7 @@ def read_certificate(content: bytes) -> x509.Certificate | None:
         certificate.subject.rfc4514_string()
     except _UNREADABLE:
         return None
-    return certificate
+    return certificate if certificate.serial_number > 0 else None  # RFC 5280, 4.1.2.2
 
 
 def read_key(content: bytes, passphrase: bytes | None = None) -> PrivateKey | None:
