@@ -26,15 +26,25 @@ os.environ.update(
 # Proxies of the machine are not for loopback; httpx and curl would ask them.
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"
 
-# A busy machine is no failure of the code.
+# A busy machine is no failure of the code. Where a change is judged it gets the same examples each time, so that what
+# fails there is the change; everywhere else they are new ones.
 hypothesis.settings.register_profile(
-    "default", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
+    "default",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    print_blob=True,
+    derandomize=REQUIRE_ALL,
 )
 hypothesis.settings.load_profile("default")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "engine: runs a Docker Engine of its own, which takes root and about a minute")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, so that no worker is left alone with it at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("engine") is None)
 
 
 @pytest.fixture(scope="session")
