@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import StringConstraints
 
 from schemas.base import Model
 from schemas.problem import Problem
@@ -108,8 +108,13 @@ class EventList(Model):
     events: tuple[EventView, ...]
 
 
+Checksum = Annotated[
+    str, StringConstraints(pattern=r"^(sha256:[0-9a-f]{64}|rewrite:[0-9a-f]{40,64}\.\.[0-9a-f]{40,64})$")
+]
+
+
 class ApprovalRequest(Model):
-    checksum: Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64}|rewrite:[0-9a-f]{40,64}\.\.[0-9a-f]{40,64})$")]
+    checksum: Checksum
     """Of the plan, or of the rewrite, as the status shows it."""
 
 

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple, get_args
 from pydantic import BaseModel, StringConstraints
 
 from schemas import names
+from schemas.api import Checksum
 from schemas.deployment import Argument, EnvValue, Image, MongoDB, MongoDBUser, MountPath
 from schemas.middleware import BasicAuth, ContentType
 from schemas.route import StickyCookie
@@ -108,6 +109,7 @@ FORMS: Final[dict[str, Form]] = {
     _field(StickyCookie, "name"): Form("is no cookie's name: use at most 64 letters, digits, - and _", "backend"),
     _field(MongoDBUser, "name"): Form(f"is no user's name: use at most 63 {_WORD}", "app"),
     _field(MongoDBUser, "database"): Form("is no database: use at most 63 letters, digits, - and _", "admin"),
+    pattern_of(Checksum): Form("is no checksum: copy the one that `cloudlunacy status` prints", f"sha256:{'0' * 64}"),
     _field(MongoDB, "version"): Form("is no version: write two or three numbers, in quotes", "8.0"),
 }
 
