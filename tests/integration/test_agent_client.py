@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -16,6 +15,7 @@ from reconciler.agents.hub import HubLimits
 from reconciler.agents.session import SessionLimits
 from tests.support.agent_hub import RunningHub, TestSigner, running_hub, wanted
 from tests.support.agent_machine import ScriptedService, TestCredentials, on_disk, running_agent, sign
+from tests.support.ports import free_port
 from tests.support.waiting import eventually, wait_for
 
 
@@ -31,13 +31,6 @@ async def applied(hub: RunningHub, generation: int, name: str = "vps-1") -> None
         ),
         what=f"generation {generation} applied by {name}",
     )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def test_an_agent_applies_what_is_wanted(tmp_path: Path) -> None:

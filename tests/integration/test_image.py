@@ -22,7 +22,8 @@ from tests.support.engine import Container, DockerEngine
 from tests.support.fleet import start_files, web_host
 from tests.support.git_repos import BareRepo
 from tests.support.git_server import git_server
-from tests.support.traefik import Front, backends, free_port, front
+from tests.support.ports import free_port
+from tests.support.traefik import Front, backends, front
 from tests.support.waiting import wait_for
 
 ROOT: Final = Path(__file__).parents[2]

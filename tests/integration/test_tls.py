@@ -32,7 +32,7 @@ from reconciler.web import server as web_server
 from reconciler.web.tls import present, server_context
 from tests.support import openssl
 from tests.support.fleet import Installation, command, installation, run_cli, start_files
-from tests.support.traefik import free_port
+from tests.support.ports import free_port
 from tests.support.waiting import wait_for
 
 DAY = dt.timedelta(days=1)
@@ -193,7 +193,7 @@ def test_the_authority_outlives_a_restart_and_its_loss_is_noticed(tmp_path: Path
         one.start()
         assert one.ca_sha256 != first
         assert "not trusted here" in status(one.url, "--ca-file", ca).stderr
-        wait_for(lambda: "not trusted here" in one.agent_log("vps-1"), 30, what="the agent's refusal")
+        wait_for(lambda: "not trusted here" in one.agent_log("vps-1"), 90, what="the agent's refusal")
         assert one.agent("vps-1") is not None
         one.wait_connected("vps-1", connected=False)
 

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from reconciler.pki.acme.dns01 import NameServer, UpdateKey
 from tests.support.parts import require
 from tests.support.pebble import Program
-from tests.support.traefik import free_port
+from tests.support.ports import free_port
 from tests.support.waiting import wait_for
 
 ZONE_FILE = """\

@@ -30,7 +30,8 @@ from tests.support import documents
 from tests.support.git_repos import BareRepo
 from tests.support.orphans import tied
 from tests.support.parts import require
-from tests.support.traefik import Backend, Front, backends, free_port
+from tests.support.ports import free_port
+from tests.support.traefik import Backend, Front, backends
 from tests.support.waiting import wait_for
 
 Files = Mapping[str, "bytes | str | None"]

@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.support.parts import require
-from tests.support.traefik import free_port
+from tests.support.ports import free_port
 from tests.support.waiting import eventually, wait_for
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.support.orphans import tied
 from tests.support.parts import require
+from tests.support.ports import free_port
 from tests.support.waiting import wait_for
 
 
@@ -47,9 +48,7 @@ def ssh_server(directory: Path) -> Generator[SshServer]:
     require("ssh")
     directory.mkdir(mode=0o700)
     keys = {name: make_key(directory / name) for name in ("host", "client", "stranger", "other-host")}
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     authorized = directory / "authorized_keys"
     authorized.write_text(keys["client"].with_suffix(".pub").read_text())
     config = directory / "sshd_config"

@@ -34,6 +34,7 @@ from schemas.objects import ObjectKey
 from schemas.route import Route
 from tests.support.orphans import tied
 from tests.support.parts import require
+from tests.support.ports import free_port
 from tests.support.waiting import wait_for
 
 DOMAIN = "cloudlunacy.test"
@@ -161,12 +162,6 @@ def backends(*names: str, tls: Sequence[ssl.SSLContext] = ()) -> Iterator[tuple[
 def traefik_binary() -> Path:
     """The real program; skips the test where it is not installed."""
     return require("traefik")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Front:

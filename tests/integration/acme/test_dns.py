@@ -25,7 +25,7 @@ from tests.support.acme import Notes, verified
 from tests.support.dns_server import DnsServer, dns_server
 from tests.support.pebble import NameServer as EveryName
 from tests.support.pebble import Pebble
-from tests.support.traefik import free_port
+from tests.support.ports import free_port
 from tests.support.waiting import eventually, wait_for
 
 ZONE = "dns.example.test"

@@ -27,7 +27,7 @@ from tests.support.acme import (
     request,
 )
 from tests.support.pebble import Pebble, ServerFiles, middle, serving
-from tests.support.traefik import free_port
+from tests.support.ports import free_port
 
 
 def test_a_wrong_answer_is_told_with_what_the_server_said(server: Pebble) -> None:

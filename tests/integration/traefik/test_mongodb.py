@@ -15,7 +15,8 @@ from pymongo.errors import ServerSelectionTimeoutError
 
 from tests.support.orphans import tied
 from tests.support.parts import require
-from tests.support.traefik import Front, agent, free_port, front, lookup, route
+from tests.support.ports import free_port
+from tests.support.traefik import Front, agent, front, lookup, route
 from tests.support.waiting import wait_for
 
 
