@@ -124,6 +124,8 @@ class Acme(Model):
     """Where the server may write to."""
     challenge: Literal["http-01", "dns-01"] | None = None
     """How names are proven; without it dns-01 for certificates with a wildcard and http-01 for the others."""
+    terms_agreed: bool = False
+    """The terms of service of these servers were read and are agreed to; most register nobody without."""
 
     @property
     def usual_directory(self) -> Name:

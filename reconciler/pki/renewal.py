@@ -95,10 +95,14 @@ class Authorities:
 
 @dataclass(frozen=True, slots=True)
 class Delay:
-    """Why no attempt is made for a name before ``until``: back-off, a budget, an authority that waits for a person."""
+    """Why no attempt is made for a name before ``until``: back-off, a budget, an authority that waits for a person.
+
+    ``reason`` is one word, ``message`` the sentence for people.
+    """
 
     until: datetime
     reason: str
+    message: str = ""
 
 
 class Issue(NamedTuple):
