@@ -46,7 +46,7 @@ class OutboxEntry:
     """An accepted write that is not yet on the remote. ``payload`` is JSON and holds no secret."""
 
     id: str
-    kind: Literal["enrolment"]
+    kind: Literal["enrolment", "revocation"]
     payload: Mapping[str, Any]
     accepted_at: float
     attempts: int = 0
@@ -75,6 +75,33 @@ class Outbox(Protocol):
 
     async def outcome(self, entry_id: str) -> tuple[str, str | None] | None:
         """Return (outcome, revision) of a settled entry, None while it is pending or unknown."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Barred:
+    """A key of an agent that an operator has locked out. ``thumbprint`` is empty where the agent had no key yet."""
+
+    name: str
+    thumbprint: str
+    quarantine: bool
+    """It counts until the agent's file says so itself; else for good."""
+    reason: str
+    by: str
+    at: float
+    entry_id: str
+    """Of the outbox: the commit that tells git."""
+
+
+class BarStore(Protocol):
+    async def bar(self, barred: Barred, entry: OutboxEntry) -> None:
+        """Durable, all or none: the bar (replacing that of the same key), its entry, and the end of unused tokens."""
+        ...
+
+    async def barred(self) -> Sequence[Barred]: ...
+
+    async def unbar(self, barred: Barred) -> None:
+        """Durable. Nothing happens where it was replaced by another since."""
         ...
 
 

@@ -57,6 +57,19 @@ OUTBOX: Final[Migrations] = (
         "CREATE TABLE own_commits (revision TEXT NOT NULL PRIMARY KEY, path TEXT NOT NULL, made_at REAL NOT NULL)",
         "CREATE INDEX own_commits_age ON own_commits (made_at)",
     ),
+    (
+        # Keys of agents that an operator locked out: they count at once, and when git says otherwise (docs/adr/0025).
+        """CREATE TABLE barred (
+            name TEXT NOT NULL,
+            thumbprint TEXT NOT NULL,
+            quarantine INTEGER NOT NULL,
+            reason TEXT NOT NULL,
+            barred_by TEXT NOT NULL,
+            barred_at REAL NOT NULL,
+            entry_id TEXT NOT NULL,
+            PRIMARY KEY (name, thumbprint)
+        )""",
+    ),
 )
 
 STATE: Final[Migrations] = (

@@ -26,6 +26,7 @@ from reconciler.store.engine import Database, Mode
 from reconciler.store.protocols import (
     AgentObservation,
     Approval,
+    Barred,
     EnrolmentToken,
     Event,
     OutboxEntry,
@@ -33,6 +34,7 @@ from reconciler.store.protocols import (
     RevisionRecord,
 )
 from reconciler.store.schema import OUTBOX_SCHEMA, STATE_SCHEMA
+from reconciler.store.tables import barred as bars
 from reconciler.store.tables import events, observations, outbox, own_commits, publications, records, tokens
 from reconciler.store.tables.text import dump
 
@@ -148,6 +150,21 @@ class SQLiteStore:
     async def prune_outbox(self, before: float) -> int:
         """Forget the entries that were settled before that time; return how many. Pending ones stay for ever."""
         return await self._outbox.run(partial(outbox.prune, before=before), Mode.WRITE)
+
+    # --- BarStore ---
+
+    async def bar(self, barred: Barred, entry: OutboxEntry) -> None:
+        def put(connection: sqlite3.Connection) -> None:
+            bars.put(connection, barred)
+            outbox.put(connection, entry)
+
+        await self._outbox.run(put, Mode.DURABLE)
+
+    async def barred(self) -> Sequence[Barred]:
+        return await self._outbox.run(bars.every)
+
+    async def unbar(self, barred: Barred) -> None:
+        await self._outbox.run(partial(bars.remove, barred=barred), Mode.DURABLE)
 
     # --- OwnCommits ---
 

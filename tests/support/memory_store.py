@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from reconciler.store.protocols import EnrolmentToken, Event, OutboxEntry
+from reconciler.store.protocols import Barred, EnrolmentToken, Event, OutboxEntry
 
 
 class Died(BaseException):
@@ -24,6 +24,7 @@ class Disk:
     entries: dict[str, OutboxEntry] = field(default_factory=dict)
     outcomes: dict[str, tuple[str, str | None]] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
+    bars: dict[tuple[str, str], Barred] = field(default_factory=dict)
 
     def text(self) -> str:
         """Everything that is stored, to search for secrets."""
@@ -100,6 +101,23 @@ class MemoryStore:
     async def outcome(self, entry_id: str) -> tuple[str, str | None] | None:
         await self._begin("outcome")
         return self.disk.outcomes.get(entry_id)
+
+    async def bar(self, barred: Barred, entry: OutboxEntry) -> None:
+        await self._begin("bar")
+        self.disk.bars[barred.name, barred.thumbprint] = barred
+        unused = [one.id for one in self.disk.tokens.values() if one.agent == barred.name and one.used_by is None]
+        for token_id in unused:
+            del self.disk.tokens[token_id]
+        self._put(entry)
+        await self._end("bar")
+
+    async def barred(self) -> Sequence[Barred]:
+        return sorted(self.disk.bars.values(), key=lambda one: one.at)
+
+    async def unbar(self, barred: Barred) -> None:
+        await self._begin("unbar")
+        if self.disk.bars.get((barred.name, barred.thumbprint)) == barred:
+            del self.disk.bars[barred.name, barred.thumbprint]
 
     async def append(self, event: Event) -> Event:
         stored = replace(event, id=len(self.disk.events) + 1)

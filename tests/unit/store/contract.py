@@ -14,6 +14,8 @@ from reconciler.store.protocols import (
     AgentObservation,
     Approval,
     ApprovalStore,
+    Barred,
+    BarStore,
     EnrolmentToken,
     Event,
     EventStore,
@@ -30,7 +32,9 @@ from reconciler.store.protocols import (
 from schemas.problem import Problem
 
 
-class Store(TokenStore, Outbox, PublicationStore, ApprovalStore, RecordStore, ObservationStore, EventStore, Protocol):
+class Store(
+    TokenStore, Outbox, BarStore, PublicationStore, ApprovalStore, RecordStore, ObservationStore, EventStore, Protocol
+):
     """All protocols in one object."""
 
 
@@ -38,6 +42,8 @@ Opener = Callable[[], AbstractAsyncContextManager[Store]]
 
 TOKEN = EnrolmentToken("t1", "vps-1", "ab" * 32, "ann", expires_at=1_000.0)
 ENTRY = OutboxEntry("e1", "enrolment", {"agent": "vps-1", "jwk": {"kty": "EC"}}, accepted_at=10.0)
+BARRED = Barred("vps-1", "thumb", True, "stolen", "operator:local", 20.0, "r1")
+REVOCATION = OutboxEntry("r1", "revocation", {"name": "vps-1"}, accepted_at=20.0)
 RECORD = RevisionRecord(
     revision="a1" * 20,
     generation=7,
@@ -100,6 +106,34 @@ class PromisesContract:
             answers = [await store.use_token("t1", key, 999.0, entry=replace(ENTRY, id=entry)) for key, entry in tries]
             assert answers == [True, False, True]
             assert [entry.id for entry in await store.pending()] == ["e1"]
+
+        run(open_store, scenario)
+
+    def test_a_bar_ends_unused_tokens_and_brings_its_entry(self, open_store: Opener) -> None:
+        """Barring a key is one step: the bar, its entry, and the tokens of that agent that nobody has used."""
+
+        async def scenario(store: Store) -> None:
+            for token_id, agent in (("t1", "vps-1"), ("t2", "vps-2"), ("t3", "vps-1")):
+                await store.add_token(replace(TOKEN, id=token_id, agent=agent))
+            assert await store.use_token("t3", "first", 999.0)
+            await store.bar(BARRED, REVOCATION)
+            assert [(await store.token(one)) is None for one in ("t1", "t2", "t3")] == [True, False, False]
+            assert [entry.id for entry in await store.pending()] == ["r1"]
+            assert list(await store.barred()) == [BARRED]
+
+        run(open_store, scenario)
+
+    def test_a_bar_is_taken_back_unless_another_took_its_place(self, open_store: Opener) -> None:
+        """Of one key the newest bar counts, and taking an older one back changes nothing."""
+
+        async def scenario(store: Store) -> None:
+            newer = replace(BARRED, quarantine=False, entry_id="r2")
+            await store.bar(BARRED, REVOCATION)
+            await store.bar(newer, replace(REVOCATION, id="r2"))
+            await store.unbar(BARRED)
+            assert list(await store.barred()) == [newer]
+            await store.unbar(newer)
+            assert list(await store.barred()) == []
 
         run(open_store, scenario)
 
