@@ -1,94 +1,203 @@
-"""The real mongod behind the real Traefik, asked by the real driver."""
+"""The real mongod behind the real Traefik, asked by the real driver: TLS on both sides, a sentence when it fails."""
 
 from __future__ import annotations
 
+import asyncio
 import socket
-import subprocess
-import time
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pymongo import MongoClient
-from pymongo.errors import ServerSelectionTimeoutError
+from pymongo.errors import AutoReconnect, OperationFailure, PyMongoError, ServerSelectionTimeoutError
 
-from tests.support.orphans import tied
-from tests.support.parts import require
-from tests.support.ports import free_port
-from tests.support.traefik import Front, agent, front, lookup, route
-from tests.support.waiting import wait_for
+from reconciler.desired.composition import joined
+from reconciler.desired.doors import door_objects
+from reconciler.mongodb.doorman import SENTENCES, Doorman
+from tests.integration.traefik.test_http import look
+from tests.support.mongod import DATABASE, PASSWORD, USER, Mongod, mongod
+from tests.support.pairs import FakeAuthority
+from tests.support.traefik import Front, agent, front, route
+
+HOST = "vps-1.mongodb.cloudlunacy.test"
+CREDENTIALS = {"username": USER, "password": PASSWORD, "authSource": DATABASE}
+PATIENCE = 1500
+"""Milliseconds that a driver waits for a server. What it says before that, it says at once."""
 
 
 @pytest.fixture(scope="module")
-def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    folder = tmp_path_factory.mktemp("mongod")
-    port = free_port()
-    command = [
-        str(require("mongod")),
-        "--dbpath",
-        str(folder),
-        "--port",
-        str(port),
-        "--bind_ip",
-        "127.0.0.1",
-        "--nounixsocket",
-    ]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(tied(command), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
-    try:
-        wait_for(lambda: b"Waiting for connections" in (folder / "log").read_bytes(), 30, what="mongod")
-        yield port
-    finally:
-        process.kill()
-        process.wait()
+def authority() -> FakeAuthority:
+    return FakeAuthority(now=datetime.now(UTC))
 
 
-@pytest.fixture
-def database_front(tmp_path: Path, mongod: int) -> Iterator[Front]:
-    with front(tmp_path) as running:
-        database = route("db", type="mongodb", backends=[{"agent": "vps-1", "port": mongod}])
-        running.serve(lookup(agent(), fleet=running.fleet), database)
+@pytest.fixture(scope="module")
+def roots(authority: FakeAuthority, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("roots") / "ca.pem"
+    path.write_text(authority.bundle)
+    return path
+
+
+@pytest.fixture(scope="module")
+def database(authority: FakeAuthority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
+    folder = tmp_path_factory.mktemp("database")
+    authority.context_of_agent(folder, "vps-1")
+    pem = (folder / "vps-1.pem").read_text()
+    with mongod(folder / "mongod", pem=pem, roots=authority.bundle) as running:
         yield running
 
 
-def client(running: Front, monkeypatch: pytest.MonkeyPatch, host: str, **more: Any) -> MongoClient[dict[str, Any]]:
-    """Connect to ``host`` as if DNS led its name to the front: the driver sends it as SNI."""
+@contextmanager
+def attended(data: Path) -> Iterator[Doorman]:
+    """A doorman at work, in a thread of its own."""
+    doorman, loop = Doorman.open(data), asyncio.new_event_loop()
+    serving = loop.create_task(doorman.run())
+    thread = threading.Thread(target=lambda: loop.run_until_complete(asyncio.gather(serving, return_exceptions=True)))
+    thread.start()
+    try:
+        yield doorman
+    finally:
+        loop.call_soon_threadsafe(serving.cancel)
+        thread.join()
+        loop.close()
+
+
+@pytest.fixture(scope="module")
+def running(
+    tmp_path_factory: pytest.TempPathFactory, authority: FakeAuthority, database: Mongod
+) -> Iterator[tuple[Front, Doorman]]:
+    """A front with the certificate for databases, the authority's roots, a doorman and a route to the database."""
+    folder = tmp_path_factory.mktemp("front")
+    with front(folder / "front") as one, attended(folder) as doorman:
+        certificate = authority.pair("*.mongodb.cloudlunacy.test").certificate
+        overlay = one.renderer.overlay({"mongodb": certificate}, roots=authority.bundle)
+        doors = joined([one.renderer.fragments(door_objects(one.fleet, doorman.doors))])
+        one.overlay = replace(overlay, texts={**overlay.texts, **doors})
+        serve(one, database)
+        yield one, doorman
+
+
+def serve(one: Front, database: Mongod, **spec: Any) -> None:
+    backends = [{"agent": "vps-1", "port": database.port}]
+    transport = {"scheme": "https"}
+    one.serve(look(one, agent()), route("db", type="mongodb", backends=backends, transport=transport, **spec))
+
+
+@pytest.fixture
+def connect(running: tuple[Front, Doorman], roots: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Connect to a name as if DNS led it to the front."""
     real = socket.getaddrinfo
     monkeypatch.setattr(
         socket,
         "getaddrinfo",
         lambda name, *rest, **kw: real("127.0.0.1" if str(name).endswith(".test") else name, *rest, **kw),
     )
-    return MongoClient(
-        host,
-        running.ports["mongodb"],
-        directConnection=True,
-        tlsAllowInvalidCertificates=True,
-        tlsAllowInvalidHostnames=True,
-        serverSelectionTimeoutMS=1500,
-        **{"tls": True, **more},
+
+    def client(
+        host: str = HOST, *, credentials: Mapping[str, str] = CREDENTIALS, **more: Any
+    ) -> MongoClient[dict[str, Any]]:
+        options = {"tls": True, "directConnection": True, "serverSelectionTimeoutMS": PATIENCE, **credentials, **more}
+        if options["tls"]:
+            options.setdefault("tlsCAFile", str(roots))
+        return MongoClient(host, running[0].ports["mongodb"], **options)
+
+    return client
+
+
+def said(client: MongoClient[dict[str, Any]], kind: type[PyMongoError]) -> str:
+    """What the driver says to an application that inserts."""
+    with client, pytest.raises(kind) as caught:
+        client[DATABASE].orders.insert_one({"n": 1})
+    return str(caught.value)
+
+
+def test_a_client_reaches_its_agents_database(connect: Any) -> None:
+    """Insert and find, through TLS that ends at Traefik and TLS from there to the agent."""
+    with connect() as client:
+        client[DATABASE].orders.insert_one({"n": 1})
+        assert client[DATABASE].orders.count_documents({"n": 1}) == 1
+
+
+def test_a_wrong_password_is_said_by_the_database(connect: Any) -> None:
+    """At once."""
+    assert said(connect(credentials={**CREDENTIALS, "password": "wrong"}), OperationFailure).startswith(
+        "Authentication failed."
     )
 
 
-def test_a_client_reaches_its_agents_database(database_front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Insert and find through TLS that ends at Traefik."""
-    with client(database_front, monkeypatch, "vps-1.mongodb.cloudlunacy.test") as connected:
-        connected.shop.orders.insert_one({"n": 1})
-        assert connected.shop.orders.count_documents({"n": 1}) == 1
+def test_nobody_reads_without_a_password(connect: Any) -> None:
+    """Whoever comes without credentials is told that they are needed."""
+    assert "requires authentication" in said(connect(credentials={}), OperationFailure)
 
 
-@pytest.mark.parametrize(
-    "more", [{"host": "vps-9.mongodb.cloudlunacy.test"}, {"host": "vps-1.mongodb.cloudlunacy.test", "tls": False}]
-)
-def test_an_unknown_name_is_refused_in_words_that_a_driver_understands(
-    database_front: Front, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]
+def test_an_unknown_name_is_said(connect: Any) -> None:
+    """The certificate is good for any database's name, so the driver gets as far as the doorman's sentence."""
+    assert said(connect("vps-9.mongodb.cloudlunacy.test"), OperationFailure).startswith(SENTENCES["unknown"])
+
+
+def test_a_missing_name_is_said(connect: Any) -> None:
+    """By the doorman to a client that checks no names, and by the driver itself to one that does."""
+    assert said(connect("127.0.0.1", tlsAllowInvalidCertificates=True), OperationFailure).startswith(
+        SENTENCES["unnamed"]
+    )
+    assert "certificate verify failed" in said(connect("127.0.0.1"), ServerSelectionTimeoutError)
+
+
+def test_missing_tls_is_said(connect: Any) -> None:
+    """A client without TLS is told to use it; its password is not asked for."""
+    assert said(connect(tls=False), OperationFailure).startswith(SENTENCES["plain"])
+
+
+def test_a_wrong_authority_is_said_by_the_driver(connect: Any, tmp_path: Path) -> None:
+    """It trusts others than the fleet's."""
+    other = tmp_path / "other.pem"
+    other.write_text(FakeAuthority().bundle)
+    assert "certificate verify failed" in said(connect(tlsCAFile=str(other)), ServerSelectionTimeoutError)
+
+
+def test_without_a_doorman_unknown_names_are_closed(
+    running: tuple[Front, Doorman], database: Mongod, connect: Any
 ) -> None:
-    """A closed connection, and not an HTTP answer that the driver takes for a MongoDB message."""
-    with client(database_front, monkeypatch, **more) as refused:
-        started = time.monotonic()
-        with pytest.raises(ServerSelectionTimeoutError) as caught:
-            refused.admin.command("ping")
-        assert time.monotonic() - started < 10
-        assert "closed" in str(caught.value) or "EOF" in str(caught.value)
-        assert "response id" not in str(caught.value)
+    """The doors are only words: where nobody answers at them, nobody gets any further."""
+    one, doorman = running
+    overlay = one.overlay
+    try:
+        dead = replace(doorman.doors, addresses=dict.fromkeys(doorman.ports, "127.0.0.1:1"))
+        doors = joined([one.renderer.fragments(door_objects(one.fleet, dead))])
+        one.overlay = replace(overlay, texts={**overlay.texts, **doors})
+        serve(one, database)
+        assert "EOF" in said(connect("vps-9.mongodb.cloudlunacy.test"), ServerSelectionTimeoutError)
+    finally:
+        one.overlay = overlay
+        serve(one, database)
+
+
+def test_who_is_not_on_the_list_reaches_nobody(running: tuple[Front, Doorman], database: Mongod, connect: Any) -> None:
+    """An address that is on no IP allow list is closed; another name does not lead around the list."""
+    one, _ = running
+    try:
+        serve(one, database, middlewares=[{"ipAllowList": {"ranges": ["192.0.2.0/24"]}}])
+        assert "EOF" in said(connect(), ServerSelectionTimeoutError)
+        serve(one, database, middlewares=[{"ipAllowList": {"ranges": ["127.0.0.0/8"]}}])
+        with connect() as client:
+            client[DATABASE].orders.insert_one({"n": 2})
+    finally:
+        serve(one, database)
+
+
+def test_connections_are_limited(running: tuple[Front, Doorman], database: Mongod, connect: Any) -> None:
+    """A driver keeps one connection to watch its server and one to work; a second one finds no room."""
+    one, _ = running
+    try:
+        serve(one, database, middlewares=[{"connectionLimit": {"amount": 3}}])
+        with connect() as client:
+            client[DATABASE].orders.insert_one({"n": 3})
+            said(connect(maxPoolSize=1), AutoReconnect)
+        with connect() as client:
+            client[DATABASE].orders.insert_one({"n": 4})
+    finally:
+        serve(one, database)
