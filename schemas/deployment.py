@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints, model_validator
 from schemas.base import EMPTY, Document, Model
 from schemas.names import ByteSize, Duration, EnvName, LabelKey, LabelValue, Name, Port, UrlPath
 from schemas.secret import SecretEnv, SecretReference
+from schemas.service_tls import ServiceTLS
 
 Image = Annotated[
     str,
@@ -121,6 +122,8 @@ class DeploymentSpec(Model):
     resources: Resources = Resources()
     health_check: DeploymentHealthCheck | None = None
     rollout: Rollout = Rollout()
+    tls: ServiceTLS | None = None
+    """Certificate that the workload serves with."""
     mongodb: MongoDB | None = None
     """For type mongodb."""
     deletion_policy: Literal["retain", "delete"] = "retain"

@@ -284,6 +284,18 @@ OWNERSHIP: Final = (
         "Use names below the domain, or grant the host to a team.",
     ),
     Code(
+        "service-name-not-granted",
+        "A deployment lists a name for its certificate that is neither its agents' nor a host of its team.",
+        'the certificate of deployment "orders" may not name "bank.example.com".',
+        "List only hosts that routes of the team send to the deployment.",
+    ),
+    Code(
+        "service-name-unrouted",
+        "Warning: a name is listed for a deployment's certificate, and no route of the team sends it there.",
+        'no route of team "shop" sends "pay.example.com" here, so the certificate does not carry it.',
+        "Add the route, or take the name out.",
+    ),
+    Code(
         "entry-point-shared",
         "Two kinds of traffic share an entry point, so one could take the other's requests.",
         'entryPoints.tcp.smtp is "websecure", and so is entryPoints.https.',

@@ -1,15 +1,17 @@
-"""What an agent's document holds: the agent itself, and every certificate and deployment that is meant for it."""
+"""What an agent's document holds: itself, what is meant for it, and the certificates that its services shall hold."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
+from reconciler.desired.service_names import ServiceNames
 from reconciler.desired.state import State
 from schemas.agent import Agent
 from schemas.certificate import Certificate
 from schemas.deployment import Deployment
-from schemas.objects import AnyObject, ObjectKey
+from schemas.objects import FLEET_KEY, AnyObject, ObjectKey
+from schemas.service_tls import ServiceCertificate, service_item_id
 from schemas.session import Item, digest_of
 
 MakeItems = Callable[[], tuple[Item, ...]]
@@ -20,14 +22,16 @@ class AgentItems:
 
     def __init__(self, state: State) -> None:
         self._state = state
+        self._names = ServiceNames(state)
         self._selecting: dict[str, list[ObjectKey]] | None = None
 
     def of(self, agent: str) -> tuple[Item, ...]:
-        """Return the items of an agent by id; empty where the agent is not in service."""
+        """Return the items of an agent in order of their objects; empty where the agent is not in service."""
         key = ObjectKey("Agent", "", agent)
         if key not in self._state.served:
             return ()
-        return tuple(self._item(one) for one in sorted(self._keys(key)))
+        keys = sorted(self._keys(key))
+        return (*(self._item(one) for one in keys), *_service_items(self._services(agent, keys)))
 
     def maker(self, agent: str) -> MakeItems:
         """Return what makes the items that :meth:`of` returns, for whoever may never ask for them.
@@ -35,8 +39,12 @@ class AgentItems:
         It keeps the objects that it needs and not the state, which lives as long as no newer one is published.
         """
         key = ObjectKey("Agent", "", agent)
-        keys = sorted(self._keys(key)) if key in self._state.served else ()
-        return partial(_items, [(one, self._state.served[one].object) for one in keys])
+        keys = sorted(self._keys(key)) if key in self._state.served else []
+        return partial(_items, [(one, self._state.served[one].object) for one in keys], self._services(agent, keys))
+
+    def _services(self, agent: str, keys: Iterable[ObjectKey]) -> list[tuple[ObjectKey, ServiceCertificate]]:
+        found = ((key, self._names.certificate(key, agent)) for key in keys)
+        return [(key, certificate) for key, certificate in found if certificate is not None]
 
     def _item(self, key: ObjectKey) -> Item:
         known = self._state.items
@@ -58,8 +66,10 @@ class AgentItems:
         yield from self._selecting.get(agent.name, ())
 
     def concerned_by(self, key: ObjectKey) -> tuple[str, ...]:
-        """Name the agents whose document ``key`` is part of in this state."""
+        """Name the agents whose document ``key`` is part of in this state, or decides about."""
         served = self._state.served.get(key)
+        if key.kind == "Route" or key == FLEET_KEY:
+            return tuple(dict.fromkeys(self._names.concerned_by(key)))
         if served is None:
             return ()
         if key.kind == "Agent":
@@ -71,8 +81,17 @@ class AgentItems:
         return ()
 
 
-def _items(objects: Iterable[tuple[ObjectKey, AnyObject]]) -> tuple[Item, ...]:
-    return tuple(_item(key, found) for key, found in objects)
+def _items(
+    objects: Iterable[tuple[ObjectKey, AnyObject]], services: Iterable[tuple[ObjectKey, ServiceCertificate]]
+) -> tuple[Item, ...]:
+    return (*(_item(key, found) for key, found in objects), *_service_items(services))
+
+
+def _service_items(services: Iterable[tuple[ObjectKey, ServiceCertificate]]) -> Iterator[Item]:
+    for key, certificate in services:
+        spec = certificate.model_dump(mode="json", by_alias=True, exclude_none=True)
+        item_id = service_item_id(key.team, key.name)
+        yield Item(id=item_id, kind="Certificate", digest=digest_of(spec), spec=spec)
 
 
 def _item(key: ObjectKey, found: AnyObject) -> Item:

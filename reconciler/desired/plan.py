@@ -18,8 +18,8 @@ from schemas.problem import Problem
 from schemas.session import digest_of
 
 MAX_FIELDS = 20
-_ON_AGENTS = frozenset({"Agent", "Certificate", "Deployment"})
-"""Kinds that are part of agents' documents."""
+_ON_AGENTS = frozenset({"Agent", "Certificate", "Deployment", "Fleet", "Route"})
+"""Kinds that are part of agents' documents, or decide which names services on agents have."""
 
 
 def make_plan(base: State, settled: Settled, problems: Sequence[Problem] = ()) -> Plan:

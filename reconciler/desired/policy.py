@@ -13,6 +13,7 @@ from reconciler.desired.claims import Reference, covered, hosts_of, references_o
 from reconciler.desired.coverage import missing
 from reconciler.desired.finding import FieldPath, Finding, did_you_mean
 from reconciler.desired.plain_secrets import plain_secrets
+from reconciler.desired.service_names import FIELD, may_name
 from reconciler.desired.view import View, port_of
 from schemas.agent import Agent
 from schemas.certificate import Certificate
@@ -333,6 +334,22 @@ def deployment_fits_its_agents(subject: Subject, view: View) -> Iterator[Finding
             yield Finding(key.path, "agent-lacks-capability", text, hint, field)
 
 
+def service_names_are_granted(subject: Subject, view: View) -> Iterator[Finding]:
+    """The certificate of a service names its own agents, or hosts that the team may claim."""
+    deployment, key, team = subject.object, subject.key, subject.team
+    if not isinstance(deployment, Deployment) or team is None or deployment.spec.tls is None:
+        return
+    agents, domain = view.agent_names_of(key.team, deployment), view.fleet.spec.domain
+    for index, name in enumerate(deployment.spec.tls.dns_names):
+        if not may_name(name, key.name, agents, view.hosts_granted(team), domain):
+            text = f'the certificate of deployment "{key.name}" may not name "{name}".'
+            hint = (
+                f"It has <agent>.agents.{domain} and {key.name}.<agent>.agents.{domain} by itself; list only hosts "
+                f'that routes of team "{key.team}" send to it, of: {_some(team.hostnames)}.'
+            )
+            yield Finding(key.path, "service-name-not-granted", text, hint, (*FIELD, index))
+
+
 RULES: Final[dict[Kind, tuple[Rule, ...]]] = {
     "Fleet": (),
     "Agent": (),
@@ -349,6 +366,7 @@ RULES: Final[dict[Kind, tuple[Rule, ...]]] = {
         agents_take_new_work,
         secret_keys_exist,
         deployment_fits_its_agents,
+        service_names_are_granted,
         secrets_are_sealed,
     ),
     "Route": (

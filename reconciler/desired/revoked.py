@@ -1,4 +1,8 @@
-"""Grants that the fleet has taken back while what was granted stays in service (docs/adr/0012), said in words."""
+"""What can be said of a state only once it is settled.
+
+Grants that the fleet has taken back while what was granted stays in service (docs/adr/0012), and names of services that
+no route leads to.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from typing import Final
 
 from reconciler.desired.finding import Finding
 from reconciler.desired.policy import check
+from reconciler.desired.service_names import ServiceNames
 from reconciler.desired.state import State
 from reconciler.desired.view import View
 from schemas.objects import key_of_path
@@ -24,7 +29,10 @@ def revoked(state: State) -> tuple[str, ...]:
 
 def findings_of(state: State) -> dict[str, tuple[Finding, ...]]:
     """Return the findings by path; where a grant was revoked, a hint says what that leaves in service."""
-    return dict(state.findings) | {path: _explained(state.findings[path]) for path in revoked(state)}
+    found = dict(state.findings) | {path: _explained(state.findings[path]) for path in revoked(state)}
+    for one in ServiceNames(state).unrouted():
+        found[one.path] = (*found.get(one.path, ()), one)
+    return found
 
 
 def _is_revoked(state: State, path: str, view: View) -> bool:

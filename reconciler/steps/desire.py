@@ -78,12 +78,19 @@ class Desire:
 
     async def locate(self, state: State) -> tuple[Problem, ...]:
         """Give each finding its line. What was located before is not read again."""
-        wanted = {(state.blobs.get(path, ""), found): path for path, found in findings_of(state).items()}
+        wanted = {(_blob_of(state, path), found): path for path, found in findings_of(state).items()}
         new = [one for one in wanted if one not in self._located]
         contents = await self._reader.contents([blob for blob, _ in new[:MAX_LOCATED] if blob])
         fresh = await asyncio.to_thread(_locate_all, {one: wanted[one] for one in new}, contents)
         self._located = {one: fresh.get(one) or self._located[one] for one in wanted}
         return tuple(sorted((p for found in self._located.values() for p in found), key=_place))
+
+
+def _blob_of(state: State, path: str) -> str:
+    """Return what a finding was made of: the newest file, or, where nothing is wrong with it alone, what is served."""
+    key = key_of_path(path)
+    served = state.served.get(key) if key is not None else None
+    return state.blobs.get(path) or (served.blob if served is not None else "")
 
 
 def _place(problem: Problem) -> tuple[str, int, int, str]:
