@@ -1,4 +1,4 @@
-"""Which names the certificate of a deployment's service carries, on each agent that it runs on (docs/adr/0025).
+"""Which names the certificate of a deployment's service carries, on each agent that it runs on (docs/adr/0027).
 
 Always ``<agent>.agents.<domain>``, which is what a front checks, and ``<deployment>.<agent>.agents.<domain>``. Further
 names are listed, and must be hosts that routes of the same team send to the deployment: a grant alone would do for a
