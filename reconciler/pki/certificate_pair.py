@@ -9,7 +9,7 @@ from cryptography import x509
 
 from reconciler.desired.traefik_model import Certificate
 from reconciler.pki.authority.pairs import read_certificate, read_key, same_key
-from reconciler.pki.authority.profiles import fingerprint
+from reconciler.pki.authority.profiles import authority_id, fingerprint
 from reconciler.pki.renewal import INTERNAL, Held, Source
 
 _END = "-----END CERTIFICATE-----"
@@ -84,7 +84,7 @@ def _held(certificates: Sequence[x509.Certificate], source: Source) -> Held:
         not_after=min(one.not_valid_after_utc for one in certificates),
         source=source,
         fingerprint=fingerprint(leaf),
-        authorities=frozenset(fingerprint(one) for one in above),
+        authorities=frozenset(authority_id(one) for one in above),
     )
 
 

@@ -65,7 +65,7 @@ class Held:
     """A certificate that is there, with its key.
 
     ``not_after`` is the earliest of the chain: a leaf is worth nothing without what is above it. ``fingerprint`` is the
-    leaf's SHA-256, ``authorities`` are those of the certificates above it, all as hex.
+    leaf's SHA-256, ``authorities`` are those of the public keys above it (``profiles.authority_id``), all as hex.
     """
 
     names: tuple[str, ...]
@@ -78,7 +78,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Authorities:
-    """Certificates of authorities, by SHA-256 as hex.
+    """Keys of authorities, by the SHA-256 of the public one as hex (``profiles.authority_id``).
 
     ``signing`` is what would be above an internal certificate that is issued now; under ``tainted`` nothing shall be
     served any more: a key that is known to others, or an authority that is about to leave the bundle.

@@ -31,7 +31,7 @@ FILES = (
     "authority/root-current.pem",
     "authority/intermediate-current.pem",
     "authority/waiting.json",
-    "authority/crl.der",
+    "authority/crl-*.der",
     "inventory.jsonl",
     "sealing.json",
 )
@@ -90,7 +90,7 @@ def use_everything(keys: Path) -> None:
 def test_the_sound_one_raises_nothing() -> None:
     """What the next test damages works as it is."""
     with copied() as keys:
-        assert all((keys / name).exists() for name in FILES)
+        assert all(len(list(keys.glob(name))) == 1 for name in FILES)
         use_everything(keys)
 
 
@@ -99,7 +99,8 @@ def test_the_sound_one_raises_nothing() -> None:
 def test_damage_is_healed_or_a_sentence(name: str, damage: tuple[str, int, int]) -> None:
     """One byte changed, one more, or the rest cut off, in any file."""
     with copied() as keys:
-        (keys / name).write_bytes(damaged((keys / name).read_bytes(), damage))
+        (path,) = keys.glob(name)
+        path.write_bytes(damaged(path.read_bytes(), damage))
         with suppress(CloudLunacyError):
             use_everything(keys)
 

@@ -8,7 +8,8 @@ files or the clock are wrong, and ``Refused`` when somebody asked for what may n
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,7 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from reconciler.errors import Broken, Refused
-from reconciler.pki.authority import founding, intermediates, names, pairs, profiles, requests, revocation
+from reconciler.pki.authority import founding, intermediates, names, pairs, profiles, requests, revocation, succession
 from reconciler.pki.authority.folder import ROLES, AuthorityKind, Folder, Outstanding
 from reconciler.pki.authority.inventory import Issued
 from reconciler.pki.authority.names import MAX_SUBTREES, Permitted
@@ -25,6 +26,7 @@ from reconciler.pki.authority.pairs import Pair
 from reconciler.pki.authority.profiles import Issuer, Profile, PublicKey
 from reconciler.pki.authority.revocation import Reason
 from reconciler.pki.keystore import Role
+from reconciler.pki.renewal import Authorities
 from reconciler.pki.vault import Vault
 
 _CLEAR: Final = Vault()
@@ -67,7 +69,10 @@ class Authority:
 
     def __init__(self, keys: Path, vault: Vault = _CLEAR) -> None:
         self._folder = Folder(keys, vault)
-        with self._folder.turn():
+        self._version = ""
+        self.listeners: list[Callable[[], None]] = []
+        """Called, in whichever thread found out, when roots or intermediates are others than before."""
+        with self._turn():
             if self._folder.pair("root") is None:
                 raise Broken(f"There is no authority in {keys}.", hint="Make one: cloudlunacy pki init --data DIR")
 
@@ -84,34 +89,54 @@ class Authority:
         founding.found(keys, vault, permitted, now=now)
         return cls(keys, vault)
 
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Take a turn, and tell whoever listens what has become of it, or what another process did before."""
+        with self._folder.turn():
+            yield
+            former, self._version = self._version, succession.version(self._folder)
+        if former not in ("", self._version):
+            for listener in self.listeners:
+                listener()
+
     # --- what it is -----------------------------------------------------------------------------------------------
 
     def bundle(self) -> Bundle:
         """Return the roots of all roles."""
-        with self._folder.turn():
+        with self._turn():
             found = [self._folder.pair("root", role) for role in ("current", "next", "previous")]
-        roots = [pair.certificate for pair in found if pair is not None]
+        roots = list(dict.fromkeys(pair.certificate for pair in found if pair is not None))
         return Bundle(pairs.pem(*roots).decode("ascii"), tuple(profiles.fingerprint(one) for one in roots))
 
     def pairs(self, kind: AuthorityKind) -> Mapping[Role, Pair]:
         """Return the roots or the intermediates by role."""
-        with self._folder.turn():
+        with self._turn():
             found = {role: self._folder.pair(kind, role) for role in ROLES}
         return {role: pair for role, pair in found.items() if pair is not None}
 
+    def version(self) -> str:
+        """Return what changes when any root or intermediate does, by whatever process."""
+        with self._turn():
+            return succession.version(self._folder)
+
+    def authorities(self) -> Authorities:
+        """Return the keys above what is issued now, and those under which nothing shall be served any more."""
+        with self._turn():
+            return succession.authorities(self._folder)
+
     def permitted(self) -> Permitted:
         """Return what the current intermediate may sign; nothing where it waits for a person."""
-        with self._folder.turn():
+        with self._turn():
             return self._permitted()
 
     def counts(self, now: dt.datetime) -> Mapping[str, Mapping[str, int]]:
         """Return how many certificates of each kind are good, expired and revoked."""
-        with self._folder.turn():
+        with self._turn():
             return self._folder.inventory.counts(now)
 
     def outstanding(self) -> Outstanding | None:
         """Return what waits for a person."""
-        with self._folder.turn():
+        with self._turn():
             return self._folder.outstanding()
 
     # --- leaves ---------------------------------------------------------------------------------------------------
@@ -123,7 +148,7 @@ class Authority:
             Refused: 409 ``name-not-permitted`` when it names what no verifier would take from this authority.
             Broken: when there is no intermediate yet, or the clock says that it is not valid.
         """
-        with self._folder.turn():
+        with self._turn():
             issuer, above = self._issuer(now)
             for authority in (issuer.certificate, *above):
                 _refuse_outside(authority, profile.names)
@@ -144,12 +169,12 @@ class Authority:
 
     def latest(self, holder: str) -> Issued | None:
         """Return the newest certificate of a holder, expired or revoked ones included."""
-        with self._folder.turn():
+        with self._turn():
             return self._folder.inventory.latest(holder)
 
     def find(self, serial: int) -> Issued | None:
         """Return what the inventory says of a certificate."""
-        with self._folder.turn():
+        with self._turn():
             return self._folder.inventory.find(serial)
 
     def revoke(self, serial: int, reason: Reason, now: dt.datetime) -> Issued:
@@ -158,7 +183,7 @@ class Authority:
         Raises:
             Refused: 404 ``no-such-certificate``.
         """
-        with self._folder.turn():
+        with self._turn():
             self._revoke(serial, reason, now)
             found = self._folder.inventory.find(serial)
         if found is None:
@@ -167,34 +192,59 @@ class Authority:
 
     def revoke_holder(self, holder: str, reason: Reason, now: dt.datetime) -> tuple[Issued, ...]:
         """Revoke everything of a holder that is still good; return it."""
-        with self._folder.turn():
+        with self._turn():
             good = tuple(one for one in self._folder.inventory if one.holder == holder and one.good(now))
             for one in good:
                 self._revoke(one.serial, reason, now)
         return good
 
-    def crl(self, now: dt.datetime) -> bytes:
-        """Return the list of revocations of the current intermediate, DER (RFC 5280, 5).
+    def crl(self, now: dt.datetime, key_id: str = "") -> bytes:
+        """Return the list of revocations of the current intermediate, or of the one with this key; DER (RFC 5280, 5).
 
         It is signed anew when half its time has passed, and when something was revoked since.
+
+        Raises:
+            Refused: 404 ``no-such-authority``.
         """
-        with self._folder.turn():
-            issuer, _ = self._issuer(now)
-            key_id = profiles.key_id(issuer.certificate)
-            wanted = [
-                revocation.Revoked(one.serial, one.revoked_at, one.reason)
-                for one in self._folder.inventory
-                if one.revoked_at and one.reason and one.issuer == key_id and now < one.not_after + revocation.LIFETIME
-            ]
-            before = self._folder.crl()
-            former = revocation.read(before, issuer)
-            if former is not None and revocation.still_says(former, wanted, now):
-                return before
-            number = revocation.next_number(former, now)
-            made = revocation.revocation_list(issuer, wanted, number=number, now=now)
-            der = made.public_bytes(serialization.Encoding.DER)
-            self._folder.put_crl(der)
-            return der
+        with self._turn():
+            issuer = self._lister(key_id) if key_id else self._issuer(now)[0]
+            return _crl(self._folder, issuer, now)
+
+    def crl_issuers(self) -> tuple[str, ...]:
+        """Return the key ids of the intermediates that sign lists of revocations; the current one first."""
+        with self._turn():
+            found = [self._folder.pair("intermediate", role) for role in ("current", "previous")]
+        return tuple(dict.fromkeys(profiles.key_id(pair.certificate) for pair in found if pair is not None))
+
+    def _lister(self, key_id: str) -> Issuer:
+        for kind, _, pair in self._folder.pairs():
+            if kind == "intermediate" and profiles.key_id(pair.certificate) == key_id:
+                issuer = pair.issuer()
+                if issuer is not None:
+                    return issuer
+        raise Refused("No authority here has this key.", status=404, code="no-such-authority")
+
+    # --- one follows another (see reconciler.pki.rotation) ----------------------------------------------------------
+
+    def prepare_next(self, kind: AuthorityKind, permitted: Permitted, now: dt.datetime) -> Outstanding | None:
+        """See to a next root, or a next intermediate, that permits this. None: it is there; else what waits."""
+        with self._turn():
+            return succession.prepare(self._folder, kind, permitted, now=now)
+
+    def promote_next(self, kind: AuthorityKind) -> None:
+        """Let the next one sign from now on; the former stays known."""
+        with self._turn():
+            succession.promote(self._folder, kind)
+
+    def drop_former(self, kind: AuthorityKind) -> None:
+        """Forget the former one."""
+        with self._turn():
+            succession.drop_former(self._folder, kind)
+
+    def former_in_use_until(self, now: dt.datetime) -> dt.datetime | None:
+        """Return when the last certificate under the former intermediate ends that was not replaced; None: none is."""
+        with self._turn():
+            return succession.former_in_use_until(self._folder, now)
 
     # --- what it may sign -----------------------------------------------------------------------------------------
 
@@ -205,19 +255,19 @@ class Authority:
         and nobody has to be told. Where the root's key is offline, the former stays in service and what a person has to
         do is returned; ``cloudlunacy pki status`` and ``pki request`` know it from then on.
         """
-        with self._folder.turn():
+        with self._turn():
             outstanding = self._ensure(self._permitted() | wanted, now)
             self._folder.set_outstanding(outstanding)
         return outstanding
 
     def request(self, wanted: Permitted = Permitted()) -> bytes:  # noqa: B008 - frozen
         """Return a signing request (PEM): permit what the intermediate does by now, what waits, and ``wanted``."""
-        with self._folder.turn():
+        with self._turn():
             waiting = self._folder.outstanding()
             permitted = self._permitted() | wanted | (waiting.permitted if waiting else Permitted())
             current = self._folder.pair("intermediate")
             issuer = current.issuer() if current is not None else None
-            key = issuer.key if issuer is not None else self._folder.make_waiting_key()
+            key = self._folder.waiting_key() or (issuer.key if issuer is not None else self._folder.make_waiting_key())
             return requests.request_for_intermediate(key, permitted)
 
     def install(self, content: bytes, now: dt.datetime) -> Permitted:
@@ -229,12 +279,16 @@ class Authority:
         certificate = pairs.read_certificate(content)
         if certificate is None:
             raise Broken("This is no certificate.", hint="Give what pki sign printed: PEM.")
-        with self._folder.turn():
+        with self._turn():
+            if self._folder.wants_root() and intermediates.signed_by(certificate, certificate):
+                succession.install_root(self._folder, certificate, now)
+                return self._permitted()
             key = intermediates.key_for(self._folder, certificate)
             root = intermediates.root_of(self._folder, certificate)
             permitted = intermediates.check(certificate, root, now)
             intermediates.record(self._folder, certificate, root, permitted, now=now)
-            self._folder.put("intermediate", "current", Pair(certificate, key))
+            role = intermediates.role_for(self._folder, key)
+            self._folder.put("intermediate", role, Pair(certificate, key))
             self._folder.drop_waiting_key()
             waiting = self._folder.outstanding()
             if waiting is not None and permitted.includes(waiting.permitted):
@@ -274,6 +328,24 @@ class Authority:
         found = self._folder.inventory.find(serial)
         if found is not None and found.revoked_at is None:
             self._folder.inventory.revoke(serial, reason, now)
+
+
+def _crl(folder: Folder, issuer: Issuer, now: dt.datetime) -> bytes:
+    key_id = profiles.key_id(issuer.certificate)
+    wanted = [
+        revocation.Revoked(one.serial, one.revoked_at, one.reason)
+        for one in folder.inventory
+        if one.revoked_at and one.reason and one.issuer == key_id and now < one.not_after + revocation.LIFETIME
+    ]
+    before = folder.crl(key_id)
+    former = revocation.read(before, issuer)
+    if former is not None and revocation.still_says(former, wanted, now):
+        return before
+    number = revocation.next_number(former, now)
+    made = revocation.revocation_list(issuer, wanted, number=number, now=now)
+    der = made.public_bytes(serialization.Encoding.DER)
+    folder.put_crl(key_id, der)
+    return der
 
 
 def _refuse_outside(authority: x509.Certificate, wanted: names.Names) -> None:

@@ -3,8 +3,9 @@
 ``root-<role>.pem``           certificate, and the key unless it lies offline
 ``intermediate-<role>.pem``   certificate and key
 ``intermediate-waiting.pem``  a key that waits for its first certificate from an offline root
+``root-wanted``               the key of the root is elsewhere, and the next root may be handed in
 ``waiting.json``              what a person has to do, and what the next intermediate must permit
-``crl.der``                   the last list of revocations
+``crl-<key id>.der``          the last list of revocations of the authority with this key
 
 A turn is a lock that keeps other threads and processes out, and then a look whether they changed something. So a
 command may install a new intermediate while ``serve`` runs.
@@ -30,6 +31,7 @@ from reconciler.pki.keystore import Role
 from reconciler.pki.private_files import (
     exclusive,
     make_private_directory,
+    read_private,
     refuse_if_open_to_others,
     sync_directory,
     write_private,
@@ -40,7 +42,7 @@ ROLES: Final[tuple[Role, ...]] = get_args(Role)
 AuthorityKind = Literal["root", "intermediate"]
 _WAITING_KEY: Final = "intermediate-waiting.pem"
 _WAITING: Final = "waiting.json"
-_CRL: Final = "crl.der"
+_ROOT_WANTED: Final = "root-wanted"
 _INVENTORY: Final = "inventory.jsonl"
 
 
@@ -48,7 +50,7 @@ _INVENTORY: Final = "inventory.jsonl"
 class Outstanding:
     """What waits for a person: why, what to do, and what the next intermediate must permit."""
 
-    reason: Literal["RootOffline", "TooManyNames"]
+    reason: Literal["RootOffline", "TooManyNames", "NextRootMissing"]
     message: str
     hint: str
     permitted: Permitted
@@ -110,9 +112,24 @@ class Folder:
         """Return a root or an intermediate."""
         return self._loaded.pairs.get((kind, role))
 
+    def pairs(self) -> Iterator[tuple[AuthorityKind, Role, Pair]]:
+        """Go through all roots and intermediates, in an order that stays the same."""
+        for kind, role in sorted(self._loaded.pairs):
+            yield kind, role, self._loaded.pairs[kind, role]
+
     def put(self, kind: AuthorityKind, role: Role, pair: Pair) -> None:
         """Write a root or an intermediate in one step."""
         pairs.save(self._path(kind, role), pair, _purpose(kind), self._vault)
+        self._refresh()
+
+    def copy(self, kind: AuthorityKind, role: Role, to: Role) -> None:
+        """Give one a further role, in one step; this needs no key, because a key is sealed for its kind."""
+        write_private(self._path(kind, to), read_private(self._path(kind, role)))
+        self._refresh()
+
+    def drop(self, kind: AuthorityKind, role: Role) -> None:
+        """Forget a root or an intermediate."""
+        self._drop(self._path(kind, role).name)
         self._refresh()
 
     def waiting_key(self) -> PrivateKey | None:
@@ -139,6 +156,18 @@ class Folder:
         """Forget it, once it has its certificate."""
         self._drop(_WAITING_KEY)
 
+    def want_root(self, *, wanted: bool) -> None:
+        """Let the next root be handed in, or no more."""
+        if wanted != self.wants_root():
+            if wanted:
+                write_private(self._directory / _ROOT_WANTED, b"")
+            else:
+                self._drop(_ROOT_WANTED)
+
+    def wants_root(self) -> bool:
+        """Say whether the next root may be handed in."""
+        return (self._directory / _ROOT_WANTED).exists()
+
     def outstanding(self) -> Outstanding | None:
         """Return what waits for a person."""
         path = self._directory / _WAITING
@@ -164,14 +193,14 @@ class Folder:
         else:
             write_private(self._directory / _WAITING, json.dumps(_said(outstanding), indent=2).encode())
 
-    def crl(self) -> bytes:
-        """Return the last list of revocations; empty where there is none."""
-        path = self._directory / _CRL
+    def crl(self, key_id: str) -> bytes:
+        """Return the last list of revocations of the authority with this key; empty where there is none."""
+        path = self._directory / f"crl-{key_id}.der"
         return path.read_bytes() if path.exists() else b""
 
-    def put_crl(self, der: bytes) -> None:
+    def put_crl(self, key_id: str, der: bytes) -> None:
         """Keep a list of revocations."""
-        write_private(self._directory / _CRL, der)
+        write_private(self._directory / f"crl-{key_id}.der", der)
 
     def _path(self, kind: AuthorityKind, role: Role) -> Path:
         return self._directory / f"{kind}-{role}.pem"

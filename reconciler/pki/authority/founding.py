@@ -47,7 +47,7 @@ def found(keys: Path, vault: Vault, permitted: Permitted, *, now: dt.datetime, f
             key = new_key()
             root = Pair(profiles.root(key, serial=x509.random_serial_number(), now=now), key)
             folder.put("root", "current", root)
-        _list_root(folder, root.certificate, now)
+        list_root(folder, root.certificate, now)
         if folder.pair("intermediate") is None and (issuer := root.issuer()) is not None:
             intermediates.make(folder, issuer, permitted, now=now)
 
@@ -70,7 +70,7 @@ def found_offline(
             raise Broken(f"{key_out} exists already; a key is never overwritten.", hint="Name another file.") from None
         root = profiles.root(key, serial=x509.random_serial_number(), now=now)
         folder.put("root", "current", Pair(root))
-        _list_root(folder, root, now)
+        list_root(folder, root, now)
         intermediates.make(folder, Issuer(root, key), permitted, now=now)
 
 
@@ -89,14 +89,14 @@ def bring(
     Raises:
         Broken: when there is an authority, or the certificate is no root that can be used, or the key is not its key.
     """
-    _check_root(certificate, now)
+    check_root(certificate, now)
     if key is not None and not same_key(key.public_key(), certificate.public_key()):
         raise Broken("The key is not the key of the root's certificate.", hint="Give the two that belong together.")
     folder = Folder.make(keys, vault)
     with folder.turn():
         _may_found(folder, now)
         folder.put("root", "current", Pair(certificate, key if keep_key else None))
-        _list_root(folder, certificate, now)
+        list_root(folder, certificate, now)
         if key is not None:
             intermediates.make(folder, Issuer(certificate, key), permitted, now=now)
             return
@@ -118,14 +118,19 @@ def _may_found(folder: Folder, now: dt.datetime) -> None:
         raise Broken(f"The clock says {now:%Y-%m-%d %H:%M}; it was never set.", hint="Set it, then start again.")
 
 
-def _list_root(folder: Folder, certificate: x509.Certificate, now: dt.datetime) -> None:
-    # After its file, unlike all others: a root that is listed and gone means a loss, not a crash.
+def list_root(folder: Folder, certificate: x509.Certificate, now: dt.datetime) -> None:
+    """List a root, after its file, unlike all others: one that is listed and gone means a loss, not a crash."""
     if folder.inventory.find(certificate.serial_number) is None:
         own = profiles.key_id(certificate)
         folder.inventory.record(Issued.of(certificate, kind="root", holder=HOLDER, names=(), issuer=own, at=now))
 
 
-def _check_root(certificate: x509.Certificate, now: dt.datetime) -> None:
+def check_root(certificate: x509.Certificate, now: dt.datetime) -> None:
+    """Check that a certificate is a root that ours may be signed by.
+
+    Raises:
+        Broken: when it is none.
+    """
     intermediates.check_authority(certificate, "The certificate of the root")
     intermediates.check_time(certificate, now)
     if not intermediates.signed_by(certificate, certificate):

@@ -6,7 +6,7 @@ Called within a turn of the folder. Each has its line in the inventory before it
 from __future__ import annotations
 
 import datetime as dt
-from typing import Final
+from typing import Final, Literal
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -183,3 +183,10 @@ def key_for(folder: Folder, certificate: x509.Certificate) -> PrivateKey:
     raise Broken(
         "The certificate is for a key that is not here.", hint="Install what was made from the request of this --data."
     )
+
+
+def role_for(folder: Folder, key: PrivateKey) -> Literal["current", "next"]:
+    """Return the place of a certificate for this key: a new key follows the one in service, and takes its time."""
+    current, waiting = folder.pair("intermediate"), folder.waiting_key()
+    is_new = waiting is not None and same_key(waiting.public_key(), key.public_key())
+    return "next" if current is not None and is_new else "current"

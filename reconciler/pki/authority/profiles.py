@@ -13,11 +13,12 @@ made, and has been put right since, must not leave a fleet whose root is not val
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
@@ -155,6 +156,17 @@ def key_id(certificate: x509.Certificate) -> str:
 def fingerprint(certificate: x509.Certificate) -> str:
     """Return the SHA-256 of the DER, in hex: what people compare and agents pin."""
     return certificate.fingerprint(hashes.SHA256()).hex()
+
+
+def authority_id(certificate: x509.Certificate) -> str:
+    """Return the SHA-256 of the public key (SubjectPublicKeyInfo, DER), in hex.
+
+    It names an authority by its key: certificates that widen what it may sign, or prolong it, share it.
+    """
+    spki = certificate.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return hashlib.sha256(spki).hexdigest()
 
 
 def _within(issuer: x509.Certificate, begins: dt.datetime, ends: dt.datetime) -> Validity:

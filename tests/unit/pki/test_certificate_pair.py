@@ -6,7 +6,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from reconciler.pki.authority.pairs import key_pem, new_key
-from reconciler.pki.authority.profiles import fingerprint
+from reconciler.pki.authority.profiles import authority_id
 from reconciler.pki.certificate_pair import CertificatePair, NoPair
 from tests.support.certificates import KEY, csr
 from tests.support.pairs import FakeAuthority
@@ -16,11 +16,11 @@ PAIR = AUTHORITY.pair("*.app.cloudlunacy.test", "shop.test")
 
 
 def test_what_is_held_is_read_from_the_chain() -> None:
-    """Names, the earliest end, and the authorities above the leaf."""
+    """Names, the earliest end, and the keys of the authorities above the leaf."""
     held = PAIR.held
     assert held.names == ("*.app.cloudlunacy.test", "shop.test")
     above = (AUTHORITY.intermediate.certificate, AUTHORITY.root.certificate)
-    assert held.authorities == {fingerprint(one) for one in above}
+    assert held.authorities == {authority_id(one) for one in above}
     assert held.not_before < AUTHORITY.now < held.not_after <= min(one.not_valid_after_utc for one in above)
 
 

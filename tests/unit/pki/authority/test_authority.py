@@ -47,6 +47,12 @@ def revoked_serials(crl: bytes) -> list[int]:
     return sorted(one.serial_number for one in x509.load_der_x509_crl(crl))
 
 
+def crl_file(keys: Path) -> Path:
+    """The list of the first intermediate."""
+    (path,) = (keys / "authority").glob("crl-*.der")
+    return path
+
+
 def crl_number(crl: bytes) -> int:
     return x509.load_der_x509_crl(crl).extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
 
@@ -219,7 +225,7 @@ def test_a_long_list_is_read_again(authority: Authority, keys: Path) -> None:
     assert issuer is not None
     many = [Revoked(serial, NOW, "superseded") for serial in range(1, 3001)]
     former = revocation_list(issuer, many, number=crl_number(authority.crl(NOW)) + 5, now=NOW)
-    (keys / "authority/crl.der").write_bytes(former.public_bytes(serialization.Encoding.DER))
+    crl_file(keys).write_bytes(former.public_bytes(serialization.Encoding.DER))
 
     first, later = authority.crl(NOW), authority.crl(NOW + 4 * DAY)
 
@@ -231,7 +237,7 @@ def test_a_damaged_list_is_made_anew(authority: Authority, keys: Path) -> None:
     """It holds nothing that the inventory does not."""
     authority.revoke(issue(authority), "superseded", NOW)
     former = authority.crl(NOW)
-    (keys / "authority/crl.der").write_bytes(b"\x00")
+    crl_file(keys).write_bytes(b"\x00")
 
     assert revoked_serials(authority.crl(NOW)) == revoked_serials(former)
 
