@@ -30,6 +30,7 @@ from reconciler.pki.acme.failures import host_of, translated
 from reconciler.pki.acme.schedule import Window
 from reconciler.pki.acme.solver import Challenge
 from reconciler.pki.acme.transport import BoundedAdapter, bind
+from schemas.text import visible
 
 USER_AGENT: Final = "cloudlunacy"
 _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]{16,}=*")
@@ -226,7 +227,7 @@ class Wire:
             raise Rejected(
                 f"The ACME server {self._directory.host} wants its terms agreed to.",
                 reason="AcmeTermsNotAgreed",
-                hint="Read them at the URL termsOfService of its directory, and say that you agree.",
+                hint=f"Read them at {visible(str(terms))} and write acme: {{termsAgreed: true}} in fleet.yaml.",
             )
 
     def _registration(self, directory: messages.Directory) -> messages.NewRegistration:
