@@ -2,10 +2,12 @@
 
 A pass brings the newest commit of the branch into service:
 
-    fetch ─▶ accept ─▶ read ─▶ settle ─▶ plan ─▶ render ─▶ preflight ─▶ publish ─▶ read back ─▶ push
+    fetch ─▶ accept ─▶ read ─▶ prepare (settle ─▶ certificates ─▶ plan ─▶ render ─▶ preflight)
+                                                                      ─▶ publish ─▶ read back ─▶ push
 
 Each step is a method of :mod:`reconciler.steps`; here is only their order, what their errors mean, and when the next
-pass starts. Nothing is visible before ``publish``; a pass that ends before it leaves everything as it was.
+pass starts. Nothing is visible before ``publish``; a pass that ends before it leaves everything as it was. What changes
+beside the repository, such as a renewed certificate, becomes another generation of the same revision.
 """
 
 from __future__ import annotations
@@ -21,12 +23,14 @@ from reconciler.errors import Broken, CloudLunacyError, Rejected, Transient
 from reconciler.observability.logs import bind_revision, get_logger
 from reconciler.observability.metrics import Metrics
 from reconciler.status import Tracker
+from reconciler.steps.certificates import Certificates
 from reconciler.steps.collecting import collector_paused
 from reconciler.steps.delivery import Delivery
 from reconciler.steps.desire import Desire
-from reconciler.steps.fronts import Fronts, PreflightRefused
+from reconciler.steps.fronts import Fronts
 from reconciler.steps.in_service import InService
 from reconciler.steps.passing import Pass, Published
+from reconciler.steps.preparing import Preparing
 from reconciler.steps.source import Repository, SignatureMode, Source
 from reconciler.store.protocols import Event, EventStore
 from reconciler.waking import LEAST, Waking
@@ -39,8 +43,6 @@ Severity = Literal["info", "warning", "error"]
 
 HELD: Final = frozenset({"HistoryRewritten", "DeletionGuard", "SignatureMissing", "PreflightFailed", "ReadBackFailed"})
 """Reasons for which a person is asked; every other rejection is a failure that only a new commit mends."""
-MAX_ROUNDS: Final = 5
-"""Times that a pass is settled again without the objects that the throwaway Traefik refused."""
 MAX_OVERTAKEN: Final = 3
 """Passes in a row that a newer commit may end before one is published nevertheless: who pushes without a pause must not
 keep everybody waiting."""
@@ -57,6 +59,7 @@ class Reconciler:
         head: Callable[[], Awaitable[str]],
         source: Source,
         desire: Desire,
+        certificates: Certificates,
         fronts: Fronts,
         delivery: Delivery,
         tracker: Tracker,
@@ -70,6 +73,8 @@ class Reconciler:
         self._head = head
         self._source = source
         self._desire = desire
+        self._certificates = certificates
+        self._preparing = Preparing(desire, certificates, fronts, tracker, metrics)
         self._fronts = fronts
         self._delivery = delivery
         self._tracker = tracker
@@ -81,14 +86,14 @@ class Reconciler:
         self._service = InService(
             fronts, delivery, tracker, metrics, self, read_back_seconds=read_back_seconds, clock=clock
         )
-        self.problems: tuple[Problem, ...] = ()
-        """Of the newest revision that was settled."""
         self._considered = ""
         """Revision that needs no further pass: published, or waiting for a person or a new commit."""
         self._overtaken = 0
         """Passes in a row that a newer commit ended."""
         self._asked = False
         """Somebody wants it to be considered again; stays set while a pass is under way that may have missed why."""
+        self._renewal_failed = ""
+        """What was said of it last: it is tried again each second."""
         self.ready = False
         """A first look at the remote has succeeded."""
 
@@ -96,6 +101,11 @@ class Reconciler:
     def published(self) -> Published:
         """What fronts and agents have, or are being given."""
         return self._service.published
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Of the newest revision that was settled."""
+        return self._preparing.problems
 
     # --- waiting ------------------------------------------------------------------------------------------------
 
@@ -136,6 +146,22 @@ class Reconciler:
             log.debug("fronts cannot be looked after", error=str(error))
         except Exception:
             log.exception("looking after the fronts ended by a bug")
+        else:
+            await self._renew()
+
+    async def _renew(self) -> None:
+        """See to the certificates, and publish what has changed beside the repository."""
+        try:
+            if await self._certificates.look(self.published):
+                await self._bring_again()
+        except (Transient, Rejected, Broken) as error:
+            if str(error) != self._renewal_failed:
+                log.warning("certificates cannot be seen to, trying again", reason=_reason(error), error=str(error))
+            self._renewal_failed = str(error)
+        except Exception:
+            log.exception("seeing to the certificates ended by a bug")
+        else:
+            self._renewal_failed = ""
 
     # --- one look -----------------------------------------------------------------------------------------------
 
@@ -145,7 +171,7 @@ class Reconciler:
         self._considered = published.revision
         await self._delivery.resume(published)
         self._metrics.serving(published.generation, published.revision)
-        self.problems = await self._desire.locate(published.state)
+        self._preparing.problems = await self._desire.locate(published.state)
         await self._tracker.load({name: digest for name, (_, digest) in published.agents.items()})
         if published.revision:
             await self._take_up(published)
@@ -192,7 +218,7 @@ class Reconciler:
 
     async def _find_again(self) -> None:
         """Look once more for what is published: the branch has moved, so it may have come back."""
-        found = await self._fronts.take_up(self._clock())
+        found = await self._fronts.take_up(self._clock(), self._certificates.overlay)
         if not found.published.is_lost:
             await self.resume(found.published, found.confirmed)
 
@@ -237,47 +263,16 @@ class Reconciler:
             await self._stage(this, "validated", self._desire.read)
             if self.published.state.fleet is None:
                 await self._source.check_first(this)
-            await self._settle(this)
-        if this.plan is not None and this.plan.empty:
+            await self._preparing.prepare(this)
+        if this.plan is not None and this.plan.empty and this.overlay is self.published.overlay:
             await self._adopt(this)
             return
         await self._raise_if_overtaken(this)
         await self._publish(this)
 
-    async def _settle(self, this: Pass) -> None:
-        """Settle, plan, render and preflight, again without the objects that the throwaway Traefik refuses."""
-        for _ in range(MAX_ROUNDS):
-            await self._desire.settle(this)
-            self._tracker.reach(this.revision, "validated")
-            for problem in set(this.problems).difference(self.problems):
-                self._metrics.problem(problem.code)
-            self.problems = this.problems
-            self._tracker.note(this.revision, quarantined=this.problems)
-            with self._metrics.stage("planned"):
-                try:
-                    await self._desire.plan(this)
-                finally:
-                    self._tracker.note(this.revision, plan=this.plan)
-                    if this.plan is not None:
-                        self._tracker.reach(this.revision, "planned")
-            await self._stage(this, "rendered", self._fronts.render)
-            try:
-                await self._stage(this, "preflighted", self._fronts.preflight)
-            except PreflightRefused as refused:
-                this.refused |= refused.objects
-                self._metrics.preflight_failed("ObjectsRefused")
-                continue
-            return
-        raise Rejected("Traefik refuses the render again and again.", reason="PreflightFailed")
-
     async def _publish(self, this: Pass) -> None:
         revision = this.revision
-        self._delivery.assign(this)
-        published = Published(
-            this.generation, revision, this.state, this.rendered, this.agents, confirmed=not self._fronts.fronts
-        )
-        await self._stage(this, "published", lambda _: self._fronts.publish(published, self._clock(), this.staged))
-        self._service.put(published)
+        await self._stage(this, "published", self._put_in_place)
         self._overtaken = 0
         self._considered = revision
         await self._supersede(revision)
@@ -289,6 +284,23 @@ class Reconciler:
         log.info("published", generation=this.generation, agents=len(this.items), problems=len(this.problems))
         await self._tell("RevisionPublished", "info", f"generation {this.generation} is published", revision)
 
+    async def _put_in_place(self, this: Pass) -> None:
+        """The commit point: certificates first, because no front may name one whose key could be lost."""
+        this.generation = this.generation or await self._fronts.next_generation()
+        self._delivery.assign(this)
+        await self._certificates.put_into_service(this)
+        published = Published(
+            this.generation,
+            this.revision,
+            this.state,
+            this.rendered,
+            this.agents,
+            overlay=this.overlay,
+            confirmed=not self._fronts.fronts,
+        )
+        await self._fronts.publish(published, self._clock(), this.staged)
+        self._service.put(published)
+
     async def _push(self, this: Pass) -> None:
         with self._metrics.stage("pushed"):
             wanted = await self._delivery.push(self.published, this.items)
@@ -299,6 +311,7 @@ class Reconciler:
         """The commit changes nothing that is in service: what is published is its state already."""
         state = this.state
         adopted = replace(self.published, revision=this.revision, state=state)
+        await self._certificates.put_into_service(this)
         await self._fronts.remember(adopted, self._clock())
         self._service.stands_for(adopted)
         self._considered = this.revision
@@ -307,6 +320,29 @@ class Reconciler:
         self._tracker.note(this.revision, generation=adopted.generation or None)
         self._tracker.reach(this.revision, *done, *(("loaded",) if adopted.confirmed else ()))
         self._tracker.concern(this.revision, {}, ())
+
+    async def _bring_again(self) -> None:
+        """Give fronts and agents the published revision with what has changed beside it, under a new generation.
+
+        Routes that had to wait for their certificate come with it. The revision that waits for a person, if there is
+        one, goes on waiting.
+
+        Raises:
+            Rejected, Transient, Broken: what is published stays in service; the next look tries again.
+        """
+        this = Pass(self.published.revision, self.published)
+        with bind_revision(this.revision):
+            await self._preparing.prepare(this)
+            if this.plan is not None and this.plan.empty and this.overlay is self.published.overlay:
+                await self._certificates.put_into_service(this)
+                return
+            await self._put_in_place(this)
+            self._metrics.published(this.generation, this.revision)
+            if self._tracker.get(this.revision) is not None:
+                self._tracker.note(this.revision, generation=this.generation)
+            if await self._service.read_back(self._wake) and this.items:
+                await self._delivery.push(self.published, this.items)
+            log.info("published again", generation=this.generation)
 
     async def _supersede(self, newer: str) -> None:
         """Close the records that ``newer`` overtakes. Mostly there are none, so that git need not be asked."""

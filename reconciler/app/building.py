@@ -35,6 +35,7 @@ from reconciler.observability.metrics import Metrics
 from reconciler.observer import AgentObserver
 from reconciler.pki.agent_issuer import AgentIssuer
 from reconciler.pki.authenticator import Authenticator
+from reconciler.pki.certificate_store import CertificateStore
 from reconciler.pki.keystore import KeyStore
 from reconciler.pki.operator_credential import OperatorCredential
 from reconciler.pki.private_files import write_private
@@ -43,6 +44,7 @@ from reconciler.pki.token_endpoint import TokenEndpoint
 from reconciler.pki.tokens import verify_enrolment_proof
 from reconciler.settings import Settings
 from reconciler.status import Tracker
+from reconciler.steps.certificates import Certificates
 from reconciler.steps.delivery import Delivery
 from reconciler.steps.desire import Desire
 from reconciler.steps.fronts import Front, Fronts
@@ -180,12 +182,21 @@ class Parts:
         reader = DocumentReader(self.mirror, self._cache, settings.data / "parsing")
         keeper = Keeper(store, reader, Rebuilding(self.mirror, self.mirror.head, reader, keys.opener.open))
         self._preflight = Preflight(find_binary(Path(settings.traefik_binary) if settings.traefik_binary else None))
+        renderer = Renderer(load_templates())
+        self._front_certificates = Certificates(
+            self.certificate.authority,
+            CertificateStore(settings.data / "keys", self.certificate.vault),
+            open_sealed=keys.opener.open,
+            renderer=renderer,
+            events=store,
+            own_hosts=lambda: self.certificate.names,
+        )
         self._fronts = Fronts(
             [
                 Front(f"front-{number}", FrontFile(front.file), TraefikAPI(front.api))
                 for number, front in enumerate(settings.fronts, 1)
             ],
-            Renderer(load_templates()),
+            renderer,
             self._preflight,
             keeper,
             keys.opener.open,
@@ -198,6 +209,7 @@ class Parts:
             head=self.mirror.head,
             source=Source(self.mirror, signers, self._is_approved, store.own_commit),
             desire=Desire(reader, keys.opener.open, self._is_approved),
+            certificates=self._front_certificates,
             fronts=self._fronts,
             delivery=Delivery(self._hub, self._directory, self._certificates.revoke),
             tracker=self._tracker,

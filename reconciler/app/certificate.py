@@ -52,7 +52,7 @@ class OwnCertificate:
 
     def __init__(self, settings: Settings, vault: Vault, *, clock: Callable[[], float] = time.time) -> None:
         self._settings = settings
-        self._vault = vault
+        self.vault = vault
         self._clock = clock
         self._keys = settings.data / "keys"
         self.names = self._names()
@@ -123,7 +123,7 @@ class OwnCertificate:
         self._outstanding = self.authority.ensure_permitted(permitted_hosts(self.names, domain, hostnames), now)
         if self.context is None:
             return None
-        return server_certificate.obtain(self.authority, self._keys, self._vault, self.names, now)
+        return server_certificate.obtain(self.authority, self._keys, self.vault, self.names, now)
 
     def _present(self, served: Served) -> None:
         assert self.context is not None

@@ -85,7 +85,8 @@ class ControlPlane(Parts):
         """Take up what was published before, then reconcile. Without the former, nothing may be judged."""
         while True:
             try:
-                resumed = await self._fronts.take_up(time.time())
+                await self._front_certificates.take_up()
+                resumed = await self._fronts.take_up(time.time(), self._front_certificates.overlay)
                 if resumed.is_recovered:
                     text = "what is in service was found out again and published once more: the store had lost it"
                     await self._store.append(Event(time.time(), "PublicationRecovered", "warning", "store", text))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from typing import Final
 
+from reconciler.desired.claims import covered
 from reconciler.desired.coverage import certificate_of, ends_tls, implicit_certificates
 from reconciler.desired.finding import Finding
 from reconciler.desired.state import State
 from schemas.certificate import Certificate, CertificateSpec
 from schemas.objects import ObjectKey
+
+PENDING: Final = "certificate-pending"
+NO_REASONS: Final[Mapping[str, str]] = {}
 
 
 def desired_certificates(state: State) -> dict[str, CertificateSpec]:
@@ -37,11 +42,17 @@ def certificates_in_use(state: State) -> dict[ObjectKey, frozenset[str]]:
     return found
 
 
-def pending(state: State, touched: Iterable[ObjectKey], held: Container[str]) -> dict[ObjectKey, Finding]:
+def pending(
+    state: State,
+    touched: Iterable[ObjectKey],
+    held: Mapping[str, Collection[str]],
+    why: Mapping[str, str] = NO_REASONS,
+) -> dict[ObjectKey, Finding]:
     """Return the routes that came or changed and whose certificate is not there yet, with what is to be said of each.
 
     Given to :func:`reconciler.desired.settle.settle` as ``refused`` it keeps them out until the certificate is there.
-    ``held``: names of the certificates that are there.
+    ``held``: names of the certificates that are there, and the DNS names in each. ``why``: what holds others up, in
+    words.
     """
     found: dict[ObjectKey, Finding] = {}
     for key in touched:
@@ -50,9 +61,12 @@ def pending(state: State, touched: Iterable[ObjectKey], held: Container[str]) ->
             continue
         for claim in served.claims:
             name = certificate_of(claim.pattern, state.claims, state.fleet)
-            if name is not None and name not in held:
-                text = f'the certificate "{name}" for "{claim.pattern}" is not there yet.'
-                hint = "Nothing has to be done if it is on its way; cloudlunacy pki status says what holds it up."
-                found[key] = Finding(key.path, "certificate-pending", text, hint, claim.field)
+            if name is not None and not covered(claim.pattern, held.get(name, ())):
+                reason = f": {why[name]}" if name in why else ""
+                text = f'the certificate "{name}" for "{claim.pattern}" is not there yet{reason}.'
+                hint = (
+                    "The route comes by itself once it is there; cloudlunacy certificate show NAME tells how far it is."
+                )
+                found[key] = Finding(key.path, PENDING, text, hint, claim.field)
                 break
     return found

@@ -37,11 +37,11 @@ Reason = Literal[
 ]
 
 
-Issuing = Literal["internal", "acme"]
+Issuing = Literal["internal", "acme", "provided"]
 
 
 class Source(NamedTuple):
-    """Who signs: the fleet's own authority, or an ACME server by the URL of its directory."""
+    """Who signs: the fleet's own authority, an ACME server by the URL of its directory, or somebody who is not asked."""
 
     issuer: Issuing = "internal"
     directory: str = ""

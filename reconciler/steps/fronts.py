@@ -14,6 +14,7 @@ from typing import Protocol
 
 from reconciler.desired.composition import Composition, Fragments, RenderedRoute, Texts, joined
 from reconciler.desired.finding import Finding
+from reconciler.desired.overlay import NO_OVERLAY, Overlay
 from reconciler.desired.render import Renderer
 from reconciler.desired.routing import catch_all, compile_route
 from reconciler.desired.state import State
@@ -164,11 +165,18 @@ class Fronts:
         raise PreflightRefused(refused)
 
     def _text(
-        self, fleet: Fleet, texts: Iterable[Texts], tls_entry_points: Collection[str], generation: int, revision: str
+        self,
+        fleet: Fleet,
+        texts: Iterable[Texts],
+        tls_entry_points: Collection[str],
+        generation: int,
+        revision: str,
+        *,
+        overlay: Overlay = NO_OVERLAY,
     ) -> Text:
         common = catch_all(fleet, tls_entry_points=tls_entry_points, default_certificate=self._default_certificate)
         ours = joined([self._renderer.fragments(common)])
-        return self._renderer.compose([ours, *texts], generation=generation, revision=revision)
+        return self._renderer.compose([ours, *texts], generation=generation, revision=revision, overlay=overlay)
 
     def _whole_text(self, published: Published) -> Text:
         """Return what the fronts' files hold. What a restart has not rendered again yet is rendered now."""
@@ -176,7 +184,8 @@ class Fronts:
         assert fleet is not None
         if rendered is None:
             rendered = self._render(published.state, None, ())
-        return self._text(fleet, rendered.texts, rendered.tls_entry_points, published.generation, published.revision)
+        points, overlay = rendered.tls_entry_points, published.overlay
+        return self._text(fleet, rendered.texts, points, published.generation, published.revision, overlay=overlay)
 
     # --- the commit point ---------------------------------------------------------------------------------------
 
@@ -185,7 +194,8 @@ class Fronts:
 
     async def _stage_next(self, this: Pass) -> StagedFiles:
         this.generation = await self.next_generation()
-        return await self._staged(Published(this.generation, this.revision, this.state, this.rendered))
+        next_one = Published(this.generation, this.revision, this.state, this.rendered, overlay=this.overlay)
+        return await self._staged(next_one)
 
     async def _staged(self, published: Published) -> StagedFiles:
         """Write the text beside every front's file and flush it, and work out its digest at the same time."""
@@ -216,16 +226,22 @@ class Fronts:
 
     # --- after it -----------------------------------------------------------------------------------------------
 
-    async def take_up(self, now: float) -> Resumed:
+    async def take_up(self, now: float, overlay: Overlay = NO_OVERLAY) -> Resumed:
         """After a restart: find out what is in service, and mend files that do not hold it.
 
-        Where nothing was published no file is touched. What the store had lost is published once more.
+        Where nothing was published no file is touched. What the store had lost is published once more. ``overlay``:
+        what files are to hold beside it; whether they do is found out later (:meth:`is_outdated`).
 
         Raises:
             Transient, Broken: when something cannot be read or written yet.
         """
         named = [await asyncio.to_thread(front.file.named) for front in self.fronts]
         resumed = await self._keeper.load(max(filter(None, named), default=None))
+        resumed = replace(
+            resumed,
+            published=replace(resumed.published, overlay=overlay),
+            confirmed=replace(resumed.confirmed, overlay=overlay),
+        )
         for front in self.fronts:
             await asyncio.to_thread(front.file.adopt)
             has_other = front.file.digest != resumed.front_digest
@@ -288,6 +304,11 @@ class Fronts:
     async def _write_again(self, front: Front, published: Published) -> None:
         text = await asyncio.to_thread(self._whole_text, published)
         await asyncio.to_thread(front.file.publish, text)
+
+    async def is_outdated(self, published: Published) -> bool:
+        """Say whether the fronts' files hold another text than they would now: an upgrade, or a renewed certificate."""
+        text = await asyncio.to_thread(self._whole_text, published)
+        return bool(self.fronts) and await asyncio.to_thread(digest_of_text, text) != self._keeper.digest
 
     async def rendered(self, published: Published) -> Composition:
         """Render everything that is in service."""

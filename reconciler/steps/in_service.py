@@ -93,9 +93,15 @@ class InService:
         self.published = same
 
     async def catch_up(self) -> None:
-        """After a restart: render what is in service, so that the next commit need not."""
+        """After a restart: render what is in service, so that the next commit need not.
+
+        Where the files would hold something else by now, the overlay becomes another one, which the loop publishes.
+        """
         if self.published.rendered is None and self.published.state.fleet is not None:
-            self.stands_for(replace(self.published, rendered=await self._fronts.rendered(self.published)))
+            rendered = replace(self.published, rendered=await self._fronts.rendered(self.published))
+            if await self._fronts.is_outdated(rendered):
+                rendered = replace(rendered, overlay=replace(rendered.overlay))
+            self.stands_for(rendered)
 
     # --- whether it is loaded -----------------------------------------------------------------------------------
 

@@ -56,7 +56,8 @@ class Keeper:
         self._store = store
         self._reader = reader
         self._rebuilding = rebuilding
-        self._digest = ""
+        self.digest = ""
+        """SHA-256 (hex) of what the fronts' files should hold."""
         self._named = 0
         """Generation that a front's file names, where the store had lost what it knew."""
 
@@ -67,7 +68,7 @@ class Keeper:
     async def save(self, published: Published, now: float, front_digest: str | None) -> None:
         """Make the publication durable. ``front_digest``: of the fronts' files, None where these did not change."""
         if front_digest is not None:
-            self._digest = front_digest
+            self.digest = front_digest
         await self._store.save_publication(
             Publication(
                 generation=published.generation,
@@ -75,7 +76,7 @@ class Keeper:
                 published_at=now,
                 retained=_retained(published.state),
                 agents=dict(published.agents),
-                front_digest=self._digest,
+                front_digest=self.digest,
                 confirmed=published.confirmed,
             )
         )
@@ -96,7 +97,7 @@ class Keeper:
             return await self._recover(newest, named)
 
     async def _load(self, newest: Publication) -> Resumed:
-        self._digest = newest.front_digest
+        self.digest = newest.front_digest
         published = await self._published(newest)
         confirmed = await self._store.confirmed_publication()
         if newest.confirmed or confirmed is None:

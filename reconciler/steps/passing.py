@@ -9,9 +9,11 @@ from typing import NamedTuple
 from reconciler.desired.composition import Composition
 from reconciler.desired.finding import Finding
 from reconciler.desired.news import FileNews
+from reconciler.desired.overlay import NO_OVERLAY, Overlay
 from reconciler.desired.settle import Settled
 from reconciler.desired.snapshot import Change
 from reconciler.desired.state import State
+from reconciler.pki.certificate_pair import CertificatePair
 from reconciler.traefik.publish import Staged
 from schemas.objects import ObjectKey
 from schemas.plan import Plan
@@ -31,6 +33,8 @@ class Published:
     """None after a restart, until there was time to render it again."""
     agents: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     """Agent → generation in which its document last changed, digest of its items."""
+    overlay: Overlay = NO_OVERLAY
+    """What the fronts' files hold beside the render of the state."""
     confirmed: bool = True
     """Every front was seen to have loaded it."""
     is_lost: bool = False
@@ -64,7 +68,11 @@ class Pass:
     problems: tuple[Problem, ...] = ()
     plan: Plan | None = None
     refused: dict[ObjectKey, Finding] = field(default_factory=dict)
-    """Objects that the throwaway Traefik refused."""
+    """Objects that the throwaway Traefik refused, or whose certificate is not there yet."""
+    # certificates
+    pairs: dict[str, CertificatePair] = field(default_factory=dict)
+    """Made for this pass; in service once it is published."""
+    overlay: Overlay = NO_OVERLAY
     # fronts
     rendered: Composition = field(default_factory=Composition)
     generation: int = 0
@@ -74,6 +82,11 @@ class Pass:
     agents: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     items: Mapping[str, tuple[Item, ...]] = field(default_factory=dict)
     """Items of the agents whose document changes."""
+
+    @property
+    def is_again(self) -> bool:
+        """Whether it brings nothing but what has changed beside the repository, such as a certificate."""
+        return self.revision == self.base.revision
 
     @property
     def state(self) -> State:

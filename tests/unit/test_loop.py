@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from reconciler.convergence import to_status
+from reconciler.desired.finding import Finding
+from reconciler.desired.overlay import NO_OVERLAY, Overlay
 from reconciler.errors import Broken, Rejected, Transient
 from reconciler.loop import MAX_OVERTAKEN, Reconciler
 from reconciler.observability.metrics import Metrics
@@ -20,6 +22,7 @@ from reconciler.steps.keeping import Resumed
 from reconciler.steps.passing import Pass, Published
 from reconciler.store.protocols import Event
 from reconciler.waking import Waking
+from schemas.objects import ObjectKey
 from schemas.plan import ObjectChange, Plan
 from schemas.status import CommitSummary, RevisionStatus
 from tests.unit.test_status import Records
@@ -136,7 +139,7 @@ class World:
     async def repair(self, published: Published) -> bool:
         return self.spoilt
 
-    async def take_up(self, now: float) -> Resumed:
+    async def take_up(self, now: float, overlay: Overlay) -> Resumed:
         self.do("take up")
         return Resumed(self.found, self.found)
 
@@ -158,6 +161,9 @@ class World:
     def given_back(self, confirmed: Published, failed: object, generation: int) -> dict[str, tuple[int, str]]:
         return {}
 
+    async def is_outdated(self, published: Published) -> bool:
+        return False
+
     # events
     async def append(self, event: Event) -> Event:
         self.events.append(event)
@@ -165,10 +171,30 @@ class World:
 
 
 @dataclass
+class Pairs:
+    """The step of certificates: ``overlay`` is what fronts should show, ``waiting`` what is held up by one."""
+
+    overlay: Overlay = NO_OVERLAY
+    waiting: dict[ObjectKey, Finding] = field(default_factory=dict)
+    in_service: list[str] = field(default_factory=list)
+
+    async def bring(self, this: Pass) -> dict[ObjectKey, Finding]:
+        this.overlay = self.overlay
+        return self.waiting
+
+    async def put_into_service(self, this: Pass) -> None:
+        self.in_service.append(this.revision)
+
+    async def look(self, published: Published) -> bool:
+        return published.overlay is not self.overlay
+
+
+@dataclass
 class Bench:
     world: World
     loop: Reconciler
     tracker: Tracker
+    pairs: Pairs
 
     def status(self, revision: str) -> RevisionStatus:
         record = self.tracker.get(revision)
@@ -188,11 +214,13 @@ def bench(world: World | None = None, **options: Any) -> Bench:
     world = world or World()
     tracker = Tracker(Records(), lambda: 1000.0)
     parts: Any = world
+    pairs: Any = Pairs()
     loop = Reconciler(
         repository=parts,
         head=world.ask_head,
         source=parts,
         desire=parts,
+        certificates=pairs,
         fronts=parts,
         delivery=parts,
         tracker=tracker,
@@ -202,7 +230,7 @@ def bench(world: World | None = None, **options: Any) -> Bench:
         clock=lambda: 1000.0,
         **options,
     )
-    return Bench(world, loop, tracker)
+    return Bench(world, loop, tracker, pairs)
 
 
 def scenario(*looks: str, world: World | None = None, **options: Any) -> Bench:

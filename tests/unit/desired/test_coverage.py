@@ -234,12 +234,12 @@ def test_the_wanted_certificates_are_objects_and_implicit_ones() -> None:
 def test_a_new_route_waits_for_its_certificate() -> None:
     """Kept out as any refused one, and in service with the next look once the pair is there."""
     news = settled(State(), BOTH)
-    refused = pending(news.state, news.touched, held=())
+    refused = pending(news.state, news.touched, held={})
     assert {key: finding.code for key, finding in refused.items()} == {WEB: "certificate-pending"}
     waiting = settled(State(), BOTH, refused=refused).state
     assert codes(waiting) == {ROUTE: ["certificate-pending"]}
 
     again = settled(waiting, {}, "b" * 40)
     assert WEB in again.state.served
-    assert pending(again.state, again.touched, held={"shop"}) == {}
-    assert pending(again.state, [SHOP, ObjectKey("Route", "shop", "none")], held=()) == {}
+    assert pending(again.state, again.touched, held={"shop": ("shop.test",)}) == {}
+    assert pending(again.state, [SHOP, ObjectKey("Route", "shop", "none")], held={}) == {}
