@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
+from reconciler.desired.certificates import desired_certificates
+from reconciler.desired.state import State
 from schemas.certificate import CertificateSpec
 from schemas.fleet import Fleet
 from schemas.names import seconds
@@ -47,8 +48,12 @@ def order_terms(spec: CertificateSpec, fleet: Fleet) -> OrderTerms | None:
     )
 
 
-def wants_http01(specs: Iterable[CertificateSpec], fleet: Fleet) -> bool:
+def wants_http01(state: State) -> bool:
     """Say whether fronts must lead ``/.well-known/acme-challenge/`` to the control plane."""
+    fleet = state.fleet
+    if fleet is None:
+        return False
+    specs = desired_certificates(state).values()
     return any(spec.issuer == "acme" and _challenge(spec, fleet) == "http-01" for spec in specs)
 
 

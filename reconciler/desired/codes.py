@@ -272,6 +272,12 @@ OWNERSHIP: Final = (
         "Grant it in fleet.yaml, or use another.",
     ),
     Code(
+        "path-reserved",
+        "The path belongs to the control plane: ACME servers look there for the proof of a name.",
+        '"/.well-known/acme-challenge/" is kept for the control plane, which proves names there (ACME).',
+        "Use another path; a prefix above it is fine.",
+    ),
+    Code(
         "port-not-granted",
         "The fleet does not let the team use that port.",
         'team "shop" may not use port 22.',

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
+from reconciler.desired.challenge_path import is_reserved
 from reconciler.desired.claims import Reference, covered, hosts_of, references_of
 from reconciler.desired.coverage import missing
 from reconciler.desired.finding import FieldPath, Finding, did_you_mean
@@ -130,6 +131,17 @@ def _some(words: Iterable[str]) -> str:
     known = list(words)
     more = f" and {len(known) - 10} more" if len(known) > 10 else ""
     return ", ".join(known[:10]) + more if known else "none"
+
+
+def paths_are_free(subject: Subject, view: View) -> Iterator[Finding]:
+    """No route names the path at which ACME servers look for the control plane's answers."""
+    del view
+    route = subject.object
+    for index, path in enumerate(route.spec.paths if isinstance(route, Route) else ()):
+        if is_reserved(path):
+            text = f'"{path.exact or path.prefix}" is kept for the control plane, which proves names there (ACME).'
+            hint = "Use another path. A prefix above it is fine: all but the challenges reaches the route."
+            yield Finding(subject.key.path, "path-reserved", text, hint, ("spec", "paths", index))
 
 
 def backends_lead_somewhere(subject: Subject, view: View) -> Iterator[Finding]:
@@ -373,6 +385,7 @@ RULES: Final[dict[Kind, tuple[Rule, ...]]] = {
         references_are_good,
         agents_take_new_work,
         hosts_are_owned,
+        paths_are_free,
         backends_lead_somewhere,
         entry_point_exists,
         certificate_covers_host,

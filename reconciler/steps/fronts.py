@@ -12,6 +12,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from reconciler.desired.acme_terms import wants_http01
+from reconciler.desired.challenge_path import challenge_routes
 from reconciler.desired.composition import Composition, Fragments, RenderedRoute, Texts, joined
 from reconciler.desired.finding import Finding
 from reconciler.desired.overlay import NO_OVERLAY, Overlay
@@ -27,7 +29,6 @@ from reconciler.traefik.api import ObjectFailure, TraefikAPI
 from reconciler.traefik.publish import FrontFile, Named, Text, digest_of_text
 from reconciler.traefik.read_back import ReadBack, read_back
 from reconciler.traefik.static import entry_point_names
-from schemas.fleet import Fleet
 from schemas.objects import FLEET_KEY, ObjectKey
 from schemas.route import Route
 
@@ -70,7 +71,11 @@ class NotLoaded(Exception):
 
 
 class Fronts:
-    """All fronts get the same file. ``read_back_seconds``: how long each may take to load it."""
+    """All fronts get the same file.
+
+    ``read_back_seconds``: how long each may take to load it. ``challenge_url``: where the control plane answers to ACME
+    servers; None where it orders nothing.
+    """
 
     def __init__(
         self,
@@ -82,6 +87,7 @@ class Fronts:
         *,
         default_certificate: Certificate | None = None,
         read_back_seconds: float = 20.0,
+        challenge_url: str | None = None,
     ) -> None:
         self.fronts = tuple(fronts)
         self._renderer = renderer
@@ -90,6 +96,7 @@ class Fronts:
         self._open_sealed = open_sealed
         self._default_certificate = default_certificate
         self._deadline = read_back_seconds
+        self._challenge_url = challenge_url
         self._took: dict[str, float] = {}
         """Front → seconds that its last reload took."""
 
@@ -153,7 +160,7 @@ class Fronts:
         if self._preflight.unavailable_reason:
             return
         document = await asyncio.to_thread(
-            self._text, fleet, [joined(changed.values())], this.rendered.tls_entry_points, 1, this.revision
+            self._text, this.state, [joined(changed.values())], this.rendered.tls_entry_points, 1, this.revision
         )
         failures = await self._preflight.check(b"".join(document).decode())
         if not failures:
@@ -166,7 +173,7 @@ class Fronts:
 
     def _text(
         self,
-        fleet: Fleet,
+        state: State,
         texts: Iterable[Texts],
         tls_entry_points: Collection[str],
         generation: int,
@@ -174,18 +181,21 @@ class Fronts:
         *,
         overlay: Overlay = NO_OVERLAY,
     ) -> Text:
+        fleet = state.fleet
+        assert fleet is not None
         common = catch_all(fleet, tls_entry_points=tls_entry_points, default_certificate=self._default_certificate)
-        ours = joined([self._renderer.fragments(common)])
+        challenges = challenge_routes(fleet, self._challenge_url if wants_http01(state) else None)
+        ours = joined([self._renderer.fragments((*common, *challenges))])
         return self._renderer.compose([ours, *texts], generation=generation, revision=revision, overlay=overlay)
 
     def _whole_text(self, published: Published) -> Text:
         """Return what the fronts' files hold. What a restart has not rendered again yet is rendered now."""
-        fleet, rendered = published.state.fleet, published.rendered
-        assert fleet is not None
+        rendered = published.rendered
         if rendered is None:
             rendered = self._render(published.state, None, ())
         points, overlay = rendered.tls_entry_points, published.overlay
-        return self._text(fleet, rendered.texts, points, published.generation, published.revision, overlay=overlay)
+        state, generation = published.state, published.generation
+        return self._text(state, rendered.texts, points, generation, published.revision, overlay=overlay)
 
     # --- the commit point ---------------------------------------------------------------------------------------
 

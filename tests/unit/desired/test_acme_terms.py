@@ -60,11 +60,17 @@ def test_how_names_are_proven(names: list[str], order: Any, acme: Any, expected:
     terms = order_terms(spec(*names, **order), fleet(**acme))
     assert terms is not None
     assert terms.challenge == expected
-    assert wants_http01([spec(*names, **order)], fleet(**acme)) == (expected == "http-01")
+    names_below = [name.replace("a.test", documents.DOMAIN) for name in names]
+    order_of = {"acme": order} if order else {}
+    files = {
+        "fleet.yaml": documents.fleet(acme=acme),
+        "certificates/shop.yaml": documents.certificate("shop", *names_below, issuer="acme", **order_of),
+    }
+    assert wants_http01(documents.state_of(files)) == (expected == "http-01")
 
 
 def test_a_certificate_of_another_issuer_is_not_ordered() -> None:
     """Neither is one whose directory the fleet does not have any more."""
     assert order_terms(spec(issuer="internal"), fleet()) is None
     assert order_terms(spec(directory="gone"), fleet()) is None
-    assert not wants_http01([spec(issuer="internal")], fleet())
+    assert not wants_http01(documents.state_of({"fleet.yaml": documents.fleet()}))
