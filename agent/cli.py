@@ -25,13 +25,17 @@ from agent.services import RecordingService
 CAPABILITIES = ("container", "process", "mongodb")
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``agent`` with its actions to the commands."""
-    parser = subparsers.add_parser("agent", help="be a server of the fleet", description="Commands of an agent.")
+def add_parser(
+    subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
+) -> argparse._SubParsersAction[argparse.ArgumentParser]:
+    """Add ``agent`` with its actions to the commands; return the actions, for those of the control plane."""
+    about = "be a server of the fleet, or lock one out"
+    parser = subparsers.add_parser("agent", help=about, description="Commands of and for agents.")
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     _add_enrol(actions)
     _add_run(actions)
     _add_status(actions)
+    return actions
 
 
 def _add_enrol(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -13,7 +13,7 @@ from reconciler import cli
 
 COMMANDS: Final = (
     *cli.COMMANDS,
-    cli.Entry("agent", "agent.cli", "be a server of the fleet"),
+    cli.Entry("agent", "agent.cli", "be a server of the fleet, or lock one out", "reconciler.commands.agent_command"),
     cli.Entry("demo", "reconciler.commands.demo_command", "run a whole fleet on this machine"),
 )
 

@@ -24,6 +24,8 @@ class Entry(NamedTuple):
     name: str
     module: str
     help: str
+    more: str = ""
+    """Module whose ``add_actions`` adds actions to those that ``add_parser`` returns."""
 
 
 COMMANDS: Final = (
@@ -35,6 +37,7 @@ COMMANDS: Final = (
     Entry("approve", "reconciler.commands.approve_command", "approve a held revision"),
     Entry("token", "reconciler.commands.token_command", "make enrolment tokens"),
     Entry("secret", "reconciler.commands.secret_command", "seal and open secrets"),
+    Entry("mongodb", "reconciler.commands.mongodb_command", "print and check connection strings"),
     Entry("pki", "reconciler.commands.pki_command", "make and look at the authority"),
     Entry("init", "reconciler.commands.init_command", "make a new state repo"),
     Entry("schemas", "reconciler.commands.schemas_command", "write the JSON Schemas"),
@@ -52,7 +55,9 @@ def make_parser(entries: Sequence[Entry], chosen: str | None) -> argparse.Argume
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for entry in entries:
         if entry.name == chosen:
-            importlib.import_module(entry.module).add_parser(subparsers)
+            actions = importlib.import_module(entry.module).add_parser(subparsers)
+            if entry.more:
+                importlib.import_module(entry.more).add_actions(actions)
         else:
             subparsers.add_parser(entry.name, help=entry.help)
     return parser

@@ -70,6 +70,8 @@ class Applicant:
     in_service: str | None
     quarantined: bool
     enrolled: Enrolled | None = None
+    barred: bool = False
+    """An operator has locked this key out."""
 
 
 def refusal(applicant: Applicant, last: Last | None, now: float) -> Refused | None:
@@ -77,7 +79,7 @@ def refusal(applicant: Applicant, last: Last | None, now: float) -> Refused | No
     enrolled = applicant.enrolled
     if applicant.quarantined:
         return Refused("This agent is quarantined by its file.", status=403, code="agent-quarantined")
-    if applicant.in_service != applicant.thumbprint and not _is_coming(applicant, last, now):
+    if applicant.barred or (applicant.in_service != applicant.thumbprint and not _is_coming(applicant, last, now)):
         hint = "Enrol it again with a new token."
         return Refused("This agent is not in service any more.", status=403, code="agent-revoked", hint=hint)
     if last is not None and now > last.ends and (enrolled is None or enrolled.served):
@@ -224,6 +226,7 @@ class AgentCertificates:
             self._directory.thumbprint(name),
             self._directory.quarantined(name),
             self._enrolled.get(name),
+            barred=self._directory.barred(name, thumbprint),
         )
         refused = refusal(applicant, None if found is None else Last(*found), self._clock())
         if refused is not None:
@@ -239,6 +242,26 @@ class AgentCertificates:
             self._revoked[name] = self._reason(name)
             self._more.set()
 
+    async def revoke_now(self, name: str, reason: Reason) -> int | None:
+        """Revoke what an agent has, and return how many; None where that has to wait for the disk, and goes on."""
+        self._enrolled.pop(name, None)
+        self._revoked[name] = reason
+        try:
+            async with self._turn:
+                counts = await self._revoke_waiting()
+        except CloudLunacyError as error:
+            log.warning("certificates cannot be revoked yet", agents=[name], error=str(error))
+            return None
+        finally:
+            if self._revoked:
+                self._more.set()
+        return counts.get(name, 0)
+
+    def enrolled_key(self, name: str) -> str | None:
+        """Return the key of an enrolment that may be on its way into service."""
+        enrolled = self._enrolled.get(name)
+        return None if enrolled is None else enrolled.thumbprint
+
     async def run(self) -> None:
         """Revoke for ever. A disk that is full today may not be tomorrow."""
         while True:
@@ -250,14 +273,17 @@ class AgentCertificates:
                 log.warning("certificates cannot be revoked yet", agents=sorted(self._revoked), error=str(error))
                 await asyncio.sleep(RETRY_SECONDS)
 
-    async def _revoke_waiting(self) -> None:
+    async def _revoke_waiting(self) -> dict[str, int]:
+        """Return agent → how many were revoked."""
+        counts = {}
         while self._revoked:
             name, reason = next(iter(self._revoked.items()))
-            count = await asyncio.to_thread(self._issuer.revoke, name, reason, self._clock())
+            counts[name] = count = await asyncio.to_thread(self._issuer.revoke, name, reason, self._clock())
             if count:
                 await self._tell("CertificateRevoked", name, f"{count} of {name} revoked: {reason}.", "warning")
             self._revoked.pop(name, None)
         self._more.clear()
+        return counts
 
     def _reason(self, name: str) -> Reason:
         if self._directory.quarantined(name):

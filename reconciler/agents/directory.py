@@ -1,8 +1,8 @@
-"""The agents in service, as of the published state: who has which key, and who is kept out."""
+"""The agents in service, as of the published state: who has which key, and who is kept out, by git or by a bar."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from schemas.agent import Agent
@@ -23,14 +23,30 @@ class AgentDirectory:
     def __init__(self) -> None:
         self._entries: Mapping[str, Entry] = {}
         self._by_address: Mapping[str, str] = {}
+        self._barred: frozenset[tuple[str, str]] = frozenset()
 
     def __contains__(self, name: str) -> bool:
         return name in self._entries
 
     def thumbprint(self, name: str) -> str | None:
-        """Return the thumbprint of the agent's key; None where there is no such agent, or it has not enrolled."""
+        """Return the thumbprint of the agent's key; None where there is no such agent, it has not enrolled, or its key
+        is barred.
+        """
+        found = self.published(name)
+        return None if found is None or self.barred(name, found) else found
+
+    def published(self, name: str) -> str | None:
+        """Return the thumbprint that the published state names, whoever barred it."""
         entry = self._entries.get(name)
         return None if entry is None else entry.thumbprint
+
+    def barred(self, name: str, thumbprint: str) -> bool:
+        """Say whether an operator has locked this key of the agent out, whatever git says of it."""
+        return (name, thumbprint) in self._barred
+
+    def bar(self, keys: Iterable[tuple[str, str]]) -> None:
+        """Make these the barred keys, each a name and a thumbprint."""
+        self._barred = frozenset(keys)
 
     def quarantined(self, name: str) -> bool:
         """Say whether the agent's file keeps it out."""

@@ -97,12 +97,16 @@ class Enrolments:
         """Accept an enrolment. ``peer`` is the address of the caller.
 
         Raises:
-            Refused: 400 signing request, 401 token or proof, 403 token spent or too late, 409 other identity,
-                422 address, 429, 503.
+            Refused: 400 signing request, 401 token or proof, 403 token spent or too late, or key locked out, 409 other
+                identity, 422 address, 429, 503.
         """
         fleet = self._fleet_in_service()
         token = await self._authorise(request, peer)
         thumbprint = request.public_key.thumbprint
+        if self._directory.barred(request.name, thumbprint):
+            hint = "Enrol with a new key: give agent enrol an empty --data, and a new token."
+            message = f'The key of agent "{request.name}" was locked out.'
+            raise Refused(message, status=403, code="key-revoked", hint=hint)
         entry_id = f"{_ENTRY_PREFIX}{token.id}"
         if token.used_by == thumbprint and await self._standing(entry_id):
             if self._clock() < token.expires_at:  # an old token gives no right to a certificate once more

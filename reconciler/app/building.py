@@ -13,12 +13,15 @@ from typing import Final
 
 from reconciler.agents.certificates import AgentCertificates, Enrolled
 from reconciler.agents.directory import AgentDirectory
-from reconciler.agents.enrolment import Enrolments, compose, recorder
+from reconciler.agents.enrolment import Enrolments, recorder
 from reconciler.agents.enrolment_tokens import EnrolmentTokens
 from reconciler.agents.group_commit import GroupCommitter, Settled
 from reconciler.agents.hub import Hub
 from reconciler.agents.rates import Bucket
+from reconciler.agents.revocation import Revocations
 from reconciler.agents.session import SessionLimits
+from reconciler.app.access import composer, guarded
+from reconciler.app.acme import Acme
 from reconciler.app.certificate import OwnCertificate
 from reconciler.app.own_names import connectable, url_of
 from reconciler.convergence import Record
@@ -63,6 +66,7 @@ from reconciler.traefik.preflight import Preflight
 from reconciler.traefik.publish import FrontFile
 from reconciler.traefik.templates import load_templates
 from reconciler.waking import Waking
+from reconciler.web.access_api import AccessApi
 from reconciler.web.agent_api import AgentApi
 from reconciler.web.agent_stream import AgentStream
 from reconciler.web.api import Api
@@ -211,7 +215,7 @@ class Parts:
             desire=Desire(reader, keys.opener.open, self._is_approved),
             certificates=self._front_certificates,
             fronts=self._fronts,
-            delivery=Delivery(self._hub, self._directory, self._certificates.revoke),
+            delivery=Delivery(self._hub, self._directory, self._note_gone),
             tracker=self._tracker,
             events=store,
             metrics=self._metrics,
@@ -236,7 +240,7 @@ class Parts:
         self._committer = GroupCommitter(
             self._store,
             self._write_back,
-            partial(compose, branch=self._settings.git.branch),
+            composer(self._settings.git.branch),
             pace=Bucket(self._settings.push_burst, 1 / self._settings.push_seconds),
             on_settled=self._note_settled,
         )
@@ -245,6 +249,15 @@ class Parts:
             issuer=self.issuer,
             tokens=enrolment_tokens,
             store=self._store,
+        self._revocations = Revocations(
+            store=self._store,
+            committer=self._committer,
+            directory=self._directory,
+            hub=self._hub,
+            certificates=self._certificates,
+            fleet=lambda: self.loop.published.state.fleet,
+            reconsider=self.reconsider,
+        )
             committer=self._committer,
             directory=self._directory,
             fleet=lambda: self.loop.published.state.fleet,
@@ -278,6 +291,7 @@ class Parts:
             webhooks=WebhookEndpoint(self._webhook_secret, self.loop.wake, self._metrics.webhook),
             probes=Probes(self, self._metrics),
             version=importlib.metadata.version("cloudlunacy"),
+            access=AccessApi(authenticator=authenticator, revocations=self._revocations),
         )
         return make_server(application, self.certificate.context)
 
@@ -285,7 +299,15 @@ class Parts:
         self._metrics.enrolment(settled.outcome)
         said = entry.payload
         self._certificates.note(
+    def _note_gone(self, names: frozenset[str]) -> None:
+        self._certificates.revoke(names)
+        self._revocations.published()
+
             str(said["name"]), Enrolled(str(said["token"]), str(said["thumbprint"]), entry.accepted_at)
+        if entry.kind == "revocation":
+            self.loop.reconsider()
+            await self._revocations.settled(entry, settled)
+            return
         )
         await recorder(self._store, self.loop.wake)(entry, settled)
 
@@ -295,6 +317,8 @@ class Parts:
             waits = state in ("Progressing", "Held", "Failed")
             self._metrics.waiting_since(record.stages.get("fetched", time.time()) if waits else None)
 
+        if (plan := guarded(record)) is not None:
+            self._revocations.held(plan)
     def _webhook_secret(self) -> bytes | None:
         path = self._settings.webhook_secret_file
         try:

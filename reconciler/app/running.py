@@ -35,6 +35,7 @@ class ControlPlane(Parts):
     async def run(self, stop: asyncio.Event) -> None:
         """Run until ``stop`` is set. Raises what ended the first task that should not have ended."""
         await self._observer.load()
+        await self._revocations.load()
         for notice in self._store.notices:
             log.warning("store replaced", notice=notice)
             self._metrics.store_replaced()
@@ -47,6 +48,8 @@ class ControlPlane(Parts):
             self._task("housekeeping", housekeeping.run()),
             self._task("certificate", self.certificate.run(self._fleet, self._store, self._metrics)),
             self._task("agent-certificates", self._certificates.run()),
+            self._task("acme", self.acme.run()),
+            self._task("revocations", self._revocations.run()),
             self._task("server", self.server.serve(sockets=[self._socket])),
             self._task("stop", _wait(stop)),
         }

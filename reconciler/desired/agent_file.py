@@ -1,4 +1,4 @@
-"""The edit that an enrolment makes: ``agents/<name>.yaml`` gets the identity of the agent. Pure.
+"""The edits of ``agents/<name>.yaml``: an enrolment writes the agent's identity, a revocation takes it out. Pure.
 
 Where the file exists, a person wrote it: the identity is added and nothing else changes, comments and order stay.
 Where there is none, a new one says what the agent said of itself. An identity that stands there already is never
@@ -43,6 +43,40 @@ def enrolment_edit(
     return edit
 
 
+def revocation_edit(name: str, thumbprint: str, *, quarantine: bool) -> Edit:
+    """Return the edit that takes an agent out: the file is deleted, or says ``state: quarantined``.
+
+    Where another key has enrolled since, nothing changes: it is not the one that was locked out. The edit raises
+    EditConflict where a file cannot be edited safely; deleting needs no reading.
+    """
+
+    def edit(content: bytes | None) -> bytes | None:
+        if content is None or _identity_in(name, content) not in (None, thumbprint):
+            return content
+        return _quarantined(name, content) if quarantine else None
+
+    return edit
+
+
+def _identity_in(name: str, content: bytes) -> str | None:
+    try:
+        spec = load(f"agents/{name}.yaml", content)[1].get("spec")
+        return _identity_of(name, spec) if isinstance(spec, CommentedMap) else None
+    except EditConflict:  # whatever it is, it is the file of who has to go
+        return None
+
+
+def _quarantined(name: str, content: bytes) -> bytes:
+    text, document = load(f"agents/{name}.yaml", content)
+    spec = document.get("spec")
+    if not isinstance(spec, CommentedMap):
+        raise EditConflict(f"agents/{name}.yaml has no spec; mend the file first.")
+    if spec.get("state") == "quarantined":
+        return content
+    spec["state"] = "quarantined"
+    return _written(name, text, document, "Write spec.state: quarantined by hand.")
+
+
 def _new_file(name: str, thumbprint: str, address: str, capabilities: Sequence[str], labels: Mapping[str, str]) -> str:
     lines = [
         "# Written by enrolment. Everything but spec.identity may be edited; deleting the file revokes the agent.",
@@ -77,13 +111,15 @@ def _with_identity(name: str, content: bytes, thumbprint: str, address: str) -> 
         )
     spec.setdefault("address", address)
     spec["identity"] = CommentedMap({"thumbprint": thumbprint})
+    return _written(name, text, document, f"Add spec.identity.thumbprint: {thumbprint} by hand.")
+
+
+def _written(name: str, text: str, document: CommentedMap, otherwise: str) -> bytes:
+    """Return the file with the edited document, where it reads back as that."""
     wanted = deepcopy(plain(document))
     edited = _dump(text, document)
-    if plain(load(path, edited)[1]) != wanted:
-        raise EditConflict(
-            f"agents/{name}.yaml cannot be edited without changing its form. "
-            f"Add spec.identity.thumbprint: {thumbprint} by hand."
-        )
+    if plain(load(f"agents/{name}.yaml", edited)[1]) != wanted:
+        raise EditConflict(f"agents/{name}.yaml cannot be edited without changing its form. {otherwise}")
     return edited
 
 

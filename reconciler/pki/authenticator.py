@@ -19,9 +19,13 @@ from reconciler.pki.keystore import KeyStore
 from reconciler.pki.replay import ReplayCache
 from schemas.tokens import origin
 
-Scope = Literal["admin", "read", "enrol", "agent"]
-OPERATOR_SCOPES: Final[frozenset[str]] = frozenset({"admin", "read", "enrol"})
-"""What the operator of the machine itself may ask for; ``admin`` includes the others."""
+Scope = Literal["admin", "read", "plan", "approve", "enrol", "operate", "agent"]
+"""What an endpoint asks for: what is known · what a change is compared with · let a held plan through · make enrolment
+tokens · look at the remote now, lock agents out · tokens of people and CI · what an agent does for itself."""
+OPERATOR_SCOPES: Final[frozenset[str]] = frozenset({"admin", "read", "plan", "approve", "enrol", "operate"})
+"""What the operator of the machine itself may ask for."""
+INCLUDED: Final[Mapping[str, frozenset[str]]] = {"admin": OPERATOR_SCOPES, "read": frozenset({"plan"})}
+"""Scope → those that it includes."""
 
 _SECURE: Final = {"http": "https", "ws": "wss"}
 
@@ -54,8 +58,7 @@ class Identity:
         Raises:
             Refused: 403 ``insufficient-scope``.
         """
-        covered = scope in self.scopes or (scope != "agent" and "admin" in self.scopes)
-        if not covered:
+        if not any(scope == one or scope in INCLUDED.get(one, ()) for one in self.scopes):
             raise Refused(f'This needs the scope "{scope}".', status=403, code="insufficient-scope")
 
 

@@ -100,20 +100,20 @@ class Api:
                      response=RevisionList, query={"limit": f"at most {LARGEST_PAGE}"}),
             Endpoint("GET", "/api/v1/revisions/{revision}", "Convergence record of a revision, or of the `newest`",
                      self.revision, "read", response=RevisionStatus),
-            Endpoint("GET", "/api/v1/revisions/{revision}/plan", "Plan of a revision", self.plan, "read",
+            Endpoint("GET", "/api/v1/revisions/{revision}/plan", "Plan of a revision", self.plan, "plan",
                      response=Plan),
             Endpoint("GET", "/api/v1/objects", "Objects with their state", self.objects, "read",
                      response=ObjectList, query=paging),
-            Endpoint("GET", "/api/v1/state", "Every object in service", self.state, "read", response=PublishedState),
+            Endpoint("GET", "/api/v1/state", "Every object in service", self.state, "plan", response=PublishedState),
             Endpoint("GET", "/api/v1/agents", "Agents with what they report", self.agents, "read",
                      response=AgentList, query=paging),
             Endpoint("GET", "/api/v1/events", "Timeline", self.events, "read", response=EventList,
                      query={"after": "id of the last event seen", "limit": f"at most {LARGEST_PAGE}",
                             "subject": "only these"}),
-            Endpoint("GET", "/api/v1/stream", "Changes of records as server-sent events", self.stream, "read"),
-            Endpoint("POST", "/api/v1/approvals", "Approve a held plan by its checksum", self.approve, "admin",
+            Endpoint("GET", "/api/v1/stream", "Changes of records as server-sent events", self.stream, "plan"),
+            Endpoint("POST", "/api/v1/approvals", "Approve a held plan by its checksum", self.approve, "approve",
                      request=ApprovalRequest, response=ApprovalAnswer, status=201),
-            Endpoint("POST", "/api/v1/reconcile", "Look at the remote now", self.reconcile, "admin",
+            Endpoint("POST", "/api/v1/reconcile", "Look at the remote now", self.reconcile, "operate",
                      response=Accepted, status=202),
         )  # fmt: skip
 
@@ -165,7 +165,7 @@ class Api:
         return _answer(ObjectList(objects=tuple(found), next=following))
 
     async def state(self, request: Request) -> Response:
-        self._caller(request, "read")
+        self._caller(request, "plan")
         published = self._control.published
         objects = await asyncio.to_thread(_published_objects, published)
         return _answer(PublishedState(generation=published.generation, revision=published.revision, objects=objects))
@@ -253,7 +253,7 @@ class Api:
     # --- what a person decides ----------------------------------------------------------------------------------
 
     async def approve(self, request: Request) -> Response:
-        caller = self._caller(request, "admin")
+        caller = self._caller(request, "approve")
         try:
             wanted = await read_json(request, ApprovalRequest)
         except ValidationError as error:
@@ -284,7 +284,7 @@ class Api:
         return Refused(f"nothing waits for the approval of {checksum}.", status=409, code="nothing-waits", hint=hint)
 
     async def reconcile(self, request: Request) -> Response:
-        self._caller(request, "admin")
+        self._caller(request, "operate")
         self._control.wake()
         return _answer(Accepted(accepted=True, message="the next look at the remote is now"), 202)
 

@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp
 
 from reconciler.observability.metrics import Metrics
+from reconciler.web.access_api import AccessApi
 from reconciler.web.agent_api import AgentApi
 from reconciler.web.agent_stream import PATH as STREAM_PATH
 from reconciler.web.agent_stream import AgentStream
@@ -58,13 +59,14 @@ def make_application(
     api: Api,
     agents: AgentApi,
     certificates: CertificateApi,
+    access: AccessApi,
     stream: AgentStream,
     webhooks: WebhookEndpoint,
     probes: Probes,
     version: str,
 ) -> ASGIApp:
     """Assemble the routes."""
-    parts = (api, agents, certificates, webhooks, stream, probes)
+    parts = (api, agents, certificates, access, webhooks, stream, probes)
     table = tuple(endpoint for part in parts for endpoint in part.endpoints())
 
     @cache

@@ -110,7 +110,8 @@ def _operation(one: Endpoint, schema_of: Mapping[type[BaseModel], Mapping[str, A
             "content": {"application/json": {"schema": schema_of[one.request]}},
         }
     if one.scope is not None or one.proof:
-        operation["security"] = [{name: [] for name in _schemes(one)}]
+        scopes = [] if one.scope is None else [one.scope]
+        operation["security"] = [{name: scopes if name != "proof" else [] for name in _schemes(one)}]
     return operation
 
 

@@ -92,7 +92,7 @@ def test_the_table_is_all_there_is(tmp_path: Path) -> None:
     async def scenario(one: Asked) -> None:
         paths = {each.path.replace("{revision}", "newest").removeprefix(API) for each in one.api.endpoints()}
         assert paths == {*READ, *CHANGE}
-        assert {each.scope for each in one.api.endpoints()} == {"read", "admin"}
+        assert {each.scope for each in one.api.endpoints()} == {"read", "plan", "approve", "operate"}
 
     run(tmp_path, scenario)
 

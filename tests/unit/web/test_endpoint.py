@@ -100,13 +100,12 @@ def test_each_row_says_how_its_caller_proves_itself(document: dict[str, Any]) ->
     asked = {
         one["operationId"]: one.get("security") for methods in document["paths"].values() for one in methods.values()
     }
-    operator: list[dict[str, list[str]]] = [{"token": []}]
     assert asked == {
-        "read_whole": operator,
-        "order_one": operator,
+        "read_whole": [{"token": ["read"]}],
+        "order_one": [{"token": ["admin"]}],
         "look": None,
         "prove": [{"proof": []}],
-        "hold": [{"dpop": [], "proof": []}],
+        "hold": [{"dpop": ["agent"], "proof": []}],
     }
     schemes = document["components"]["securitySchemes"]
     assert {name: one.get("scheme", one.get("name")) for name, one in schemes.items()} == {

@@ -1,0 +1,50 @@
+"""Routes for who may do what; shapes in ``schemas.access_api``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from reconciler.agents.revocation import Revocations
+from reconciler.pki.authenticator import Authenticator, Identity, Scope
+from reconciler.web.bodies import json_answer, read_json
+from reconciler.web.endpoint import Endpoint
+from reconciler.web.problem import invalid
+from schemas.access_api import REVOCATION_PATH, AgentRevocation, RevocationRequest
+
+
+class AccessApi:
+    """The endpoints; ``endpoints()`` is the table."""
+
+    def __init__(
+        self, *, authenticator: Authenticator, revocations: Revocations, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._authenticator = authenticator
+        self._revocations = revocations
+        self._clock = clock
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """The table."""
+        return (
+            Endpoint("POST", REVOCATION_PATH, "Lock an agent out, at once", self.revoke_agent, "operate",
+                     request=RevocationRequest, response=AgentRevocation,
+                     also={202: "Locked out; git is told once the remote takes it, or somebody merges it"}),
+        )  # fmt: skip
+
+    async def revoke_agent(self, request: Request) -> Response:
+        caller = self._caller(request, "operate")
+        try:
+            wanted = await read_json(request, RevocationRequest)
+        except ValidationError as error:
+            return invalid(error)
+        done = await self._revocations.revoke(request.path_params["name"], wanted, actor=str(caller))
+        return json_answer(done, 200 if done.state == "committed" else 202)
+
+    def _caller(self, request: Request, scope: Scope) -> Identity:
+        identity = self._authenticator.authenticate(request.method, str(request.url), request.headers, self._clock())
+        identity.require(scope)
+        return identity
