@@ -22,6 +22,7 @@ from reconciler.agents.revocation import Revocations
 from reconciler.agents.session import SessionLimits
 from reconciler.app.access import composer, guarded
 from reconciler.app.acme import Acme
+from reconciler.app.acme import Acme
 from reconciler.app.certificate import OwnCertificate
 from reconciler.app.own_names import connectable, url_of
 from reconciler.convergence import Record
@@ -187,14 +188,16 @@ class Parts:
         keeper = Keeper(store, reader, Rebuilding(self.mirror, self.mirror.head, reader, keys.opener.open))
         self._preflight = Preflight(find_binary(Path(settings.traefik_binary) if settings.traefik_binary else None))
         renderer = Renderer(load_templates())
+        pairs = CertificateStore(settings.data / "keys", self.certificate.vault)
         self._front_certificates = Certificates(
             self.certificate.authority,
-            CertificateStore(settings.data / "keys", self.certificate.vault),
+            pairs,
             open_sealed=keys.opener.open,
             renderer=renderer,
             events=store,
             own_hosts=lambda: self.certificate.names,
         )
+        self.acme = Acme(settings, self.certificate.vault, pairs, events=store, metrics=self._metrics)
         self._fronts = Fronts(
             [
                 Front(f"front-{number}", FrontFile(front.file), TraefikAPI(front.api))
@@ -206,7 +209,9 @@ class Parts:
             keys.opener.open,
             default_certificate=load_or_create_default_certificate(settings.data / "keys"),
             read_back_seconds=settings.read_back_seconds,
+            challenge_url=self.acme.url,
         )
+        self.acme.connect(self._front_certificates, self._fronts.fronts, lambda: self.loop.published.state)
         signers = SigningKeys(settings.git.allowed_signers, settings.git.gpg_keyring)
         self.loop = Reconciler(
             repository=self.mirror,

@@ -49,6 +49,7 @@ class ControlPlane(Parts):
             self._task("certificate", self.certificate.run(self._fleet, self._store, self._metrics)),
             self._task("agent-certificates", self._certificates.run()),
             self._task("acme", self.acme.run()),
+            self._task("acme", self.acme.run()),
             self._task("revocations", self._revocations.run()),
             self._task("server", self.server.serve(sockets=[self._socket])),
             self._task("stop", _wait(stop)),
@@ -118,7 +119,11 @@ async def control_plane(settings: Settings) -> AsyncIterator[ControlPlane]:
         try:
             certificate = OwnCertificate(settings, vault)
             bound = listen(settings.host, settings.port)
-            yield ControlPlane(settings, store, keys, bound, certificate)
+            plane = ControlPlane(settings, store, keys, bound, certificate)
+            try:
+                yield plane
+            finally:
+                plane.acme.close()
         finally:
             if bound is not None:
                 bound.close()

@@ -46,6 +46,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
                         help="file in the directory that Traefik watches; repeat it for each front")  # fmt: skip
     parser.add_argument("--traefik-api", action="append", default=[], metavar="URL",
                         help="API of the same Traefik, in the same order")  # fmt: skip
+    parser.add_argument("--acme-http-port", type=int, default=0, metavar="PORT",
+                        help="loopback port where Traefik finds answers for ACME servers (default: any)")  # fmt: skip
     parser.add_argument("--poll", type=float, default=30.0, metavar="SECONDS", help="default: %(default)s")
     parser.add_argument(
         "--heartbeat",
@@ -88,6 +90,8 @@ def settings_of(options: argparse.Namespace) -> Settings:
         raise Misused(f"--heartbeat is at most {LONGEST_HEARTBEAT:,} seconds.")
     if not all(0 < time <= MOST_SECONDS for time in times) or options.push_burst < 1:
         raise Misused(f"times must be greater than 0 and at most {MOST_SECONDS:,}, numbers at least 1.")
+    if not 0 <= options.acme_http_port <= 65535:
+        raise Misused(f"--acme-http-port {options.acme_http_port} is no port.")
     _require(Remote.parse, options.repo)
     for api in options.traefik_api:
         _require(TraefikAPI, api)
@@ -121,6 +125,8 @@ def settings_of(options: argparse.Namespace) -> Settings:
         webhook_secret_file=secret_file(os.environ, "CLOUDLUNACY_WEBHOOK_SECRET_FILE"),
         key_file=secret_file(os.environ, "CLOUDLUNACY_KEY_FILE"),
         key_passphrase_file=secret_file(os.environ, "CLOUDLUNACY_KEY_PASSPHRASE_FILE"),
+        acme_file=secret_file(os.environ, "CLOUDLUNACY_ACME_FILE"),
+        acme_http_port=options.acme_http_port,
         heartbeat_seconds=options.heartbeat,
         push_burst=options.push_burst,
         push_seconds=options.push_interval,

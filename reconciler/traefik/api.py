@@ -92,6 +92,21 @@ class TraefikAPI:
                 found.append(int(number))
         return max(found, default=None)
 
+    async def entry_point(self, name: str) -> tuple[str, int] | None:
+        """Return host and port at which this machine reaches an entry point; None where Traefik has none of that name.
+
+        An entry point that listens on every address is reached where the API is.
+        """
+        answer = await self._get(f"/api/entrypoints/{quote(name, safe='')}", missing=True)
+        if answer is None:
+            return None
+        host, _, port = str(_field(answer, "address")).partition("/")[0].rpartition(":")
+        if not port.isdecimal() or not 0 < int(port) < 65536:
+            raise _answer(f'no address of the entry point "{name}"')
+        listens = host.strip("[]")
+        here = urlsplit(self.url).hostname or ""
+        return (here if listens in ("", "0.0.0.0", "::") else listens), int(port)  # noqa: S104 - what Traefik says
+
     async def overview(self) -> Overview:
         answer = await self._get("/api/overview")
         errors: dict[str, int] = {}

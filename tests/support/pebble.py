@@ -148,7 +148,8 @@ class Pebble:
     """A running Pebble.
 
     ``nonce_reject``: percent of good nonces that it refuses. ``lifetime`` of certificates in seconds. ``external``: the
-    accounts, as key id and MAC key, without one of which it registers nobody.
+    accounts, as key id and MAC key, without one of which it registers nobody. ``http_port``: where it looks for answers
+    of http-01, if somebody else listens there.
     """
 
     def __init__(
@@ -159,6 +160,7 @@ class Pebble:
         nonce_reject: int = 0,
         lifetime: int = 86400,
         external: Mapping[str, str] | None = None,
+        http_port: int | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.http_port = HeldPort()
@@ -178,7 +180,7 @@ class Pebble:
             "managementListenAddress": f"127.0.0.1:{self._management}",
             "certificate": str(self.files.certificate),
             "privateKey": str(self.files.key),
-            "httpPort": self.http_port.number,
+            "httpPort": http_port or self.http_port.number,
             "tlsPort": free_port(),
             "certificateValidityPeriod": lifetime,
             "externalAccountBindingRequired": external is not None,
