@@ -22,7 +22,6 @@ from reconciler.agents.revocation import Revocations
 from reconciler.agents.session import SessionLimits
 from reconciler.app.access import composer, guarded
 from reconciler.app.acme import Acme
-from reconciler.app.acme import Acme
 from reconciler.app.certificate import OwnCertificate
 from reconciler.app.own_names import connectable, url_of
 from reconciler.convergence import Record
@@ -250,10 +249,6 @@ class Parts:
             on_settled=self._note_settled,
         )
         self._committer.on_pushed = self._metrics.group_committed
-        enrolments = Enrolments(
-            issuer=self.issuer,
-            tokens=enrolment_tokens,
-            store=self._store,
         self._revocations = Revocations(
             store=self._store,
             committer=self._committer,
@@ -263,6 +258,10 @@ class Parts:
             fleet=lambda: self.loop.published.state.fleet,
             reconsider=self.reconsider,
         )
+        enrolments = Enrolments(
+            issuer=self.issuer,
+            tokens=enrolment_tokens,
+            store=self._store,
             committer=self._committer,
             directory=self._directory,
             fleet=lambda: self.loop.published.state.fleet,
@@ -292,38 +291,38 @@ class Parts:
                 certificates=self._certificates,
                 authority=self.certificate.authority,
             ),
+            access=AccessApi(authenticator=authenticator, revocations=self._revocations),
             stream=AgentStream(self._hub, authenticator),
             webhooks=WebhookEndpoint(self._webhook_secret, self.loop.wake, self._metrics.webhook),
             probes=Probes(self, self._metrics),
             version=importlib.metadata.version("cloudlunacy"),
-            access=AccessApi(authenticator=authenticator, revocations=self._revocations),
         )
         return make_server(application, self.certificate.context)
 
-    async def _note_settled(self, entry: OutboxEntry, settled: Settled) -> None:
-        self._metrics.enrolment(settled.outcome)
-        said = entry.payload
-        self._certificates.note(
     def _note_gone(self, names: frozenset[str]) -> None:
         self._certificates.revoke(names)
         self._revocations.published()
 
-            str(said["name"]), Enrolled(str(said["token"]), str(said["thumbprint"]), entry.accepted_at)
+    async def _note_settled(self, entry: OutboxEntry, settled: Settled) -> None:
         if entry.kind == "revocation":
             self.loop.reconsider()
             await self._revocations.settled(entry, settled)
             return
+        self._metrics.enrolment(settled.outcome)
+        said = entry.payload
+        self._certificates.note(
+            str(said["name"]), Enrolled(str(said["token"]), str(said["thumbprint"]), entry.accepted_at)
         )
         await recorder(self._store, self.loop.wake)(entry, settled)
 
     def _count_state(self, record: Record, state: RevisionState) -> None:
         self._metrics.revision(state)
+        if (plan := guarded(record)) is not None:
+            self._revocations.held(plan)
         if record.revision == self._tracker.newest:
             waits = state in ("Progressing", "Held", "Failed")
             self._metrics.waiting_since(record.stages.get("fetched", time.time()) if waits else None)
 
-        if (plan := guarded(record)) is not None:
-            self._revocations.held(plan)
     def _webhook_secret(self) -> bytes | None:
         path = self._settings.webhook_secret_file
         try:

@@ -49,7 +49,6 @@ class ControlPlane(Parts):
             self._task("certificate", self.certificate.run(self._fleet, self._store, self._metrics)),
             self._task("agent-certificates", self._certificates.run()),
             self._task("acme", self.acme.run()),
-            self._task("acme", self.acme.run()),
             self._task("revocations", self._revocations.run()),
             self._task("server", self.server.serve(sockets=[self._socket])),
             self._task("stop", _wait(stop)),
