@@ -15,7 +15,7 @@ from reconciler.desired.edits import EditConflict
 from reconciler.desired.finding import did_you_mean
 from reconciler.desired.lookup import SecretUnavailable
 from reconciler.errors import Rejected
-from reconciler.pki.identities import identities_of_file, identity_of_data, open_with
+from reconciler.pki.identities import identities_of_data, identities_of_file, open_with
 from reconciler.pki.sealing import Opener
 from schemas.fleet import Fleet
 from schemas.objects import ObjectKey
@@ -56,7 +56,7 @@ def openers_of(options: argparse.Namespace) -> tuple[Opener, ...]:
         Broken: when one cannot be used.
     """
     if options.data is not None:
-        return (identity_of_data(options.data, os.environ),)
+        return identities_of_data(options.data, os.environ)
     return tuple(opener for path in options.identity for opener in identities_of_file(path))
 
 

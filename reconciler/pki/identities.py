@@ -14,11 +14,11 @@ from pydantic import SecretStr
 
 from reconciler.desired.lookup import SecretUnavailable
 from reconciler.errors import Broken
+from reconciler.pki.keystore import identity_file
 from reconciler.pki.private_files import read_private
 from reconciler.pki.sealing import Opener, count_recipients
 from reconciler.pki.vault import KEY_FILE, PASSPHRASE_FILE, Vault, is_sealed, read_secret
 
-IDENTITY: Final = "age-identity.txt"
 _PURPOSE: Final = "age-identity"
 _MAX_FILE: Final = 64 * 1024
 _PREFIX: Final = "AGE-SECRET-KEY-1"
@@ -46,21 +46,34 @@ def identities_of_file(path: Path) -> tuple[Opener, ...]:
 
 
 def identity_of_data(data: Path, environment: Mapping[str, str]) -> Opener:
-    """Read the identity of the control plane whose data directory this is.
+    """Read the current identity of the control plane whose data directory this is.
 
     Raises:
         Broken: when there is none, it is open to others, or sealed and the key is not given.
     """
-    path = data / "keys" / IDENTITY
+    return identities_of_data(data, environment)[0]
+
+
+def identities_of_data(data: Path, environment: Mapping[str, str]) -> tuple[Opener, ...]:
+    """Read all that it has, the current one first: while one follows another there are two.
+
+    Raises:
+        Broken: as :func:`identity_of_data`.
+    """
+    keys = data / "keys"
+    current, *others = (identity_file(keys, role) for role in ("current", "next", "previous"))
     try:
-        if not path.is_file():
+        if not current.is_file():
             hint = "Name the data directory of serve, or use --identity FILE."
             raise Broken(f"{data} holds no identity of a control plane.", hint=hint)
-        stored = read_private(path)
-        vault = _vault(path.parent, environment) if is_sealed(stored) else Vault()
+        stored = {path: read_private(path) for path in (current, *others) if path.is_file()}
+        vault = _vault(keys, environment) if any(map(is_sealed, stored.values())) else Vault()
     except OSError as error:
-        raise Broken(f"{error.filename or path} cannot be read: {error.strerror}.") from None
-    return _opener(path, vault.open(_PURPOSE, stored).decode("ascii", "replace").strip())
+        raise Broken(f"{error.filename or current} cannot be read: {error.strerror}.") from None
+    return tuple(
+        _opener(path, vault.open(_PURPOSE, content).decode("ascii", "replace").strip())
+        for path, content in stored.items()
+    )
 
 
 def open_with(openers: Iterable[Opener], armored: str) -> str:

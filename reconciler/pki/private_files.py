@@ -63,6 +63,12 @@ def write_new(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def remove_private(path: Path) -> None:
+    """Remove a file, durably, or find that it is not there."""
+    path.unlink(missing_ok=True)
+    sync_directory(path.parent)
+
+
 def read_private(path: Path) -> bytes:
     """Read a file that must be for its owner only.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pyrage  # type: ignore[import-untyped]
 from pydantic import SecretStr
@@ -74,3 +74,41 @@ class Opener:
             raise SecretUnavailable(
                 f"the value cannot be opened: it is damaged, or not sealed to {self.recipient()}"
             ) from None
+
+
+class Keyring:
+    """Opens with any of several identities by role: one follows another while values are sealed to either.
+
+    It is changed in place, so that whoever was given :meth:`open` goes on with what there is by then.
+    """
+
+    def __init__(self, openers: Mapping[str, Opener]) -> None:
+        self.openers = openers
+
+    def __repr__(self) -> str:
+        return f"Keyring({', '.join(opener.recipient() for opener in self.openers.values())})"
+
+    def replace(self, openers: Mapping[str, Opener]) -> None:
+        """Go on with these."""
+        self.openers = openers
+
+    def recipient(self) -> str:
+        """The public part of the current one."""
+        return self.openers["current"].recipient()
+
+    def open(self, armored: str) -> str:
+        """Return the clear value.
+
+        Raises:
+            SecretUnavailable: when none of them opens it. The message holds no value.
+        """
+        openers = self.openers
+        for opener in openers.values():
+            try:
+                return opener.open(armored)
+            except SecretUnavailable:
+                continue
+        recipients = dict.fromkeys(opener.recipient() for opener in openers.values())
+        raise SecretUnavailable(
+            f"the value cannot be opened: it is damaged, or not sealed to {' or '.join(recipients)}"
+        )
