@@ -2,7 +2,9 @@
 
 The way of a session: ``Hello`` with what is applied → ``Welcome`` → each ``Desired`` is handed out to be taken, and
 what became of it comes back as an :class:`Outcome` and leaves as a ``Report``; a ``Heartbeat`` at the interval that the
-welcome told. What the control plane sends out of sequence ends the session and changes nothing.
+welcome told. An :class:`Ask` leaves as a request for a certificate once the control plane is known to want the document
+that names it, and comes back as :class:`Certified`. What the control plane sends out of sequence ends the session and
+changes nothing.
 
 Words:
   opening   hello was said, no welcome yet
@@ -24,12 +26,15 @@ from schemas.session import (
     MAX_AGENT_MESSAGE,
     MAX_DOCUMENT,
     PROTOCOL,
+    CertificateAnswer,
+    CertificateRequest,
     CloseCode,
     Desired,
     Goodbye,
     Heartbeat,
     Hello,
     ItemResult,
+    OfControlPlane,
     Report,
     Welcome,
 )
@@ -43,7 +48,7 @@ class State(Enum):
 
 NEXT: Final[Mapping[State, Mapping[str, State]]] = {
     State.OPENING: {"welcome": State.ACTIVE, "goodbye": State.CLOSING},
-    State.ACTIVE: {"desired": State.ACTIVE, "goodbye": State.CLOSING},
+    State.ACTIVE: {"desired": State.ACTIVE, "certificate": State.ACTIVE, "goodbye": State.CLOSING},
     State.CLOSING: {},
 }
 """State → type of message that may come → state after it. What is not listed is a protocol error."""
@@ -53,6 +58,8 @@ NEXT: Final[Mapping[State, Mapping[str, State]]] = {
 class SessionLimits:
     welcome_seconds: float = 15.0
     max_message: int = MAX_DOCUMENT
+    max_asked: int = 4
+    """Requests for certificates under way at once; the others wait here."""
 
 
 # Events: what happened.
@@ -87,7 +94,15 @@ class Outcome(NamedTuple):
     items: tuple[ItemResult, ...] = ()
 
 
-Event = Opened | Received | Tick | Outcome
+class Ask(NamedTuple):
+    """A certificate is wanted for the item ``id``; a newer request replaces one that was not sent yet."""
+
+    id: str
+    digest: str
+    csr: str
+
+
+Event = Opened | Received | Tick | Outcome | Ask
 
 
 # Commands: what to do.
@@ -116,7 +131,13 @@ class Retreat(NamedTuple):
     message: str
 
 
-Command = Send | Close | Take | Retreat
+class Certified(NamedTuple):
+    """What became of an :class:`Ask`."""
+
+    answer: CertificateAnswer
+
+
+Command = Send | Close | Take | Retreat | Certified
 NOTHING: Final[tuple[Command, ...]] = ()
 
 
@@ -136,6 +157,12 @@ class AgentSession:
         self._limits = limits or SessionLimits()
         self._sequence_in = 0
         self._sequence_out = 0
+        self._desired = False
+        """A document came in this session."""
+        self._offered = False
+        """The control plane at the other end wants the document that this agent has."""
+        self._waiting: dict[str, Ask] = {}
+        self._asked: set[str] = set()
 
     def handle(self, event: Event) -> Sequence[Command]:
         """Take in one event; raises nothing."""
@@ -150,6 +177,9 @@ class AgentSession:
                 return self._tick(event) if event.now >= self.deadline else NOTHING
             case Outcome():
                 return self._report(event)
+            case Ask():
+                self._waiting[event.id] = event
+                return self._ask()
 
     def _hello(self, now: float) -> Sequence[Command]:
         self.deadline = now + self._limits.welcome_seconds
@@ -174,7 +204,9 @@ class AgentSession:
     def _report(self, outcome: Outcome) -> Sequence[Command]:
         if outcome.outcome == "applied":
             self._applied = outcome.generation, outcome.digest
-        return (Send(_report_text(self._next(), outcome)),)
+        report = Send(_report_text(self._next(), outcome))
+        self._offered = self._offered or (self._desired and outcome.outcome != "refused")
+        return (report, *self._ask())
 
     def _receive(self, data: str | bytes, now: float) -> Sequence[Command]:
         message = self._read(data)
@@ -186,13 +218,29 @@ class AgentSession:
             case Welcome():
                 self.welcome = message
                 self.deadline = now + message.heartbeat_seconds
-                return NOTHING
+                self._offered = message.wanted_digest is not None and message.wanted_digest == self._applied[1]
+                return self._ask()
             case Desired():
+                self._desired = True
                 return (Take(message.jws),)
+            case CertificateAnswer():
+                self._asked.discard(message.id)
+                return (Certified(message), *self._ask())
             case Goodbye():
                 return (Retreat(message.retry_seconds, message.reason, message.message),)
 
-    def _read(self, data: str | bytes) -> Welcome | Desired | Goodbye | Close:
+    def _ask(self) -> Sequence[Command]:
+        """Send what may be sent. An older control plane would end the session over it, see :mod:`schemas.session`."""
+        ready = [one for one in self._waiting if one not in self._asked] if self._offered else []
+        sent: list[Command] = []
+        for item in ready[: max(0, self._limits.max_asked - len(self._asked))]:
+            ask = self._waiting.pop(item)
+            self._asked.add(item)
+            request = CertificateRequest(sequence=self._next(), id=ask.id, digest=ask.digest, csr=ask.csr)
+            sent.append(Send(request.model_dump_json(by_alias=True)))
+        return sent
+
+    def _read(self, data: str | bytes) -> OfControlPlane | Close:
         """Return the message if it may come now, else why the session ends."""
         if len(data) > self._limits.max_message:
             return Close(CloseCode.TOO_MUCH, "MessageTooLarge")
@@ -205,6 +253,8 @@ class AgentSession:
         if message.sequence != self._sequence_in + 1:
             return Close(CloseCode.PROTOCOL_ERROR, "SequenceBroken")
         if message.type not in NEXT[self.state]:
+            return Close(CloseCode.PROTOCOL_ERROR, "UnexpectedMessage")
+        if isinstance(message, CertificateAnswer) and message.id not in self._asked:
             return Close(CloseCode.PROTOCOL_ERROR, "UnexpectedMessage")
         if isinstance(message, Welcome) and message.protocol != PROTOCOL:
             return Close(CloseCode.UNSUPPORTED, "UnsupportedProtocol")

@@ -4,6 +4,10 @@ After the opening handshake (authenticated with an access token and a proof of p
 control plane answers ``Welcome`` and, where the agent's applied digest is not the wanted one, ``Desired``. The agent
 answers each ``Desired`` with one ``Report`` per attempt to apply it, and sends ``Heartbeat`` at the interval it was
 told. Every message has a sequence number that grows by one in its direction and starts at 1.
+
+For an item ``Certificate/<team>/<deployment>`` the agent may say ``CertificateRequest``, which is answered by one
+``CertificateAnswer``. Messages refuse unknown fields, so an older peer must never be sent these: the item is the offer,
+and the agent asks only where the control plane at the other end wants the document in which the item stands.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, Field, TypeAdapter
 
 from schemas.base import Model
+from schemas.certificates_api import SigningRequest
 from schemas.names import Name
 from schemas.text import visible
 
@@ -125,6 +130,36 @@ class Heartbeat(Model):
     ] = {}
 
 
+ItemId = Annotated[str, Field(max_length=256), AfterValidator(visible)]
+Pem = Annotated[str, Field(max_length=128 * 1024)]
+
+
+class CertificateRequest(Model):
+    """The agent has made a key for the certificate of an item. One request for an item is under way at most."""
+
+    type: Literal["certificate-request"] = "certificate-request"
+    sequence: Sequence
+    id: ItemId
+    digest: Digest
+    """Of the item, as the agent has it."""
+    csr: SigningRequest
+
+
+class CertificateAnswer(Model):
+    """The certificate of an item, or why there is none: then ``reason`` is set, and the agent comes back later."""
+
+    type: Literal["certificate"] = "certificate"
+    sequence: Sequence
+    id: ItemId
+    certificate: Pem = ""
+    """Leaf and chain, PEM."""
+    bundle: Pem = ""
+    """The roots to trust, PEM."""
+    reason: Word = ""
+    message: Text = ""
+    retry_seconds: Annotated[float, Field(ge=0, le=86400)] = 0
+
+
 class Welcome(Model):
     type: Literal["welcome"] = "welcome"
     sequence: Sequence
@@ -152,10 +187,12 @@ class Goodbye(Model):
     retry_seconds: Annotated[float, Field(ge=0, le=86400)] = 0
 
 
-FromAgent = Annotated[Hello | Report | Heartbeat, Field(discriminator="type")]
-FromControlPlane = Annotated[Welcome | Desired | Goodbye, Field(discriminator="type")]
-FROM_AGENT: Final[TypeAdapter[Hello | Report | Heartbeat]] = TypeAdapter(FromAgent)
-FROM_CONTROL_PLANE: Final[TypeAdapter[Welcome | Desired | Goodbye]] = TypeAdapter(FromControlPlane)
+OfAgent = Hello | Report | Heartbeat | CertificateRequest
+OfControlPlane = Welcome | Desired | Goodbye | CertificateAnswer
+FROM_AGENT: Final[TypeAdapter[OfAgent]] = TypeAdapter(Annotated[OfAgent, Field(discriminator="type")])
+FROM_CONTROL_PLANE: Final[TypeAdapter[OfControlPlane]] = TypeAdapter(
+    Annotated[OfControlPlane, Field(discriminator="type")]
+)
 
 
 class CloseCode:

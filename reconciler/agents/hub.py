@@ -18,15 +18,17 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from reconciler.agents.admission import Admission
+from reconciler.agents.connection import Certifier, Connection, NoCertificates, Observer
 from reconciler.agents.counters import HubCounters
 from reconciler.agents.documents import Signer, WantedDocument
 from reconciler.agents.mailbox import Mailboxes
 from reconciler.agents.session import (
     WRITE_FINISHED,
     AgentSession,
+    Asked,
     Close,
     Command,
     Dismissed,
@@ -42,7 +44,7 @@ from reconciler.agents.session import (
     Wanted,
 )
 from reconciler.errors import CloudLunacyError, Refused
-from schemas.session import CloseCode, Heartbeat, Hello, Report
+from schemas.session import CertificateRequest, CloseCode, Heartbeat, Hello, Report
 
 log = logging.getLogger(__name__)
 
@@ -56,41 +58,6 @@ CLOSE_SECONDS: Final = 1.0
 TYPE_AT: Final = len('{"type":"')
 """Where a message names its type: it comes first in all that a session sends."""
 SHUTTING_DOWN: Final = Dismissed(CloseCode.GOING_AWAY, "ShuttingDown", "The control plane is shutting down.")
-
-
-class Connection(Protocol):
-    """One accepted WebSocket. Once :meth:`close` or :meth:`abort` was called, :meth:`receive` returns None."""
-
-    @property
-    def try_send(self) -> Callable[[str], bool]:
-        """Hand a message to the transport at once; False when it has no room or is closed."""
-        ...
-
-    async def send(self, text: str) -> None:
-        """Hand a message to the transport; waits while it has no room. Raises OSError when the peer is gone."""
-        ...
-
-    async def close(self, code: int, reason: str) -> None: ...
-
-    def abort(self) -> None:
-        """Drop the connection without a closing handshake and without writing what waits."""
-        ...
-
-    async def receive(self) -> str | bytes | None:
-        """Return the next message, None once the connection is over."""
-        ...
-
-
-class Observer(Protocol):
-    """Hears what agents say. Calls are plain and must be quick; times are POSIX seconds."""
-
-    def connected(self, name: str, hello: Hello, now: float) -> None: ...
-
-    def disconnected(self, name: str, reason: str, now: float) -> None: ...
-
-    def reported(self, name: str, report: Report, now: float) -> None: ...
-
-    def heartbeat(self, name: str, heartbeat: Heartbeat, now: float) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +93,7 @@ class _Member:
 class Hub:
     """``authorised(name, thumbprint)`` says whether that key is that agent's at this moment, and it is let in;
     ``quarantined(name)`` whether its file keeps it out. ``session_limits()`` are those of a connection that begins.
+    ``certifier`` answers requests for certificates of services.
     """
 
     def __init__(
@@ -136,6 +104,7 @@ class Hub:
         *,
         quarantined: Callable[[str], bool] = lambda _: False,
         session_limits: Callable[[], SessionLimits] | None = None,
+        certifier: Certifier | None = None,
         limits: HubLimits = HubLimits(),
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -145,6 +114,7 @@ class Hub:
         self._authorised = authorised
         self._quarantined = quarantined
         self._observer = observer
+        self._certifier = certifier or NoCertificates()
         self._limits = limits
         self._session_limits = session_limits if session_limits is not None else lambda: limits.session
         self._clock = clock
@@ -322,6 +292,9 @@ class Hub:
                 self._tell(member, message)
             case Close(code, reason):
                 self._close(member, code, reason)
+            case Asked(request):
+                self.counters.messages[request.type, "in"] += 1
+                self._start(self._certify(member, request), f"certify {member.name}")
             case Ignored(reason):
                 self.counters.ignored[reason] += 1
 
@@ -338,6 +311,10 @@ class Hub:
                 self._observer.reported(member.name, message, now)
             case Heartbeat():
                 self._observer.heartbeat(member.name, message, now)
+
+    async def _certify(self, member: _Member, request: CertificateRequest) -> None:
+        document = self._mailboxes.wanted(member.name)
+        self._feed(member, await self._certifier.answer(member.name, document, request))
 
     def _send(self, member: _Member, text: str) -> None:
         self.counters.messages[text[TYPE_AT : text.index('"', TYPE_AT)], "out"] += 1

@@ -12,6 +12,8 @@ Words:
   unsent    the one document that waits while something is being written; a newer one replaces it
   known     documents that this agent can rightly report on: what was sent here, and what its hello proved equal
 
+  asked     requests for certificates that are being answered; one for an item at most
+
 A frame that is doubled, lost or out of order breaks the sequence and ends the session without another effect.
 """
 
@@ -28,10 +30,13 @@ from schemas.session import (
     FROM_AGENT,
     MAX_AGENT_MESSAGE,
     PROTOCOL,
+    CertificateAnswer,
+    CertificateRequest,
     CloseCode,
     Goodbye,
     Heartbeat,
     Hello,
+    OfAgent,
     Report,
     Welcome,
 )
@@ -48,7 +53,7 @@ class State(Enum):
 
 NEXT: Final[Mapping[State, Mapping[str, State]]] = {
     State.OPENING: {"hello": State.ACTIVE},
-    State.ACTIVE: {"report": State.ACTIVE, "heartbeat": State.ACTIVE},
+    State.ACTIVE: {"report": State.ACTIVE, "heartbeat": State.ACTIVE, "certificate-request": State.ACTIVE},
     State.CLOSING: {},
 }
 """State → type of message that may come → state after it. What is not listed is a protocol error, which leads to
@@ -67,6 +72,8 @@ class SessionLimits:
     messages_per_second: float = 10.0
     burst: int = 100
     max_message: int = MAX_AGENT_MESSAGE
+    max_asked: int = 8
+    """Requests for certificates that may be under way at once; an agent keeps to fewer."""
 
 
 # Events: what happened.
@@ -106,11 +113,22 @@ class Dismissed(NamedTuple):
     retry_seconds: float = 0.0
 
 
+class Answered(NamedTuple):
+    """What became of a request for a certificate; fields as in :class:`schemas.session.CertificateAnswer`."""
+
+    id: str
+    certificate: str = ""
+    bundle: str = ""
+    reason: str = ""
+    message: str = ""
+    retry_seconds: float = 0.0
+
+
 class Lost(NamedTuple):
     """The connection is gone; there is nobody left to say anything to."""
 
 
-Event = Received | Wanted | Tick | WriteFinished | Dismissed | Lost
+Event = Received | Wanted | Tick | WriteFinished | Dismissed | Answered | Lost
 WRITE_FINISHED: Final = WriteFinished()
 
 
@@ -134,13 +152,19 @@ class Observed(NamedTuple):
     message: Hello | Report | Heartbeat
 
 
+class Asked(NamedTuple):
+    """The agent wants a certificate; :class:`Answered` has to follow."""
+
+    request: CertificateRequest
+
+
 class Ignored(NamedTuple):
     """The agent said something that is well-formed and counts for nothing."""
 
     reason: str
 
 
-Command = Send | Close | Observed | Ignored
+Command = Send | Close | Observed | Asked | Ignored
 NOTHING: Final[tuple[Command, ...]] = ()
 
 
@@ -148,6 +172,8 @@ class AgentSession:
     """The state of one connection. ``name`` is the authenticated identity."""
 
     __slots__ = (
+        "_answers",
+        "_asked",
         "_held",
         "_known",
         "_limits",
@@ -179,6 +205,9 @@ class AgentSession:
         self._unsent: Wanted | None = None
         self._held: str | None = None
         """Digest of what the agent has, or will have once it took what was sent; None where unknown."""
+        self._asked: set[str] = set()
+        self._answers: list[Answered] = []
+        """Wait for room; no more than were asked."""
         self._known: dict[int, str] = {}
         self._reported = 0
         """Newest generation that a report was accepted for."""
@@ -199,6 +228,9 @@ class AgentSession:
                 return self._close(CloseCode.TIMED_OUT, "TimedOut") if now >= self.deadline else NOTHING
             case Dismissed():
                 return self._dismiss(event)
+            case Answered():
+                self._answers.append(event)
+                return self._flush()
             case Lost():
                 self.state = State.CLOSING
                 return NOTHING
@@ -216,7 +248,11 @@ class AgentSession:
 
     def _flush(self) -> Sequence[Command]:
         offer = self._unsent
-        if offer is None or self._writing:
+        if self._writing:
+            return NOTHING
+        if self._answers:
+            return self._answer(self._answers.pop(0))
+        if offer is None:
             return NOTHING
         self._unsent = None
         jws = offer.jws()
@@ -224,6 +260,11 @@ class AgentSession:
         self._know(offer.generation, offer.digest)
         # A compact JWS has only base64url and dots (RFC 7515), so it needs no escaping in JSON.
         return (self._send(f'{{"type":"desired","sequence":{self._sequence_out + 1},"jws":"{jws}"}}'),)
+
+    def _answer(self, answered: Answered) -> Sequence[Command]:
+        self._asked.discard(answered.id)
+        answer = CertificateAnswer(sequence=self._sequence_out + 1, **answered._asdict())
+        return (self._send(answer.model_dump_json(by_alias=True)),)
 
     def _dismiss(self, event: Dismissed) -> Sequence[Command]:
         closing = self._close(event.code, event.reason)
@@ -253,8 +294,10 @@ class AgentSession:
                 return self._report(message)
             case Heartbeat():
                 return (Observed(message),)
+            case CertificateRequest():
+                return self._ask(message)
 
-    def _read(self, data: str | bytes, now: float) -> Hello | Report | Heartbeat | Close:
+    def _read(self, data: str | bytes, now: float) -> OfAgent | Close:
         """Return the message if it may come now, else why the session ends."""
         if not self._has_room(now):
             return Close(CloseCode.TOO_MUCH, "TooManyMessages")
@@ -320,6 +363,14 @@ class AgentSession:
         if report.outcome == "refused" and digest == self._held:
             self._held = None
         return (Observed(report),)
+
+    def _ask(self, request: CertificateRequest) -> Sequence[Command]:
+        if request.id in self._asked:
+            return (Ignored("AlreadyAsked"),)
+        if len(self._asked) >= self._limits.max_asked:
+            return self._close(CloseCode.TOO_MUCH, "TooManyRequests")
+        self._asked.add(request.id)
+        return (Asked(request),)
 
     # Small steps.
 

@@ -9,17 +9,12 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import replace
-from typing import Final
 
-from reconciler.errors import Refused
 from reconciler.pki.authority import profiles, requests
 from reconciler.pki.authority.authority import Authority
-from reconciler.pki.authority.names import covers, permitted_for
 from reconciler.pki.authority.revocation import Reason
+from reconciler.pki.permitting import require_permitted
 from schemas.certificates_api import AgentCertificate
-
-OFFLINE_SECONDS: Final = 60.0
-"""Retry-After while a person has to sign."""
 
 
 class AgentIssuer:
@@ -46,7 +41,7 @@ class AgentIssuer:
         """
         key, at = requests.public_key_of_csr(_bytes(csr)), _time(now)
         profile = replace(profiles.agent(domain, name), lifetime=self._lifetime)
-        self._require_permitted(domain, profile, at)
+        require_permitted(self._authority, domain, profile.names, at)
         leaf = self._authority.issue(profile, key, holder=_holder(name), now=at)
         ends = leaf.certificate.not_valid_after_utc.timestamp()
         return AgentCertificate(certificate=leaf.pem, bundle=self._authority.bundle().pem, not_after=ends)
@@ -59,22 +54,8 @@ class AgentIssuer:
         return found.not_after.timestamp(), None if found.revoked_at is None else found.revoked_at.timestamp()
 
     def revoke(self, name: str, reason: Reason, now: float) -> int:
-        """Revoke all that is good of an agent's; return how many that were."""
+        """Revoke all that is good of an agent's, its services' included; return how many that were."""
         return len(self._authority.revoke_holder(_holder(name), reason, _time(now)))
-
-    def _require_permitted(self, domain: str, profile: profiles.Profile, now: dt.datetime) -> None:
-        if covers(self._authority.permitted(), profile.names):
-            return
-        # What waits already may be more than this, and must not be forgotten.
-        waiting = self._authority.outstanding() or self._authority.ensure_permitted(permitted_for(domain=domain), now)
-        if waiting is not None:
-            raise Refused(
-                f"The authority may not sign for {domain} yet.",
-                status=503,
-                code="domain-not-permitted",
-                hint=f"{waiting.message} {waiting.hint}",
-                retry_after=OFFLINE_SECONDS,
-            )
 
 
 def _holder(name: str) -> str:

@@ -38,6 +38,10 @@ class World:
         self.connect()
 
     def connect(self) -> None:
+        self.asked: list[str] = []
+        """Requests for certificates that the control plane took and has not answered yet."""
+        self.certified: list[str] = []
+        """Requests whose answer came, in this connection."""
         self.to_agent: list[str] = []
         self.to_control: list[str] = []
         self.believed = []
@@ -69,6 +73,11 @@ class World:
                     assert (report.generation, report.digest) in self.applied_ever
                     self.believed.append(report.generation)
                     assert self.believed == sorted(self.believed)
+                case control_side.Asked(request):
+                    assert request.id not in self.asked, "two are under way for one item"
+                    assert self.wanted is not None, "somebody asked a control plane that offered nothing"
+                    self.asked.append(request.id)
+                    assert len(self.asked) <= LIMITS.max_asked
 
     def tell_agent(self, event: agent_side.Event) -> None:
         for command in self.agent.handle(event):
@@ -77,6 +86,21 @@ class World:
                     self.to_control.append(text)
                 case agent_side.Take(jws):
                     self.take(jws)
+                case agent_side.Certified(answer):
+                    assert answer.certificate == f"for {answer.id}"
+                    self.certified.append(answer.id)
+
+    def ask(self, number: int) -> None:
+        """The agent wants the certificate of one of its services."""
+        self.tell_agent(agent_side.Ask(f"Certificate/shop/s{number}", digest_of(number), "csr"))
+
+    def answer(self) -> bool:
+        """The control plane answers what was asked longest ago; False when nothing was."""
+        if not self.asked:
+            return False
+        item = self.asked.pop(0)
+        self.tell_control(control_side.Answered(item, f"for {item}", "roots"))
+        return True
 
     def take(self, jws: str) -> None:
         generation, content = (int(part) for part in jws.split("."))
@@ -106,8 +130,15 @@ class World:
         while self.deliver():
             pass
 
+    def settle_certificates(self, services: int) -> None:
+        """After :meth:`settle` the agent asks for every service, and everything is answered."""
+        for number in range(services):
+            self.ask(number)
+        while self.answer() | self.deliver():
+            pass
 
-FAULTS = ["lose", "double", "swap", "cut", "one", "written", "reconnect", "deliver"]
+
+FAULTS = ["lose", "double", "swap", "cut", "one", "written", "reconnect", "deliver", "ask", "answer"]
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("publish"), st.integers(0, 3)),
@@ -129,6 +160,10 @@ def play(world: World, step: str, number: int) -> None:
             world.tell_control(control_side.WRITE_FINISHED)
         case "reconnect":
             world.connect()
+        case "ask":
+            world.ask(number)
+        case "answer":
+            world.answer()
         case "deliver":
             world.deliver()
         case _:
@@ -159,6 +194,20 @@ def test_no_fault_of_the_network_makes_anybody_believe_what_is_not_so(script: li
     world.settle()
     if world.wanted is not None:
         assert digest_of(world.held[1]) == digest_of(world.wanted[1])
+        world.settle_certificates(12)
+        assert sorted(world.certified) == sorted(f"Certificate/shop/s{number}" for number in range(12))
+
+
+@given(steps)
+@settings(max_examples=200)
+def test_an_older_control_plane_is_asked_for_nothing(script: list[tuple[str, int]]) -> None:
+    """Where the agent's document is not what the other end wants, no request leaves, whatever else happens."""
+    world = World()
+    for step, number in script:
+        if step != "publish":
+            play(world, step, number)
+    assert not world.asked
+    assert not any("certificate-request" in text for text in world.to_control)
 
 
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=12))

@@ -191,9 +191,10 @@ class Authority:
         return found
 
     def revoke_holder(self, holder: str, reason: Reason, now: dt.datetime) -> tuple[Issued, ...]:
-        """Revoke everything of a holder that is still good; return it."""
+        """Revoke everything of a holder, and of holders below it, that is still good; return it."""
         with self._turn():
-            good = tuple(one for one in self._folder.inventory if one.holder == holder and one.good(now))
+            held = (one for one in self._folder.inventory if f"{one.holder}/".startswith(f"{holder}/"))
+            good = tuple(one for one in held if one.good(now))
             for one in good:
                 self._revoke(one.serial, reason, now)
         return good

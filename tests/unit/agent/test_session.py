@@ -10,6 +10,8 @@ import pytest
 from agent.session import (
     NEXT,
     AgentSession,
+    Ask,
+    Certified,
     Close,
     Command,
     Event,
@@ -23,13 +25,14 @@ from agent.session import (
     Take,
     Tick,
 )
-from schemas.session import FROM_AGENT, MAX_AGENT_MESSAGE, ItemResult, Report
+from schemas.session import FROM_AGENT, FROM_CONTROL_PLANE, MAX_AGENT_MESSAGE, ItemResult, Report
 
 START = 1000.0
 DIGEST = "sha256:" + "1" * 64
 MESSAGES: dict[str, dict[str, Any]] = {
     "welcome": {"protocol": 1, "heartbeatSeconds": 20, "wantedGeneration": 3},
     "desired": {"jws": "a.b.c"},
+    "certificate": {"id": "Certificate/shop/web", "reason": "NotYet"},
     "goodbye": {"reason": "ShuttingDown", "retrySeconds": 2},
 }
 
@@ -124,7 +127,7 @@ def test_a_goodbye_says_when_to_come_back() -> None:
 
 
 @pytest.mark.parametrize("state", list(State))
-@pytest.mark.parametrize("kind", list(MESSAGES))
+@pytest.mark.parametrize("kind", [kind for kind in MESSAGES if kind != "certificate"])  # which needs a request
 def test_only_messages_of_the_table_may_come(state: State, kind: str) -> None:
     """In each state the listed messages lead to the listed state, and every other one closes without an effect."""
     conversation, sequence = (Conversation(), 1) if state is State.OPENING else (welcomed(), 2)
@@ -177,3 +180,73 @@ def test_a_report_always_fits_into_a_message(state: Any) -> None:
     report = FROM_AGENT.validate_json(command.text)
     assert isinstance(report, Report)
     assert len(report.items) == (500 if state == "Failed" else 0)
+
+
+# --- certificates of services -----------------------------------------------------------------------------------------
+
+HELD: tuple[int, str | None] = (3, DIGEST)
+
+
+def ask(name: str = "web", csr: str = "csr") -> Ask:
+    return Ask(f"Certificate/shop/{name}", DIGEST, csr)
+
+
+def offered() -> Conversation:
+    """A session whose control plane wants the document that the agent has."""
+    conversation = Conversation(HELD)
+    conversation.says(Opened(START))
+    return conversation.control_plane(say("welcome", 1, wantedDigest=DIGEST))
+
+
+def asked(sequence: int, name: str = "web", csr: str = "csr") -> Send:
+    request = {"id": f"Certificate/shop/{name}", "digest": DIGEST, "csr": csr}
+    text = json.dumps({"type": "certificate-request", "sequence": sequence, **request}, separators=(",", ":"))
+    return Send(text)
+
+
+def answer(sequence: int, name: str = "web") -> str:
+    return say("certificate", sequence, id=f"Certificate/shop/{name}")
+
+
+def certified(text: str) -> Certified:
+    return Certified(FROM_CONTROL_PLANE.validate_json(text))  # type: ignore[arg-type]
+
+
+def test_a_certificate_is_asked_for_and_its_answer_handed_out() -> None:
+    """Where the wanted document is the one that is applied, a request leaves at once."""
+    offered().happens(ask(), asked(2)).control_plane(answer(2), certified(answer(2)))
+
+
+def test_nothing_is_asked_before_the_document_is_known_to_be_wanted() -> None:
+    """A request waits for the outcome of a document that came in this session, and an older control plane gets none."""
+    conversation = Conversation(HELD)
+    conversation.says(Opened(START))
+    conversation.happens(ask()).control_plane(say("welcome", 1, wantedDigest="sha256:" + "2" * 64)).happens(ask())
+    conversation.control_plane(say("desired", 2), Take("a.b.c")).happens(ask(csr="newer"))
+    assert conversation.says(Outcome(3, DIGEST, "refused", "OlderGeneration"))["outcome"] == "refused"
+    report, request = conversation.session.handle(Outcome(4, DIGEST, "progressing"))
+    assert isinstance(report, Send)
+    assert request == asked(4, csr="newer")
+
+
+def test_one_request_for_an_item_is_under_way() -> None:
+    """The newest of those that came meanwhile leaves with the answer."""
+    conversation = offered().happens(ask(), asked(2)).happens(ask(csr="b")).happens(ask(csr="c"))
+    conversation.control_plane(answer(2), certified(answer(2)), asked(3, csr="c")).control_plane(
+        answer(3), certified(answer(3))
+    )
+
+
+def test_few_requests_are_under_way_at_once() -> None:
+    """The fifth service waits for an answer to one of the first four."""
+    conversation = offered()
+    for number in range(4):
+        conversation.happens(ask(f"s{number}"), asked(2 + number, f"s{number}"))
+    conversation.happens(ask("s4")).control_plane(answer(2, "s1"), certified(answer(2, "s1")), asked(6, "s4"))
+
+
+def test_an_answer_that_nobody_asked_for_ends_the_session() -> None:
+    """So does a second one."""
+    offered().control_plane(answer(2), Close(4400, "UnexpectedMessage")).over()
+    conversation = offered().happens(ask(), asked(2)).control_plane(answer(2), certified(answer(2)))
+    conversation.control_plane(answer(3), Close(4400, "UnexpectedMessage")).over()

@@ -12,6 +12,8 @@ from reconciler.agents.session import (
     NEXT,
     WRITE_FINISHED,
     AgentSession,
+    Answered,
+    Asked,
     Close,
     Command,
     Dismissed,
@@ -26,7 +28,7 @@ from reconciler.agents.session import (
     Tick,
     Wanted,
 )
-from schemas.session import FROM_AGENT, CloseCode, Desired
+from schemas.session import FROM_AGENT, CertificateAnswer, CloseCode, Desired
 
 START = 1000.0
 LIMITS = SessionLimits(hello_seconds=10, heartbeat_seconds=20, silence_seconds=65, burst=20, messages_per_second=1)
@@ -34,6 +36,7 @@ MESSAGES: dict[str, dict[str, Any]] = {
     "hello": {"protocol": 1, "agent": "vps-1", "version": "0.1.0"},
     "report": {"generation": 3, "digest": "sha256:" + "3" * 64, "outcome": "applied"},
     "heartbeat": {"appliedGeneration": 3},
+    "certificate-request": {"id": "Certificate/shop/web", "digest": "sha256:" + "3" * 64, "csr": "csr"},
 }
 
 
@@ -308,3 +311,64 @@ def test_a_dismissed_agent_is_told_why() -> None:
 def test_a_lost_connection_ends_without_a_word() -> None:
     """There is nobody left to be told anything, not even what waited."""
     started().happens(want(4), desired(3, 4)).happens(want(5)).happens(Lost()).over()
+
+
+# --- certificates of services -----------------------------------------------------------------------------------------
+
+
+def request(sequence: int, name: str = "web") -> str:
+    return say("certificate-request", sequence, id=f"Certificate/shop/{name}")
+
+
+def asked(text: str) -> Asked:
+    return Asked(FROM_AGENT.validate_json(text))  # type: ignore[arg-type]
+
+
+def answered(sequence: int, name: str = "web", **fields: Any) -> Send:
+    answer = CertificateAnswer(sequence=sequence, id=f"Certificate/shop/{name}", **fields)
+    return Send(answer.model_dump_json(by_alias=True))
+
+
+def test_a_request_is_answered_once() -> None:
+    """It is handed out, and its answer goes back under its id."""
+    conversation = started().agent(request(2), asked(request(2)))
+    conversation.happens(
+        Answered("Certificate/shop/web", "leaf", "roots"), answered(3, certificate="leaf", bundle="roots")
+    )
+    conversation.written().agent(request(3), asked(request(3)))
+
+
+def test_a_second_request_for_an_item_counts_for_nothing_while_the_first_is_under_way() -> None:
+    """One signature an item at a time, however often somebody asks."""
+    started().agent(request(2), asked(request(2))).agent(request(3), Ignored("AlreadyAsked"))
+
+
+def test_more_requests_than_an_agent_may_have_under_way_end_the_session() -> None:
+    """Nobody makes the control plane sign without end."""
+    conversation = started()
+    for number in range(LIMITS.max_asked):
+        text = request(2 + number, f"s{number}")
+        conversation.agent(text, asked(text))
+    conversation.agent(request(2 + LIMITS.max_asked, "last"), Close(CloseCode.TOO_MUCH, "TooManyRequests")).over()
+
+
+def test_answers_wait_for_room_and_go_before_a_document() -> None:
+    """While something is written nothing else is, and a certificate for the present document comes before the next."""
+    conversation = started().agent(request(2), asked(request(2))).agent(request(3, "api"), asked(request(3, "api")))
+    conversation.happens(want(4), desired(3, 4)).happens(want(5)).happens(Answered("Certificate/shop/api", reason="No"))
+    conversation.happens(Answered("Certificate/shop/web", reason="No"))
+    conversation.written(answered(4, "api", reason="No")).written(answered(5, reason="No")).written(
+        desired(6, 5)
+    ).written()
+
+
+def test_a_request_before_hello_ends_the_session() -> None:
+    """Who has not said hello asks for nothing."""
+    Conversation().agent(request(1), Close(CloseCode.PROTOCOL_ERROR, "UnexpectedMessage")).over()
+
+
+def test_an_answer_after_the_end_goes_nowhere() -> None:
+    """A certificate that was signed while the agent was dismissed is not handed out."""
+    conversation = started().agent(request(2), asked(request(2)))
+    conversation.session.handle(Dismissed(CloseCode.REVOKED, "Revoked"))
+    conversation.happens(Answered("Certificate/shop/web", "leaf", "roots"))
