@@ -24,6 +24,7 @@ from reconciler.app.access import composer, guarded
 from reconciler.app.acme import Acme
 from reconciler.app.certificate import OwnCertificate
 from reconciler.app.own_names import connectable, url_of
+from reconciler.app.services import service_certificates
 from reconciler.convergence import Record
 from reconciler.desired.codes import CODES
 from reconciler.desired.render import Renderer
@@ -166,6 +167,12 @@ class Parts:
             self._observer,
             quarantined=self._directory.quarantined,
             session_limits=self._session_limits,
+            certifier=service_certificates(
+                self.certificate.authority,
+                self._directory,
+                lambda: self.loop.published.state.fleet,
+                self._store,
+            ),
         )
 
         self._metrics.messages_of(lambda: self._hub.counters.messages)
