@@ -6,7 +6,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,14 +18,22 @@ from pymongo.errors import AutoReconnect, OperationFailure, PyMongoError, Server
 
 from reconciler.desired.composition import joined
 from reconciler.desired.doors import door_objects
+from reconciler.errors import Broken
+from reconciler.mongodb.check import Wanted, check
 from reconciler.mongodb.doorman import SENTENCES, Doorman
 from tests.integration.traefik.test_http import look
 from tests.support.mongod import DATABASE, PASSWORD, USER, Mongod, mongod
 from tests.support.pairs import FakeAuthority
-from tests.support.traefik import Front, agent, front, route
+from tests.support.traefik import Front, agent, backends, front, route
+from tests.support.waiting import wait_for
 
 HOST = "vps-1.mongodb.cloudlunacy.test"
-CREDENTIALS = {"username": USER, "password": PASSWORD, "authSource": DATABASE}
+CREDENTIALS = {
+    "username": USER,
+    "password": PASSWORD,
+    "authSource": DATABASE,
+    "authMechanism": "SCRAM-SHA-256",
+}
 PATIENCE = 1500
 """Milliseconds that a driver waits for a server. What it says before that, it says at once."""
 
@@ -122,11 +130,11 @@ def test_a_client_reaches_its_agents_database(connect: Any) -> None:
         assert client[DATABASE].orders.count_documents({"n": 1}) == 1
 
 
-def test_a_wrong_password_is_said_by_the_database(connect: Any) -> None:
-    """At once."""
-    assert said(connect(credentials={**CREDENTIALS, "password": "wrong"}), OperationFailure).startswith(
-        "Authentication failed."
-    )
+@pytest.mark.parametrize("wrong", [{"password": "wrong"}, {"username": "somebody"}, {"authSource": "other"}])
+def test_wrong_credentials_are_said_by_the_database(connect: Any, wrong: dict[str, str]) -> None:
+    """At once, and in the same words whichever of them is wrong."""
+    told = said(connect(credentials={**CREDENTIALS, **wrong}), OperationFailure)
+    assert told.startswith("Authentication failed.")
 
 
 def test_nobody_reads_without_a_password(connect: Any) -> None:
@@ -189,6 +197,12 @@ def test_who_is_not_on_the_list_reaches_nobody(running: tuple[Front, Doorman], d
         serve(one, database)
 
 
+def has_room(connect: Any) -> bool:
+    with connect() as client, suppress(AutoReconnect):
+        return bool(client[DATABASE].orders.insert_one({"n": 4}).acknowledged)
+    return False
+
+
 def test_connections_are_limited(running: tuple[Front, Doorman], database: Mongod, connect: Any) -> None:
     """A driver keeps one connection to watch its server and one to work; a second one finds no room."""
     one, _ = running
@@ -197,7 +211,85 @@ def test_connections_are_limited(running: tuple[Front, Doorman], database: Mongo
         with connect() as client:
             client[DATABASE].orders.insert_one({"n": 3})
             said(connect(maxPoolSize=1), AutoReconnect)
-        with connect() as client:
-            client[DATABASE].orders.insert_one({"n": 4})
+        wait_for(lambda: has_room(connect), 10, what="a connection after others were closed")
     finally:
         serve(one, database)
+
+
+# --- cloudlunacy mongodb check -------------------------------------------------------------------------------------
+
+
+def wanted(one: Front, roots: Path, **more: Any) -> Wanted:
+    said = {"user": USER, "password": PASSWORD, "database": DATABASE, "ca_file": str(roots), "address": "127.0.0.1"}
+    return Wanted(**{"host": HOST, "port": one.ports["mongodb"], **said, **more})
+
+
+def failed(one: Wanted) -> tuple[list[str], str]:
+    """The steps that passed, and the sentence of the one that did not."""
+    steps, passed = check(one), []
+    try:
+        while True:
+            passed.append(next(steps).step)
+    except Broken as error:
+        return passed, str(error)
+
+
+def test_check_goes_all_the_way(running: tuple[Front, Doorman], roots: Path) -> None:
+    """With a password, and without one as far as that goes."""
+    found = list(check(wanted(running[0], roots)))
+    assert [one.step for one in found] == ["address", "tcp", "tls", "login"]
+    assert found[-1].found.startswith("shop is known, and the database answers")
+    assert list(check(wanted(running[0], roots, user="", password="")))[-1].found.startswith("not tried")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"password": "wrong"}, 'does not know the user "shop" with this password in "shop"'),
+        ({"user": "somebody"}, 'does not know the user "somebody"'),
+        ({"database": "other"}, 'does not know the user "shop" with this password in "other"'),
+        ({"host": "vps-9.mongodb.cloudlunacy.test", "guess": 'Did you mean "x"?'}, 'right one. Did you mean "x"?'),
+        ({"host": "vps-9.other.test"}, "it has none for this name"),
+        ({"host": "127.0.0.1"}, "sends no server name (SNI)"),
+        ({"tls": False}, "databases are reached over TLS only"),
+        ({"ca_file": ""}, "is of an authority that is not trusted here"),
+        ({"ca_file": __file__}, "cannot be used to verify"),
+        ({"port": 1}, "nobody listens"),
+    ],
+)
+def test_check_says_what_is_wrong(running: tuple[Front, Doorman], roots: Path, more: dict[str, Any], said: str) -> None:
+    """In one sentence, with what to do."""
+    assert said in failed(wanted(running[0], roots, **more))[1]
+
+
+def test_check_says_what_a_closed_connection_may_mean(
+    running: tuple[Front, Doorman], database: Mongod, roots: Path
+) -> None:
+    """The database is down, the address is not on the list, or there are too many connections."""
+    one, _ = running
+    listed = [{"ipAllowList": {"ranges": ["192.0.2.0/24"]}}, {"connectionLimit": {"amount": 3}}]
+    serve(one, database, middlewares=listed)
+    spec = route("db", type="mongodb", backends=[{"agent": "vps-1", "port": 1}], middlewares=listed).spec
+    try:
+        passed, said = failed(wanted(one, roots, route=spec))
+        assert passed == ["address", "tcp"]
+        assert "address is not on the ipAllowList (192.0.2.0/24), or you have 3 connections" in said
+    finally:
+        serve(one, database)
+    database.stop()
+    try:
+        nothing = route("db", type="mongodb", backends=[{"agent": "vps-1", "port": 1}]).spec
+        assert "the database on vps-1 is down or refuses the front." in failed(wanted(one, roots, route=nothing))[1]
+        assert "Either the database on vps-1 is down" in failed(wanted(one, roots))[1]
+    finally:
+        database.start()
+
+
+def test_check_waits_for_nobody(roots: Path) -> None:
+    """Whoever takes a connection and says nothing, or speaks another language, is told too."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        one = Wanted(HOST, silent.getsockname()[1], ca_file=str(roots), address="127.0.0.1")
+        assert "takes the connection and says nothing" in failed(one)[1]
+    with backends("http") as (web,):
+        one = Wanted(HOST, web.port, ca_file=str(roots), address="127.0.0.1")
+        assert "speaks no TLS" in failed(one)[1]

@@ -1,0 +1,73 @@
+"""``cloudlunacy mongodb``: print the connection string of a database, and find out what is wrong with one."""
+
+from __future__ import annotations
+
+import argparse
+
+from reconciler.commands import mongodb_check
+from reconciler.commands.mongodb_lookup import NAME, add_options, connection_string, openers_of, read_state
+from reconciler.commands.output import say, say_json, tell
+from reconciler.errors import Misused
+from reconciler.mongodb.connection_string import ConnectionString
+from reconciler.mongodb.places import Place, find
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser(
+        "mongodb",
+        help="print and check connection strings",
+        description="Print the connection string of a database behind Traefik, or find out what is wrong with one.",
+    )
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    uri = actions.add_parser(
+        "uri",
+        help="print the connection string of a database",
+        description="Print the connection string of a database, one a line where the name stands for several. The "
+        "password is a gap, <password>, unless it is asked for and can be opened.",
+    )
+    uri.add_argument("name", metavar="NAME", help=NAME)
+    add_options(uri)
+    uri.add_argument("--show-password", action="store_true",
+                     help="open the password's secret; needs --data or --identity")  # fmt: skip
+    uri.add_argument("--tls-ca-file", default="", metavar="PATH",
+                     help="add tlsCAFile: whom the client trusts, on its machine")  # fmt: skip
+    uri.add_argument("--format", choices=("text", "json"), default="text")
+    uri.set_defaults(run=run_uri)
+    mongodb_check.add_parser(actions)
+
+
+def run_uri(options: argparse.Namespace) -> int:
+    """Print a connection string for each database that is meant."""
+    openers = openers_of(options) if options.show_password else ()
+    if options.show_password and not openers:
+        raise Misused("--show-password needs what opens the secret: --data DIR or --identity FILE.")
+    state = read_state(options)
+    found = [
+        (place, connection_string(place, state, openers, options, ca_file=options.tls_ca_file))
+        for place in find(options.name, state)
+    ]
+    if options.format == "json":
+        say_json([_as_json(place, one) for place, one in found])
+    else:
+        for _, one in found:
+            say(str(one))
+    if any(one.password.startswith("<") for _, one in found):
+        tell("Put the password in place of <password>, its reserved characters percent-encoded; --show-password does.")
+    if not options.tls_ca_file:
+        tell("Where the certificate is of the fleet's own authority, clients need its roots: --tls-ca-file PATH. "
+             "The control plane has them at /.well-known/ca.pem and in its data directory.")  # fmt: skip
+    return 0
+
+
+def _as_json(place: Place, one: ConnectionString) -> dict[str, object]:
+    return {
+        "uri": str(one),
+        "host": one.host,
+        "port": one.port,
+        "database": one.database,
+        "user": one.user,
+        "agent": place.agent,
+        "route": f"{place.route.team}/{place.route.name}",
+        "deployments": [f"{key.team}/{key.name}" for key in place.deployments],
+        "secrets": [f"{place.route.team}/{user.password.name}" for user in place.users if user.name == one.user],
+    }

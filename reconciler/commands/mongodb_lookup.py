@@ -1,0 +1,120 @@
+"""What the actions on databases share: where to look for one, and what its connection string says."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from reconciler.commands.client import Client, add_trust_options, target_of
+from reconciler.commands.evaluate import judge
+from reconciler.commands.plan_command import state_from
+from reconciler.commands.tree import read_directory
+from reconciler.desired.finding import did_you_mean
+from reconciler.desired.lookup import SecretUnavailable
+from reconciler.desired.state import State
+from reconciler.errors import Broken, Misused, Rejected
+from reconciler.mongodb.connection_string import PORT, ConnectionString
+from reconciler.mongodb.places import Place
+from reconciler.pki.identities import identities_of_file, identity_of_data, open_with
+from reconciler.pki.sealing import Opener
+from schemas.api import PublishedState
+from schemas.deployment import MongoDBUser
+from schemas.objects import ObjectKey
+from schemas.secret import Secret
+
+NAME = "an agent, a route or a deployment of type mongodb (TEAM/NAME where several teams have one), or the host"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add where to look, and what shall stand in the connection string."""
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--dir", type=Path, metavar="DIR", help="look in a state repo (default: .)")
+    source.add_argument("--server", metavar="URL", help="look at what this control plane has in service")
+    parser.add_argument("--data", type=Path, metavar="DIR",
+                        help="the same, on its machine; opens passwords, with --dir too")  # fmt: skip
+    add_trust_options(parser)
+    parser.add_argument("--user", metavar="U", help="who logs in (default: the only user of the deployment)")
+    parser.add_argument("--database", metavar="DB", help="database to use (default: the user's)")
+    parser.add_argument("--identity", type=Path, action="append", default=[], metavar="FILE",
+                        help="file with an age identity that opens the secret")  # fmt: skip
+    parser.add_argument("--port", type=int, default=PORT, metavar="P",
+                        help="of Traefik's entry point for MongoDB (default: %(default)s)")  # fmt: skip
+
+
+def read_state(options: argparse.Namespace) -> State:
+    """Return what is in service at a control plane, or would be of a directory.
+
+    Raises:
+        Broken, Transient, Refused: when it cannot be read.
+    """
+    if not 0 < options.port < 65536:
+        raise Misused(f"{options.port} is no port.")
+    if options.dir is None and (options.server is not None or options.data is not None):
+        if options.server is not None:
+            options = argparse.Namespace(**{**vars(options), "data": None})
+        with Client(target_of(options, os.environ)) as client:
+            return state_from(client.read(PublishedState, "/state"))
+    return judge(read_directory(options.dir or Path())).settled.state
+
+
+def openers_of(options: argparse.Namespace) -> Sequence[Opener]:
+    """Return what opens secrets; none where the options name nothing.
+
+    Raises:
+        Broken: when an identity cannot be used.
+    """
+    openers = [opener for path in options.identity for opener in identities_of_file(path)]
+    return [*openers, *([identity_of_data(options.data, os.environ)] if options.data is not None else [])]
+
+
+def connection_string(
+    place: Place, state: State, openers: Sequence[Opener], options: argparse.Namespace, *, ca_file: str = ""
+) -> ConnectionString:
+    """Return the connection string of a database; without ``openers`` the password stays a gap.
+
+    Raises:
+        Rejected: when the database has no such user, or nobody here can open the secret.
+        Broken: when there is no secret.
+    """
+    user = _user(place, options.user)
+    database = options.database if options.database is not None else (user.database if user is not None else "")
+    return ConnectionString(
+        host=place.host,
+        port=options.port,
+        user=user.name if user is not None else options.user or "<user>",
+        password=_password(place, user, state, openers) if openers else "<password>",
+        database=database,
+        auth_source=user.database if user is not None else "",
+        ca_file=ca_file,
+    )
+
+
+def _user(place: Place, name: str | None) -> MongoDBUser | None:
+    """Choose the user; one that the repository does not know is taken as it is, where it knows none."""
+    if name is None:
+        return place.users[0] if len(place.users) == 1 else None
+    found = place.user(name)
+    if found is None and place.users:
+        names = [one.name for one in place.users]
+        hint = did_you_mean(name, names) or f"It has: {', '.join(names)}."
+        raise Rejected(f'The database at {place.host} has no user "{name}".', reason="NoUser", hint=hint)
+    return found
+
+
+def _password(place: Place, user: MongoDBUser | None, state: State, openers: Sequence[Opener]) -> str:
+    if user is None:
+        what = "has several users" if place.users else "has no users that the state repo knows"
+        hint = f"Name one with --user: {', '.join(one.name for one in place.users)}." if place.users else ""
+        raise Rejected(f"The database at {place.host} {what}.", reason="NoUser", hint=hint)
+    key = ObjectKey("Secret", place.route.team, user.password.name)
+    secret = state.objects.get(key)
+    armour = secret.spec.sealed.get(user.password.key) if isinstance(secret, Secret) else None
+    if armour is None:
+        hint = f"Seal it: cloudlunacy secret seal {key.team}/{key.name} {user.password.key}"
+        raise Broken(f'there is no secret {key.team}/{key.name} with "{user.password.key}".', hint=hint)
+    try:
+        return open_with(openers, armour)
+    except SecretUnavailable as error:
+        raise Rejected(f"{key.path}, {user.password.key}: {error}.", reason="SecretUnavailable") from None

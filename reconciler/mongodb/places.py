@@ -1,0 +1,140 @@
+"""Which databases clients can reach, by which names people call them, and who may log in there. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from reconciler.desired.finding import did_you_mean
+from reconciler.desired.state import State
+from reconciler.desired.view import View, port_of
+from reconciler.errors import Rejected
+from schemas.deployment import Deployment, MongoDBUser
+from schemas.objects import ObjectKey
+from schemas.route import Backend, Route, RouteSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A database under its name. ``deployments`` are those behind it, as far as the repository says who that is."""
+
+    host: str
+    agent: str
+    route: ObjectKey
+    spec: RouteSpec
+    deployments: tuple[ObjectKey, ...] = ()
+    users: tuple[MongoDBUser, ...] = ()
+
+    def user(self, name: str) -> MongoDBUser | None:
+        return next((one for one in self.users if one.name == name), None)
+
+
+def places(state: State) -> tuple[Place, ...]:
+    """Return every database of a state, in order of route and agent."""
+    if state.fleet is None:
+        return ()
+    view = state.view()
+    return tuple(one for key in sorted(state.objects) for one in _of_route(key, state, view))
+
+
+def find(name: str, state: State) -> tuple[Place, ...]:
+    """Return the databases that somebody means by ``name``: an agent, a route, a deployment, or the host itself.
+
+    Routes and deployments may be written TEAM/NAME, and must be where several teams have one of the name.
+
+    Raises:
+        Rejected: when there is none, or the name means several; the hint says what to write.
+    """
+    known = places(state)
+    found = [one for one in known if name in (one.agent, one.host)] or _named(name, known)
+    if not found:
+        raise Rejected(_why_not(name, state), reason="NoDatabase", hint=_hint(name, known))
+    return tuple(found)
+
+
+def _named(name: str, known: Sequence[Place]) -> list[Place]:
+    """Return the databases of the routes and deployments of this name, which must be of one team."""
+    found: list[Place] = []
+    meant: set[ObjectKey] = set()
+    for one in known:
+        keys = {key for key in (one.route, *one.deployments) if name in (key.name, f"{key.team}/{key.name}")}
+        if keys:
+            found.append(one)
+            meant |= keys
+    if len({key.team for key in meant}) > 1:
+        choices = " or ".join(sorted({f"{key.team}/{key.name}" for key in meant}))
+        raise Rejected(f'"{name}" means several databases.', reason="Ambiguous", hint=f"Write {choices}.")
+    return found
+
+
+def _why_not(name: str, state: State) -> str:
+    fleet = state.fleet
+    suffix = f".mongodb.{fleet.spec.domain}" if fleet is not None else ""
+    agent = name.removesuffix(suffix) if suffix else name
+    there = state.view().agent(agent)
+    if there is not None:
+        why = "; it is quarantined" if there.spec.state == "quarantined" else ""
+        return f'No route of type mongodb leads to the agent "{agent}"{why}.'
+    return f'There is no database "{name}": no agent, route or deployment of type mongodb has this name.'
+
+
+def _hint(name: str, known: Sequence[Place]) -> str:
+    words = dict.fromkeys(word for one in known for word in _words(one))
+    if not known:
+        return "The state repo has no route of type mongodb that leads to an agent in service."
+    guess = did_you_mean(name, words)
+    return guess or f"There are: {', '.join(sorted({one.agent for one in known})[:10])}."
+
+
+def _words(place: Place) -> Iterator[str]:
+    yield from (place.agent, place.host)
+    for key in (place.route, *place.deployments):
+        yield from (key.name, f"{key.team}/{key.name}")
+
+
+def _of_route(key: ObjectKey, state: State, view: View) -> Iterator[Place]:
+    route = state.objects[key]
+    if not isinstance(route, Route) or route.spec.type != "mongodb":
+        return
+    behind: dict[str, list[Backend]] = {}
+    for backend in route.spec.backends:
+        for agent in _agents(key.team, backend, view):
+            behind.setdefault(agent, []).append(backend)
+    for agent, backends in sorted(behind.items()):
+        deployments = tuple(
+            sorted({one for backend in backends for one in _deployments(key.team, agent, backend, view, state)})
+        )
+        users = dict.fromkeys(user for one in deployments for user in _users(state, one))
+        host = f"{agent}.mongodb.{view.fleet.spec.domain}"
+        yield Place(host, agent, key, route.spec, deployments, tuple(users))
+
+
+def _agents(team: str, backend: Backend, view: View) -> Iterator[str]:
+    """Names of the agents in service behind a backend that gets traffic, as for a route."""
+    if not backend.weight:
+        return
+    names: Sequence[str] = (backend.agent,) if backend.agent is not None else ()
+    deployment = view.deployment(team, backend.deployment or "")
+    if deployment is not None:
+        names = view.agent_names_of(team, deployment)
+    for name in names:
+        agent = view.agent(name)
+        if agent is not None and agent.spec.state != "quarantined":
+            yield name
+
+
+def _deployments(team: str, agent: str, backend: Backend, view: View, state: State) -> Iterator[ObjectKey]:
+    """Say what runs behind a backend: what it names, or whatever of the team has its port on that agent."""
+    for key, one in state.objects.items():
+        if not isinstance(one, Deployment) or one.spec.type != "mongodb" or key.team != team:
+            continue
+        if backend.deployment is not None:
+            if backend.deployment == key.name and port_of(backend, one) is not None:
+                yield key
+        elif agent in view.agent_names_of(team, one) and any(port.host == backend.port for port in one.spec.ports):
+            yield key
+
+
+def _users(state: State, key: ObjectKey) -> tuple[MongoDBUser, ...]:
+    found = state.objects[key]
+    return found.spec.mongodb.users if isinstance(found, Deployment) and found.spec.mongodb is not None else ()
