@@ -556,3 +556,90 @@ def test_who_does_not_let_go_of_a_front_is_told_of_once() -> None:
         world.spoilt = spoilt
         asyncio.run(one.look())
     assert [event.type for event in world.events].count("FrontRepaired") == 2
+
+
+async def meanwhile(one: Bench) -> None:
+    await one.loop._meanwhile()
+
+
+def test_a_new_certificate_is_another_generation_of_the_same_revision() -> None:
+    """The record stays converged and names the generation; the next look finds nothing to do."""
+
+    async def run() -> None:
+        one = bench()
+        await one.look(A)
+        one.pairs.overlay = Overlay(roots="new")
+        await meanwhile(one)
+        await meanwhile(one)
+        assert one.world.files == [(1, A), (2, A)]
+        assert one.loop.published.overlay is one.pairs.overlay
+        assert one.loop.published.confirmed
+        assert one.status(A).generation == 2
+        assert one.pairs.in_service == [A, A]
+        assert one.world.pushed == [(1, A)]
+        await one.look()
+        assert one.world.files == [(1, A), (2, A)]
+
+    asyncio.run(run())
+
+
+def test_a_revision_that_waits_for_a_person_goes_on_waiting_when_a_certificate_is_renewed() -> None:
+    """What is published gets the certificate; what is held is neither looked at again nor closed."""
+
+    async def run() -> None:
+        one = bench(World(faults={"plan": []}))
+        await one.look(A)
+        one.world.faults["plan"].append(Rejected("too much", reason="DeletionGuard", approve="sha256:1"))
+        await one.look(B)
+        one.pairs.overlay = Overlay(roots="new")
+        await meanwhile(one)
+        assert one.world.files == [(1, A), (2, A)]
+        assert one.said(B) == ("Held", "DeletionGuard")
+        calls = len(one.world.calls)
+        await one.look(B)
+        assert one.world.calls[calls:] == ["head"]
+
+    asyncio.run(run())
+
+
+def test_a_commit_that_changes_nothing_brings_a_new_certificate_along() -> None:
+    """It is published although its plan is empty."""
+
+    async def run() -> None:
+        one = bench(World(empty={B}))
+        await one.look(A)
+        one.pairs.overlay = Overlay(roots="new")
+        await one.look(B)
+        assert one.world.files == [(1, A), (2, B)]
+
+    asyncio.run(run())
+
+
+def test_a_certificate_that_cannot_be_published_is_tried_again_at_the_next_look() -> None:
+    """A fault between polls ends nothing, and is no failure of the revision."""
+
+    async def run() -> None:
+        one = bench(World(faults={"publish": []}))
+        await one.look(A)
+        one.world.faults["publish"] += [Transient("disk full", reason="DiskFull"), Broken("no"), RuntimeError("bug")]
+        one.pairs.overlay = Overlay(roots="new")
+        for _ in range(4):
+            await meanwhile(one)
+        assert one.world.files == [(1, A), (2, A)]
+        assert one.said(A)[0] == "Converged"
+
+    asyncio.run(run())
+
+
+def test_routes_that_wait_for_a_certificate_are_settled_without_it() -> None:
+    """The pass is settled once more, and goes on to publish the rest."""
+
+    async def run() -> None:
+        one = bench()
+        waits = ObjectKey("Route", "shop", "web")
+        one.pairs.waiting = {waits: Finding(waits.path, "certificate-pending", "not there yet", "", ())}
+        await one.look(A)
+        assert one.world.calls.count("settle") == 2
+        assert one.world.files == [(1, A)]
+
+    asyncio.run(run())

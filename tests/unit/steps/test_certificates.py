@@ -1,0 +1,359 @@
+"""What a pass makes, when it counts, and what is renewed, ordered and dropped between passes."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from reconciler.desired.lookup import SecretUnavailable
+from reconciler.desired.render import Renderer
+from reconciler.desired.state import State
+from reconciler.errors import Broken
+from reconciler.pki.authority.authority import Authority
+from reconciler.pki.certificate_pair import CertificatePair
+from reconciler.pki.certificate_store import CertificateStore
+from reconciler.pki.renewal import Delay, Desired, Source
+from reconciler.pki.server_certificate import permitted_hosts
+from reconciler.pki.vault import Vault
+from reconciler.steps.certificates import Certificates
+from reconciler.steps.passing import Pass, Published
+from reconciler.store.protocols import Event
+from reconciler.traefik.templates import load_templates
+from schemas.objects import ObjectKey
+from tests.support.documents import DOMAIN, agent, certificate, document, fleet, route, settled, team
+from tests.support.pairs import FakeAuthority
+
+START = dt.datetime(2026, 6, 1, 12, tzinfo=dt.UTC)
+TLS: Any = {"mode": "terminate"}
+APP, MONGODB = "cloudlunacy__app", "cloudlunacy__mongodb"
+SHOP = "shop.test"
+Content = dict[str, bytes | None]
+FILES: Content = {
+    "fleet.yaml": fleet(team("shop", hostnames=[f"*.app.{DOMAIN}", SHOP], agents=["vps-1"])),
+    "agents/vps-1.yaml": agent("vps-1"),
+}
+ROUTE: Content = {"routes/shop/web.yaml": route("web", SHOP, tls=TLS)}
+WEB = ObjectKey("Route", "shop", "web")
+INTERNAL: Content = {"certificates/shop.yaml": certificate("shop", SHOP)}
+ORDERED: Content = {"certificates/shop.yaml": certificate("shop", SHOP, issuer="acme")}
+PROVIDED: Content = {
+    "certificates/shop.yaml": document(
+        "Certificate",
+        "shop",
+        {"dnsNames": [SHOP], "issuer": "provided", "provided": {"team": "shop", "secret": "pair"}},
+    )
+}
+
+
+@dataclass
+class FakeOrders:
+    asked: list[dict[str, Desired]] = field(default_factory=list)
+    held_up: dict[str, Delay] = field(default_factory=dict)
+
+    def ask(self, wanted: Mapping[str, Desired]) -> None:
+        self.asked.append(dict(wanted))
+
+    def delays(self) -> Mapping[str, Delay]:
+        return self.held_up
+
+    def suggested(self, held: Mapping[str, CertificatePair]) -> Mapping[str, dt.datetime]:
+        del held
+        return {}
+
+
+@dataclass
+class World:
+    """The step over a real authority and real files, with a clock that a test sets."""
+
+    keys: Path
+    now: float = START.timestamp()
+    orders: FakeOrders = field(default_factory=FakeOrders)
+    events: list[Event] = field(default_factory=list)
+    secrets: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.authority = Authority.open_or_found(self.keys, Vault(), permitted=permitted_hosts(()), now=START)
+        self.store = CertificateStore(self.keys, Vault())
+        self.step = self.started()
+
+    def started(self) -> Certificates:
+        parts: Any = self
+        step = Certificates(
+            self.authority,
+            self.store,
+            open_sealed=self.open,
+            renderer=Renderer(load_templates()),
+            events=parts,
+            own_hosts=lambda: ["cp.example"],
+            clock=lambda: self.now,
+        )
+        step.orders = self.orders
+        return step
+
+    async def append(self, event: Event) -> Event:
+        self.events.append(event)
+        return event
+
+    def open(self, sealed: str) -> str:
+        if sealed not in self.secrets:
+            raise SecretUnavailable("sealed to somebody else")
+        return self.secrets[sealed]
+
+    def said(self, kind: str) -> list[str]:
+        return [event.subject for event in self.events if event.type == kind]
+
+    async def bring(self, base: State, files: Content) -> Pass:
+        """One round of a pass, as :mod:`reconciler.steps.preparing` does it."""
+        this = Pass("a" * 40, Published(state=base))
+        while True:
+            this.settled = settled(base, files, refused=this.refused)
+            waiting = await self.step.bring(this)
+            if waiting.keys() <= this.refused.keys():
+                return this
+            this.refused |= waiting
+
+    async def publish(self, base: State, files: Content) -> Published:
+        this = await self.bring(base, files)
+        await self.step.put_into_service(this)
+        return Published(1, this.revision, this.state, overlay=this.overlay)
+
+
+def world(tmp_path: Path) -> World:
+    return World(tmp_path / "keys")
+
+
+def test_a_route_gets_its_certificate_in_the_pass_that_brings_it(tmp_path: Path) -> None:
+    """The authority signs for the certificate and for the two implicit ones, and permits what the fleet names."""
+
+    async def run() -> None:
+        one = world(tmp_path)
+        published = await one.publish(State(), FILES | INTERNAL | ROUTE)
+        assert WEB in published.state.served
+        assert sorted(one.step.pairs) == [APP, MONGODB, "shop"]
+        assert one.store.load().pairs == one.step.pairs
+        assert b"BEGIN CERTIFICATE" in published.overlay.texts["tls.certificates"]
+        assert published.overlay.roots == one.authority.bundle().pem
+        assert one.said("CertificateIssued") == [
+            "certificate/cloudlunacy__app",
+            "certificate/cloudlunacy__mongodb",
+            "certificate/shop",
+        ]
+        assert not await one.step.look(published)
+
+    asyncio.run(run())
+
+
+def test_a_pass_that_is_not_published_leaves_nothing(tmp_path: Path) -> None:
+    """What was made for it is neither kept nor shown, and what was in service is as it was."""
+
+    async def run() -> None:
+        one = world(tmp_path)
+        published = await one.publish(State(), FILES | INTERNAL | ROUTE)
+        before, told = dict(one.step.pairs), len(one.events)
+        this = await one.bring(
+            published.state, {"certificates/shop.yaml": certificate("shop", f"a.app.{DOMAIN}"), **dict.fromkeys(ROUTE)}
+        )
+        assert this.pairs["shop"].held.names == (f"a.app.{DOMAIN}",)
+        assert one.step.pairs == before == one.store.load().pairs
+        assert one.step.overlay is published.overlay
+        assert not await one.step.look(published)
+        assert len(one.events) == told
+
+    asyncio.run(run())
+
+
+def test_a_route_waits_for_an_order_and_comes_with_it(tmp_path: Path) -> None:
+    """The order is placed once the certificate is published, and what it brings makes the loop settle again."""
+
+    async def run() -> None:
+        one = world(tmp_path)
+        published = await one.publish(State(), FILES | ORDERED | ROUTE)
+        assert WEB not in published.state.served
+        assert one.orders.asked == []
+        assert not await one.step.look(published)
+        assert set(one.orders.asked[-1]) == {"shop"}
+        one.orders.held_up = {"shop": Delay(START + dt.timedelta(minutes=1), "OrderUnderWay", "It is asked for.")}
+        directory = one.orders.asked[-1]["shop"].source.directory
+        pair = FakeAuthority(now=START).pair(SHOP, source=Source("acme", directory))
+        one.step.finished("shop", pair)
+        one.orders.held_up = {}
+        assert await one.step.look(published)
+        assert one.store.load().pairs["shop"] == pair
+        again = await one.publish(published.state, {})
+        assert WEB in again.state.served
+        assert again.overlay is one.step.overlay
+        assert not await one.step.look(again)
+
+    asyncio.run(run())
+
+
+def test_the_finding_says_what_holds_the_certificate_up(tmp_path: Path) -> None:
+    """The sentence of the delay is in it."""
+
+    async def run() -> None:
+        one = world(tmp_path)
+        one.orders.held_up = {"shop": Delay(START + dt.timedelta(minutes=1), "AcmeBackOff", "The server said no.")}
+        this = await one.bring(State(), FILES | ORDERED | ROUTE)
+        (finding,) = this.state.findings[WEB.path]
+        assert finding.message == f'the certificate "shop" for "{SHOP}" is not there yet: The server said no.'
+
+    asyncio.run(run())
+
+
+def test_a_certificate_is_renewed_in_time_and_only_then(tmp_path: Path) -> None:
+    """Near its end another one takes its place, and fronts are to get it."""
+
+    async def run() -> None:
+        one = world(tmp_path)
+        published = await one.publish(State(), FILES | INTERNAL | ROUTE)
+        first = one.step.pairs["shop"].held
+        one.now += dt.timedelta(days=59).total_seconds()
+        assert not await one.step.look(published)
+        one.now += dt.timedelta(days=9).total_seconds()
+        assert await one.step.look(published)
+        second = one.step.pairs["shop"].held
+        assert second.not_after > first.not_after
+        assert second.fingerprint != first.fingerprint
+
+    asyncio.run(run())
+
+
+def test_what_nobody_wants_is_dropped_once_every_front_has_forgotten_it(tmp_path: Path) -> None:
+    """Not before the publication without it is confirmed."""
+
+    async def run() -> None:
+        one = world(tmp_path)
+        published = await one.publish(State(), FILES | INTERNAL | ROUTE)
+        gone = await one.publish(published.state, dict.fromkeys([*INTERNAL, *ROUTE]))
+        await one.step.look(Published(2, "b" * 40, gone.state, overlay=gone.overlay, confirmed=False))
+        assert "shop" in one.step.pairs
+        one.step.poke()
+        assert await one.step.look(gone)
+        assert "shop" not in one.step.pairs
+        assert sorted(one.store.load().pairs) == [APP, MONGODB]
+        assert one.said("CertificateDropped") == ["certificate/shop"]
+
+    asyncio.run(run())
+
+
+def test_a_new_root_reaches_the_fronts(tmp_path: Path) -> None:
+    """Another process made it, and the next look shows it to whoever checks backends."""
+
+    async def run() -> None:
+        one = world(tmp_path)
+        published = await one.publish(State(), FILES)
+        Authority(one.keys).prepare_next("root", one.authority.permitted(), START)
+        assert await one.step.look(published)
+        assert one.step.overlay.roots == one.authority.bundle().pem
+        assert one.step.overlay.roots.count("BEGIN CERTIFICATE") == 2
+
+    asyncio.run(run())
+
+
+def test_what_the_authority_cannot_sign_is_said_and_tried_again(tmp_path: Path) -> None:
+    """The route waits with the reason; after the pause the authority is asked again."""
+
+    async def run() -> None:
+        one = world(tmp_path)
+        real, fault = one.authority.issue, Broken("The authority has no intermediate yet.")
+
+        def refuse(*_: object, **__: object) -> Any:
+            raise fault
+
+        one.authority.issue = refuse  # type: ignore[method-assign]
+        published = await one.publish(State(), FILES | INTERNAL | ROUTE)
+        assert WEB not in published.state.served
+        assert "no intermediate" in published.state.findings[WEB.path][0].message
+        assert one.step.statuses(published)[-1].state == "Pending"
+        assert one.step.statuses(published)[-1].reason == "NotIssued"
+        one.authority.issue = real  # type: ignore[method-assign]
+        await one.step.look(published)
+        assert "shop" not in one.step.pairs
+        one.now += 11
+        assert await one.step.look(published)
+        assert "shop" in one.step.pairs
+
+    asyncio.run(run())
+
+
+def pair_secret(one: World, number: int, pair: CertificatePair) -> Content:
+    """A secret whose sealed texts differ with ``number`` and open to the pair."""
+    texts = {
+        key: f"-----BEGIN AGE ENCRYPTED FILE-----\n{key[4:]}{number}\n-----END AGE ENCRYPTED FILE-----\n"
+        for key in ("tls.crt", "tls.key")
+    }
+    one.secrets |= {texts["tls.crt"]: pair.chain, texts["tls.key"]: pair.key}
+    return {"secrets/shop/pair.yaml": document("Secret", "pair", {"sealed": texts})}
+
+
+def test_a_provided_pair_that_was_held_with_its_revision_comes_when_that_is_approved(tmp_path: Path) -> None:
+    """A first look at the new secret, by a pass that was not published, does not make the second one skip it."""
+
+    async def run() -> None:
+        one, away = world(tmp_path), FakeAuthority(now=START)
+        old, new = away.pair(SHOP), away.pair(SHOP)
+        published = await one.publish(State(), FILES | PROVIDED | ROUTE | pair_secret(one, 1, old))
+        assert one.step.pairs["shop"].held.fingerprint == old.held.fingerprint
+        await one.step.look(published)
+        newer = pair_secret(one, 2, new)
+        assert (await one.bring(published.state, newer)).pairs.keys() == {"shop"}
+        assert one.step.pairs["shop"].held.fingerprint == old.held.fingerprint
+        await one.publish(published.state, newer)
+        assert one.step.pairs["shop"].held.fingerprint == new.held.fingerprint
+
+    asyncio.run(run())
+
+
+def test_a_secret_that_cannot_be_used_keeps_the_former_pair(tmp_path: Path) -> None:
+    """The certificate is due, with the reason; nothing of the secret is in what is said."""
+
+    async def run() -> None:
+        one, away = world(tmp_path), FakeAuthority(now=START)
+        old, other = away.pair(SHOP), away.pair("other.test")
+        published = await one.publish(State(), FILES | PROVIDED | ROUTE | pair_secret(one, 1, old))
+        published = await one.publish(published.state, pair_secret(one, 2, other))
+        assert one.step.pairs["shop"].held.fingerprint == old.held.fingerprint
+        shop = one.step.statuses(published)[-1]
+        assert (shop.state, shop.reason) == ("Due", "SecretUnusable")
+        assert "lacks shop.test" in shop.message
+        assert other.key not in repr(one.events)
+
+    asyncio.run(run())
+
+
+def test_a_restart_shows_the_same_overlay(tmp_path: Path) -> None:
+    """What was on disk is what fronts are to get, so nothing has to be published."""
+
+    async def run() -> None:
+        one = world(tmp_path)
+        published = await one.publish(State(), FILES | INTERNAL | ROUTE)
+        step = one.started()
+        await step.take_up()
+        assert (step.overlay.texts, step.overlay.roots) == (published.overlay.texts, published.overlay.roots)
+
+    asyncio.run(run())
+
+
+def test_each_certificate_says_how_it_stands(tmp_path: Path) -> None:
+    """Good until its renewal, expired and served, pending; and retained where only routes need it."""
+
+    async def run() -> None:
+        one = world(tmp_path)
+        published = await one.publish(State(), FILES | INTERNAL | ROUTE)
+        await one.step.look(published)
+        states = {status.name: status for status in one.step.statuses(published)}
+        assert {status.state for status in states.values()} == {"Good"}
+        assert states["shop"].next_look is not None
+        assert states["shop"].dns_names == (SHOP,)
+        one.now += dt.timedelta(days=91).total_seconds()
+        assert {status.state for status in one.step.statuses(published)} == {"Expired"}
+        published = await one.publish(
+            State(), FILES | {"certificates/b.yaml": certificate("b", "b.shop.test", issuer="acme")}
+        )
+        assert {status.name: status.state for status in one.step.statuses(published)}["shop"] == "Retained"
+
+    asyncio.run(run())
