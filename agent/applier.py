@@ -107,6 +107,11 @@ class Applier:
         elif self.outcome is not None and self._waiting is None:
             self._report(self.outcome)
 
+    def again(self) -> None:
+        """Apply the held document once more, and report: a service has something new to say of it."""
+        if self._held is not None:
+            self._wake.set()
+
     async def run(self) -> None:
         """Apply what there is, for ever."""
         while True:

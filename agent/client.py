@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
@@ -29,11 +29,12 @@ from websockets.typing import Subprotocol
 from agent.applier import Applier
 from agent.backoff import Backoff
 from agent.documents import DocumentStore, keys_of
+from agent.endings import End, closed, refused
 from agent.pinning import explained
-from agent.problems import detail_of
-from agent.services import Service
+from agent.services import Asker, Nobody, Service
 from agent.session import (
     AgentSession,
+    Certified,
     Close,
     Command,
     Event,
@@ -48,7 +49,7 @@ from agent.session import (
     Tick,
 )
 from schemas.jwk import JwkSet
-from schemas.session import MAX_DOCUMENT, SUBPROTOCOL, CloseCode
+from schemas.session import MAX_DOCUMENT, SUBPROTOCOL, CertificateAnswer
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +58,6 @@ Tasks = Mapping[str, Callable[[], Coroutine[Any, Any, None]]]
 
 SLOWLY: Final = 60.0
 """Seconds between attempts when the control plane does not want this agent; a person has to change something."""
-REPLACED_PAUSE: Final = 30.0
-"""Seconds to stay away after another machine with the same key connected, so that the two do not chase each other."""
 GOODBYE_SECONDS: Final = 5.0
 """How long the other side may take to close after it said that it would."""
 
@@ -123,15 +122,6 @@ class ClientSettings:
     session: SessionLimits = field(default_factory=SessionLimits)
 
 
-class _End(NamedTuple):
-    """How an attempt to stay connected ended, and the least pause before the next."""
-
-    why: str
-    at_least: float = 0.0
-    unwanted: bool = False
-    """The control plane knows this agent and does not want it."""
-
-
 async def run(
     data_dir: Path,
     services: Sequence[Service],
@@ -139,19 +129,19 @@ async def run(
     stop: asyncio.Event,
     *,
     settings: ClientSettings | None = None,
+    asker: Asker | None = None,
     others: Tasks | None = None,
     metrics: Callable[[], Mapping[str, float]] = dict,
     random: Callable[[], float] = randomness.random,
 ) -> None:
-    """Be the agent until ``stop`` is set.
+    """Be the agent until ``stop`` is set. ``asker`` asks the control plane for certificates in each connection.
 
     Raises:
         OSError: when ``data_dir`` cannot be read.
         ExceptionGroup: for an error that is a bug of this program.
     """
-    client = _Client(
-        data_dir, services, credentials, settings=settings or ClientSettings(), metrics=metrics, random=random
-    )
+    settings = settings or ClientSettings()
+    client = _Client(data_dir, services, credentials, settings=settings, asker=asker, metrics=metrics, random=random)
     client.applier.load()
     async with asyncio.TaskGroup() as group:
         tasks = [
@@ -168,7 +158,9 @@ def run_until_signalled(
     data_dir: Path,
     services: Sequence[Service],
     credentials: Credentials,
+    *,
     settings: ClientSettings | None = None,
+    asker: Asker | None = None,
     others: Tasks | None = None,
 ) -> None:
     """Be the agent until SIGTERM or SIGINT."""
@@ -177,7 +169,7 @@ def run_until_signalled(
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await run(data_dir, services, credentials, stop, settings=settings, others=others)
+        await run(data_dir, services, credentials, stop, settings=settings, asker=asker, others=others)
 
     asyncio.run(main())
 
@@ -197,11 +189,13 @@ class _Client:
         credentials: Credentials,
         *,
         settings: ClientSettings,
+        asker: Asker | None,
         metrics: Callable[[], Mapping[str, float]],
         random: Callable[[], float],
     ) -> None:
         self._credentials = credentials
         self._settings = settings
+        self._asker = asker or Nobody()
         self._metrics = metrics
         self._random = random
         self._backoff = Backoff(settings.backoff_base, settings.backoff_cap, settings.stable)
@@ -217,6 +211,7 @@ class _Client:
             clock=lambda: datetime.now(UTC),
             random=random,
         )
+        self._asker.on_change = self.applier.again
 
     async def stay_connected(self) -> None:
         """Connect again and again; never returns."""
@@ -233,12 +228,12 @@ class _Client:
             log.log(logging.ERROR if end.unwanted else logging.WARNING, "%s; next attempt in %.1f s", end.why, pause)
             await asyncio.sleep(pause)
 
-    def _least_pause(self, end: _End) -> float:
+    def _least_pause(self, end: End) -> float:
         """The first time that the agent is not wanted may be a token that grew old on the way; then it is meant."""
         self._unwanted = self._unwanted + 1 if end.unwanted else 0
         return max(end.at_least, self._settings.slowly) if self._unwanted > 1 else end.at_least
 
-    async def _attempt(self) -> _End:
+    async def _attempt(self) -> End:
         url = self._credentials.stream_url
         try:
             headers = await self._credentials.headers("GET", url)
@@ -258,27 +253,30 @@ class _Client:
             ) as socket:
                 return await self._converse(socket)
         except CredentialsUnavailable as error:
-            return _End(str(error), error.retry_after, unwanted=error.refused)
+            return End(str(error), error.retry_after, unwanted=error.refused)
         except InvalidStatus as error:
             self._credentials.forget()
-            return _refused(error)
+            answer = error.response
+            return refused(answer.status_code, answer.headers.get("Retry-After", ""), bytes(answer.body))
         except (OSError, WebSocketException) as error:
             said = explained(error, url)
-            return _End(str(said or f"the control plane cannot be reached: {type(error).__name__}: {error}"))
+            return End(str(said or f"the control plane cannot be reached: {type(error).__name__}: {error}"))
 
-    async def _converse(self, socket: ClientConnection) -> _End:
+    async def _converse(self, socket: ClientConnection) -> End:
         session = AgentSession(self._credentials.name, _version(), self.applier.applied, self._settings.session)
-        self._conversation = _Conversation(session, socket, self.applier.take, self._metrics)
+        self._conversation = _Conversation(session, socket, self.applier.take, self._asker.answered, self._metrics)
         self._conversation.start()
         if (damage := self.applier.damage) is not None:
             self.applier.damage = None
             self._report(Outcome(0, None, "refused", "DamagedOnDisk", f"{damage.reason}: {damage.message}"))
         if self.applier.outcome is not None:  # reached while nobody was there to hear it
             self._conversation.feed(self.applier.outcome)
+        self._asker.connected(self._conversation.feed)
         try:
             return await self._conversation.hold()
         finally:
             self._conversation = None
+            self._asker.disconnected()
 
     def _report(self, outcome: Outcome) -> None:
         log.info("generation %d: %s %s", outcome.generation, outcome.outcome, outcome.reason)
@@ -294,11 +292,13 @@ class _Conversation:
         session: AgentSession,
         socket: ClientConnection,
         take: Callable[[str], None],
+        answered: Callable[[CertificateAnswer], None],
         metrics: Callable[[], Mapping[str, float]],
     ) -> None:
         self._session = session
         self._socket = socket
         self._take = take
+        self._answered = answered
         self._metrics = metrics
         # Grows by one report an attempt and one heartbeat an interval; unanswered pings end it before that is much.
         self._outgoing: asyncio.Queue[Send | Close] = asyncio.Queue()
@@ -309,7 +309,7 @@ class _Conversation:
         """Say hello."""
         self.feed(Opened(time.monotonic()))
 
-    async def hold(self) -> _End:
+    async def hold(self) -> End:
         """Hold the conversation until the connection is over."""
         async with asyncio.TaskGroup() as group:
             others = [
@@ -339,6 +339,8 @@ class _Conversation:
                 self._outgoing.put_nowait(command)
             case Take(jws):
                 self._take(jws)
+            case Certified(answer):
+                self._answered(answer)
             case Retreat():
                 self._retreat = command
 
@@ -364,32 +366,9 @@ class _Conversation:
         await asyncio.sleep(GOODBYE_SECONDS)
         await self._socket.close()
 
-    def _end(self) -> _End:
-        code, reason = self._socket.close_code, self._socket.close_reason or ""
+    def _end(self) -> End:
         pause = self._retreat.seconds if self._retreat is not None else 0.0
-        match code:
-            case CloseCode.REVOKED if reason == "Quarantined":
-                why = "its file keeps this agent out (spec.state: quarantined); it need not enrol again"
-                return _End(why, pause, unwanted=True)
-            case CloseCode.REVOKED:
-                return _End("this agent was revoked; enrol it again with a new token", pause, unwanted=True)
-            case CloseCode.UNSUPPORTED:
-                return _End("the control plane speaks another version of the protocol", pause, unwanted=True)
-            case CloseCode.REPLACED:
-                why = "another connection with this agent's key took over; do two machines share it?"
-                return _End(why, max(pause, REPLACED_PAUSE))
-            case _:
-                return _End(f"the connection was closed ({code} {reason})".replace(" )", ")"), pause)
-
-
-def _refused(error: InvalidStatus) -> _End:
-    status = error.response.status_code
-    retry_after = error.response.headers.get("Retry-After", "")
-    pause = min(float(retry_after), 3600.0) if retry_after.isascii() and retry_after.isdigit() else 0.0
-    if status in (401, 403):
-        why = f"the control plane does not let this agent in (HTTP {status})"
-        return _End(f"{why} {detail_of(bytes(error.response.body))}".rstrip(), pause, unwanted=True)
-    return _End(f"the control plane answered HTTP {status}", pause)
+        return closed(self._socket.close_code, self._socket.close_reason or "", pause)
 
 
 def _version() -> str:

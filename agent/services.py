@@ -1,14 +1,16 @@
-"""The seam behind which a document becomes true: a service applies all items of its kinds.
+"""The seams behind which a document becomes true: a service applies all items of its kinds, an asker may ask for more.
 
-Deployments and certificates get services of their own; until then :class:`RecordingService` stands in for them.
+Certificates have a service of their own, :mod:`agent.service_certificates`; for other kinds :class:`RecordingService`
+stands in until they have theirs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from schemas.session import Item, ItemResult
+from agent.session import Ask
+from schemas.session import CertificateAnswer, Item, ItemResult
 
 
 class Service(Protocol):
@@ -23,6 +25,37 @@ class Service(Protocol):
         Returns one result an item. ``Failed`` and ``Progressing`` bring another call, later.
         """
         ...
+
+
+class Asker(Protocol):
+    """A service that asks the control plane for certificates. Calls come from the loop's thread and must not block."""
+
+    on_change: Callable[[], None]
+    """Call it when :meth:`Service.apply` would return something else than the last time; the client sets it."""
+
+    def connected(self, ask: Callable[[Ask], None]) -> None:
+        """A connection stands; ``ask`` is good until :meth:`disconnected`."""
+        ...
+
+    def disconnected(self) -> None: ...
+
+    def answered(self, answer: CertificateAnswer) -> None: ...
+
+
+class Nobody:
+    """Asks for nothing."""
+
+    def __init__(self) -> None:
+        self.on_change: Callable[[], None] = lambda: None
+
+    def connected(self, ask: Callable[[Ask], None]) -> None:
+        pass
+
+    def disconnected(self) -> None:
+        pass
+
+    def answered(self, answer: CertificateAnswer) -> None:
+        pass
 
 
 class RecordingService:
