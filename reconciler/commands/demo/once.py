@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import secrets
+import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -105,9 +106,9 @@ def _check_served(demo: Demo, check: Check) -> None:
 def _ask(demo: Demo, check: Check) -> httpx.Response:
     secure = check.entry_point == "websecure"
     url = f"{'https' if secure else 'http'}://{demo.ports.address(check.entry_point)}/"
+    context = ssl.create_default_context(cafile=demo.folder.ca)
     try:
-        # the certificate is Traefik's own until certificates are issued, so there is nothing to verify
-        with httpx.Client(verify=not secure, trust_env=False, timeout=SECONDS) as client:
+        with httpx.Client(verify=context, trust_env=False, timeout=SECONDS) as client:
             return client.get(
                 url, headers={"Host": check.host}, auth=check.user, extensions={"sni_hostname": check.host}
             )

@@ -48,6 +48,8 @@ def _sections(demo: Demo) -> Iterator[_Section]:
     ports = demo.ports
     web, secure = ports.url("web"), ports.front["websecure"]
     data, dynamic = shown(demo.folder.data, demo.folder.work), shown(demo.folder.dynamic, demo.folder.work)
+    ca, plane = shown(demo.folder.ca, demo.folder.work), "control plane"
+    trusting = f"curl --cacert {ca} --resolve shop.example.test:{secure}:{HOST}"
     commit, push = "git commit -qam", "git push -q"
     yield _Section("In another terminal", ((_entrance(demo), ""),))
     admin = f"{ADMIN}:{demo.memory.admin_password}"
@@ -56,12 +58,11 @@ def _sections(demo: Demo) -> Iterator[_Section]:
         (f"curl -H 'Host: balanced.app.cloudlunacy.test' {web}", "3 of 4 go to vps-1; sticky"),
         (f"curl -H 'Host: reports.analytics.cloudlunacy.test' {web}", "another team"),
         (f"curl -u {admin} -H 'Host: admin.app.cloudlunacy.test' {web}", "a sealed secret"),
-        (f"curl -k --resolve shop.example.test:{secure}:{HOST} https://shop.example.test:{secure}", "TLS"),
+        (f"{trusting} https://shop.example.test:{secure}", "TLS by the fleet's own authority"),
         (f"openssl s_client -quiet -connect {ports.address('events')} -servername {_EVENTS}", "TCP, an echo"),
         (f"{ports.url('traefik')}/dashboard/", "in a browser"),
     ))  # fmt: skip
     yield _mongodb(demo)
-    ca, plane = shown(demo.folder.ca, demo.folder.work), "control plane"
     yield _Section(f"Ask the control plane (SHA-256 of its authority: {demo.target.trust.fingerprint})", (
         (f"curl --cacert {ca} {ports.url(plane)}/readyz", "TLS by its own authority"),
         (f"openssl s_client -brief -connect {ports.address(plane)} -CAfile {ca} </dev/null", "the same"),
