@@ -27,8 +27,11 @@ def approve_command(status: RevisionStatus, target: str) -> str:
 
 
 def stage_line(stage: str, at: datetime, before: datetime | None) -> str:
-    """Write one stage: when it was reached, and how long after the one before."""
-    since = f"  +{(at - before).total_seconds() * 1000:.0f} ms" if before is not None else ""
+    """Write one stage: when it was reached, and how long after the one before, where it came after it.
+
+    Agents are not kept waiting for a front that does not answer, so pushed may come before loaded.
+    """
+    since = f"  +{(at - before).total_seconds() * 1000:.0f} ms" if before is not None and at >= before else ""
     return f"  {stage:<12} {at.strftime('%H:%M:%S.%f')}{since}"
 
 
