@@ -150,9 +150,9 @@ class Reconciler:
             await self._renew()
 
     async def _renew(self) -> None:
-        """See to the certificates, and publish what has changed beside the repository."""
+        """See to certificates and to what agents are told, and publish what has changed beside the repository."""
         try:
-            if await self._certificates.look(self.published):
+            if await self._certificates.look(self.published) or await self._delivery.has_news(self.published):
                 await self._bring_again()
         except (Transient, Rejected, Broken) as error:
             if str(error) != self._renewal_failed:
@@ -333,7 +333,8 @@ class Reconciler:
         this = Pass(self.published.revision, self.published)
         with bind_revision(this.revision):
             await self._preparing.prepare(this)
-            if this.plan is not None and this.plan.empty and this.overlay is self.published.overlay:
+            unchanged = this.plan is not None and this.plan.empty and this.overlay is self.published.overlay
+            if unchanged and not await self._delivery.has_news(self.published):
                 await self._certificates.put_into_service(this)
                 return
             await self._put_in_place(this)

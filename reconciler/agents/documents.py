@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from reconciler.errors import Rejected
-from schemas.session import DESIRED_TYPE, MAX_DOCUMENT, Document, Item
+from schemas.session import DESIRED_TYPE, MAX_DOCUMENT, Document, Item, digest_of_items
 
 LIFETIME: Final = timedelta(days=7)
 """How long a document may wait to be received. Long, so that a clock that is two days wrong expires nothing."""
@@ -43,8 +43,15 @@ def sign_document(agent: str, wanted: WantedDocument, signer: Signer, now: datet
     """Return the JWS for one agent. ``now`` is aware.
 
     Raises:
-        Rejected: ``DocumentTooLarge``, when no agent would take it.
+        Rejected: ``DocumentTooLarge`` or ``DocumentChanged``, when no agent would take it.
     """
+    items = wanted.items()
+    if digest_of_items(items) != wanted.digest:
+        raise Rejected(
+            f'The desired state of agent "{agent}" is not what was published: this version says more, or less.',
+            reason="DocumentChanged",
+            hint="It is published anew by itself.",
+        )
     document = Document(
         agent=agent,
         generation=wanted.generation,
@@ -52,7 +59,7 @@ def sign_document(agent: str, wanted: WantedDocument, signer: Signer, now: datet
         issued_at=now,
         expires_at=now + LIFETIME,
         digest=wanted.digest,
-        items=wanted.items(),
+        items=items,
     )
     jws = signer.sign(document.model_dump_json(by_alias=True).encode(), typ=DESIRED_TYPE)
     if len(jws) + _FRAME > MAX_DOCUMENT:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from typing import Any
 
 from reconciler.desired.service_names import ServiceNames
 from reconciler.desired.state import State
@@ -13,15 +14,17 @@ from schemas.deployment import Deployment
 from schemas.objects import FLEET_KEY, AnyObject, ObjectKey
 from schemas.service_tls import ServiceCertificate, service_item_id
 from schemas.session import Item, digest_of
+from schemas.trust import MEMBER
 
 MakeItems = Callable[[], tuple[Item, ...]]
 
 
 class AgentItems:
-    """Items by agent, for one state."""
+    """Items by agent, for one state. ``trust``: what every agent is told of whom to believe (``schemas.trust``)."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, trust: Mapping[str, Any] | None = None) -> None:
         self._state = state
+        self._trust = trust
         self._names = ServiceNames(state)
         self._selecting: dict[str, list[ObjectKey]] | None = None
 
@@ -40,13 +43,16 @@ class AgentItems:
         """
         key = ObjectKey("Agent", "", agent)
         keys = sorted(self._keys(key)) if key in self._state.served else []
-        return partial(_items, [(one, self._state.served[one].object) for one in keys], self._services(agent, keys))
+        objects = [(one, self._state.served[one].object) for one in keys]
+        return partial(_items, objects, self._services(agent, keys), self._trust)
 
     def _services(self, agent: str, keys: Iterable[ObjectKey]) -> list[tuple[ObjectKey, ServiceCertificate]]:
         found = ((key, self._names.certificate(key, agent)) for key in keys)
         return [(key, certificate) for key, certificate in found if certificate is not None]
 
     def _item(self, key: ObjectKey) -> Item:
+        if key.kind == "Agent":  # only its own document has it
+            return _item(key, self._state.served[key].object, self._trust)
         known = self._state.items
         found = known.get(key)
         if found is None:
@@ -82,9 +88,11 @@ class AgentItems:
 
 
 def _items(
-    objects: Iterable[tuple[ObjectKey, AnyObject]], services: Iterable[tuple[ObjectKey, ServiceCertificate]]
+    objects: Iterable[tuple[ObjectKey, AnyObject]],
+    services: Iterable[tuple[ObjectKey, ServiceCertificate]],
+    trust: Mapping[str, Any] | None,
 ) -> tuple[Item, ...]:
-    return (*(_item(key, found) for key, found in objects), *_service_items(services))
+    return (*(_item(key, found, trust) for key, found in objects), *_service_items(services))
 
 
 def _service_items(services: Iterable[tuple[ObjectKey, ServiceCertificate]]) -> Iterator[Item]:
@@ -94,12 +102,13 @@ def _service_items(services: Iterable[tuple[ObjectKey, ServiceCertificate]]) -> 
         yield Item(id=item_id, kind="Certificate", digest=digest_of(spec), spec=spec)
 
 
-def _item(key: ObjectKey, found: AnyObject) -> Item:
+def _item(key: ObjectKey, found: AnyObject, trust: Mapping[str, Any] | None = None) -> Item:
     if isinstance(found, Agent):
-        spec = {
+        spec: dict[str, Any] = {
             "labels": dict(found.metadata.labels),
             "capabilities": list(found.spec.capabilities),
             "state": found.spec.state,
+            **({} if trust is None else {MEMBER: trust}),
         }
     else:
         spec = found.spec.model_dump(mode="json", by_alias=True, exclude_none=True)

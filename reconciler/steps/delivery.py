@@ -1,10 +1,15 @@
-"""Hand each agent its document: only those whose document changed, newest wins."""
+"""Hand each agent its document: only those whose document changed, newest wins.
+
+A document also changes without a commit: when agents are to trust somebody else, and when a new version of this program
+says an item differently. :meth:`Delivery.has_news` finds that out, and the loop publishes the same revision again.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from reconciler.agents.documents import WantedDocument
 from reconciler.desired.items import AgentItems, MakeItems
@@ -32,15 +37,29 @@ class Directory(Protocol):
         ...
 
 
+Assigned = Mapping[str, tuple[int, str]]
+TrustSpec = Mapping[str, Any]
+
+
 class Delivery:
-    """``revoked`` is told, at once, who may not connect any more; it must not block."""
+    """``revoked`` is told, at once, who may not connect any more; it must not block. ``trust`` says what every agent
+    is to be told of whom to believe (``schemas.trust``); it gives the same object until there is something new.
+    """
 
     def __init__(
-        self, hub: Documents, directory: Directory, revoked: Callable[[frozenset[str]], None] = lambda _: None
+        self,
+        hub: Documents,
+        directory: Directory,
+        revoked: Callable[[frozenset[str]], None] = lambda _: None,
+        *,
+        trust: Callable[[], TrustSpec | None] = lambda: None,
     ) -> None:
         self._hub = hub
         self._directory = directory
         self._revoked = revoked
+        self._trust = trust
+        self._checked: tuple[Assigned, TrustSpec | None] | None = None
+        """Digests that are known to be those of the documents, and the trust in these."""
         self.told = 0
         """Generation whose documents were handed over last."""
 
@@ -52,15 +71,37 @@ class Delivery:
     def assign(self, this: Pass) -> None:
         """Work out whose document changes with this generation. Called when the generation's number is known."""
         assert this.plan is not None
-        items = AgentItems(this.state)
-        agents = dict(this.base.agents)
-        for name in (change.name for change in this.plan.agents):
+        trust = self._trust()
+        items, agents = AgentItems(this.state, trust), dict(this.base.agents)
+        changed = {change.name: items.of(change.name) for change in this.plan.agents}
+        if not self._is_checked(this.base.agents, trust):
+            changed = {**_differing(items, this.state, agents), **changed}
+        for name, found in changed.items():
             if ObjectKey("Agent", "", name) not in this.state.served:
                 agents.pop(name, None)
-                continue
-            this.items = {**this.items, name: items.of(name)}
-            agents[name] = (this.generation, digest_of_items(this.items[name]))
+            else:
+                agents[name] = (this.generation, digest_of_items(found))
+        this.items = {name: found for name, found in changed.items() if name in agents}
         this.agents = agents
+        self._checked = agents, trust
+
+    async def has_news(self, published: Published) -> bool:
+        """Say whether documents would be others by now than those that were published, though no object changed."""
+        trust, assigned = self._trust(), published.agents
+        if published.state.fleet is None or self._is_checked(assigned, trust):
+            return False
+        items = AgentItems(published.state, trust)
+        if await asyncio.to_thread(_differing, items, published.state, assigned):
+            return True
+        self._checked = assigned, trust
+        return False
+
+    def tells(self, published: Published, trust: TrustSpec | None) -> bool:
+        """Say whether the documents that are published carry this trust."""
+        return self._is_checked(published.agents, trust)
+
+    def _is_checked(self, assigned: Assigned, trust: TrustSpec | None) -> bool:
+        return self._checked is not None and self._checked[0] is assigned and self._checked[1] is trust
 
     def given_back(
         self, confirmed: Published, failed: Mapping[str, tuple[int, str]], generation: int
@@ -83,7 +124,7 @@ class Delivery:
 
         For a restart, and for what is given back; an agent that has the content already is sent nothing.
         """
-        items = AgentItems(published.state)
+        items = AgentItems(published.state, self._trust())
         return await self._hand_over(published, {name: items.maker(name) for name in published.agents})
 
     async def _hand_over(self, published: Published, makers: Mapping[str, MakeItems]) -> dict[str, str]:
@@ -98,6 +139,13 @@ class Delivery:
         await self._hub.publish(documents)
         self.told = published.generation
         return {name: document.digest for name, document in documents.items()}
+
+
+def _differing(items: AgentItems, state: State, assigned: Assigned) -> dict[str, tuple[Item, ...]]:
+    """Return the items of the agents whose digest is another."""
+    names = [key.name for key in state.served if key.kind == "Agent"]
+    found = {name: items.of(name) for name in names}
+    return {name: one for name, one in found.items() if assigned.get(name, (0, ""))[1] != digest_of_items(one)}
 
 
 def _same(items: tuple[Item, ...]) -> tuple[Item, ...]:

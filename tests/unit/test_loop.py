@@ -50,6 +50,8 @@ class World:
     connected: frozenset[str] = frozenset()
     problems: tuple[Any, ...] = ()
     told: int = 0
+    news: bool = False
+    """Agents are to be told something that no object says."""
     spoilt: bool = False
     found: Published = field(default_factory=Published)
 
@@ -145,7 +147,11 @@ class World:
 
     # delivery
     def assign(self, this: Pass) -> None:
-        this.agents = {}
+        this.agents, this.items = {}, {"vps-1": ()} if self.news else {}
+        self.news = False
+
+    async def has_news(self, published: Published) -> bool:
+        return self.news
 
     async def push(self, published: Published, items: Mapping[str, Any]) -> dict[str, str]:
         self.do("push")
@@ -579,6 +585,21 @@ def test_a_new_certificate_is_another_generation_of_the_same_revision() -> None:
         assert one.world.pushed == [(1, A)]
         await one.look()
         assert one.world.files == [(1, A), (2, A)]
+
+    asyncio.run(run())
+
+
+def test_what_agents_are_told_beside_the_repository_is_another_generation_too() -> None:
+    """They get their documents anew, and the record stays as it was."""
+
+    async def run() -> None:
+        one = bench()
+        await one.look(A)
+        one.world.news = True
+        await meanwhile(one)
+        await meanwhile(one)
+        assert one.world.files == one.world.pushed == [(1, A), (2, A)]
+        assert one.status(A).generation == 2
 
     asyncio.run(run())
 
