@@ -201,6 +201,7 @@ class Parts:
             open_sealed=keys.opener.open,
             renderer=renderer,
             events=store,
+            metrics=self._metrics,
             own_hosts=lambda: self.certificate.names,
         )
         self.acme = Acme(settings, self.certificate.vault, pairs, events=store, metrics=self._metrics)
