@@ -35,7 +35,7 @@ COMMANDS: Final = (
     Entry("render", "reconciler.commands.render_command", "write Traefik's configuration"),
     Entry("status", "reconciler.commands.status_command", "show where a revision stands"),
     Entry("approve", "reconciler.commands.approve_command", "approve a held revision"),
-    Entry("token", "reconciler.commands.token_command", "make enrolment tokens"),
+    Entry("token", "reconciler.commands.token_command", "make tokens for agents, people and CI"),
     Entry("secret", "reconciler.commands.secret_command", "seal and open secrets"),
     Entry("mongodb", "reconciler.commands.mongodb_command", "print and check connection strings"),
     Entry("pki", "reconciler.commands.pki_command", "make and look at the authority"),

@@ -1,20 +1,41 @@
 """Requests and answers of the API for who may do what.
 
-``POST /api/v1/agents/{name}/revocation``  lock an agent out   :class:`RevocationRequest` → :class:`AgentRevocation`
+``POST /api/v1/agents/{name}/revocation``  lock an agent out    :class:`RevocationRequest` → :class:`AgentRevocation`
+``POST /api/v1/tokens``                    make a token         :class:`ApiTokenRequest` → :class:`NewApiToken`
+``GET  /api/v1/tokens``                    all that are known   → :class:`ApiTokenList`
+``POST /api/v1/tokens/{token}/revocation`` end one, by name or id → :class:`ApiTokenView`
 """
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Final, Literal
 
-from pydantic import StringConstraints
+from pydantic import Field, SecretStr, StringConstraints, field_serializer
 
 from schemas.base import Model
+from schemas.names import Name
 
 REVOCATION_PATH: Final = "/api/v1/agents/{name}/revocation"
+API_TOKENS_PATH: Final = "/api/v1/tokens"
+API_TOKEN_REVOCATION_PATH: Final = "/api/v1/tokens/{token}/revocation"  # noqa: S105  a path
+LONGEST_SECONDS: Final = 366 * 86_400.0
+"""That a token of a person or of CI may live."""
+
+Kind = Literal["ci", "person"]
+Lifetime = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,5}[smhd]$")]
+"""Seconds, minutes, hours or days, such as 30d."""
+Grantable = Literal["read", "plan", "approve", "enrol", "operate"]
+"""read: all that is known · plan: only what a change is compared with · approve: let a held plan through · enrol: make
+enrolment tokens · operate: look at the remote now, lock agents out. ``read`` includes ``plan``."""
 
 Reason = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$")]
 """One line of text for people."""
+
+
+def seconds_of(lifetime: str) -> float:
+    """Turn a valid :data:`Lifetime` into seconds."""
+    return int(lifetime[:-1]) * {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}[lifetime[-1]]
 
 
 class RevocationRequest(Model):
@@ -42,3 +63,43 @@ class AgentRevocation(Model):
     """It was connected, and is no more."""
     certificates: int | None = None
     """How many of its certificates were revoked just now; None where the disk did not take it yet."""
+
+
+class ApiTokenRequest(Model):
+    """Make a token for a person or for CI. ``name`` is one that no good token has; a new one where it is left out."""
+
+    kind: Kind
+    scopes: Annotated[tuple[Grantable, ...], Field(min_length=1, max_length=5)]
+    expires: Lifetime = "30d"
+    name: Name | None = None
+
+
+class ApiTokenView(Model):
+    """What is known of a token; its secret is not."""
+
+    id: str
+    name: str
+    kind: Kind
+    scopes: tuple[str, ...]
+    state: Literal["good", "expired", "revoked"]
+    created_by: str
+    created_at: datetime
+    expires_at: datetime
+    last_used_at: datetime | None = None
+    """To the minute; None where it was never used."""
+
+
+class NewApiToken(ApiTokenView):
+    """The only time that the token is shown."""
+
+    token: SecretStr
+
+    @field_serializer("token", when_used="json")
+    def _shown_once(self, token: SecretStr) -> str:
+        return token.get_secret_value()
+
+
+class ApiTokenList(Model):
+    """Oldest first; those that ended more than 90 days ago are forgotten."""
+
+    tokens: tuple[ApiTokenView, ...]

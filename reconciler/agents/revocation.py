@@ -36,6 +36,8 @@ log = structlog.get_logger(__name__)
 ANSWER_SECONDS: Final = 10.0
 RETRY_SECONDS: Final = 5.0
 BRANCH: Final = "revoke/"
+_HOSTS: Final = {"operator": "operators", "person": "people"}
+"""Kind of the caller → host of the author's address."""
 
 
 class Store(BarStore, ApprovalStore, EventStore, Protocol):
@@ -274,7 +276,7 @@ def compose_revocation(entry: OutboxEntry, *, branch: str) -> Job:
         subject=f"{'Quarantine' if quarantine else 'Revoke'} agent {name}",
         body=reason or f"{actor} locked {name} out.",
         author_name=person,
-        author_email=f"{person}@{kind}s.{said['domain']}",
+        author_email=f"{person}@{_HOSTS.get(kind, kind)}.{said['domain']}",
         time=datetime.fromtimestamp(entry.accepted_at, UTC),
         trailers={"CloudLunacy-Actor": actor} | ({"CloudLunacy-Thumbprint": thumbprint} if thumbprint else {}),
     )

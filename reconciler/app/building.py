@@ -18,9 +18,8 @@ from reconciler.agents.enrolment_tokens import EnrolmentTokens
 from reconciler.agents.group_commit import GroupCommitter, Settled
 from reconciler.agents.hub import Hub
 from reconciler.agents.rates import Bucket
-from reconciler.agents.revocation import Revocations
 from reconciler.agents.session import SessionLimits
-from reconciler.app.access import composer, guarded
+from reconciler.app.access import Access, composer
 from reconciler.app.acme import Acme
 from reconciler.app.certificate import OwnCertificate
 from reconciler.app.own_names import connectable, url_of
@@ -67,7 +66,6 @@ from reconciler.traefik.preflight import Preflight
 from reconciler.traefik.publish import FrontFile
 from reconciler.traefik.templates import load_templates
 from reconciler.waking import Waking
-from reconciler.web.access_api import AccessApi
 from reconciler.web.agent_api import AgentApi
 from reconciler.web.agent_stream import AgentStream
 from reconciler.web.api import Api
@@ -241,13 +239,6 @@ class Parts:
 
     def _build_web(self, keys: KeyStore) -> Server:
         replays = ReplayCache()
-        authenticator = Authenticator(
-            issuer=self.issuer,
-            origins=[self.address, *(url_of(self._scheme, name, self._port) for name in self.certificate.names)],
-            keys=keys,
-            agents=self._directory,
-            replays=replays,
-        )
         enrolment_tokens = EnrolmentTokens(self._store)
         self._committer = GroupCommitter(
             self._store,
@@ -257,7 +248,7 @@ class Parts:
             on_settled=self._note_settled,
         )
         self._committer.on_pushed = self._metrics.group_committed
-        self._revocations = Revocations(
+        self._access = Access(
             store=self._store,
             committer=self._committer,
             directory=self._directory,
@@ -265,6 +256,14 @@ class Parts:
             certificates=self._certificates,
             fleet=lambda: self.loop.published.state.fleet,
             reconsider=self.reconsider,
+        )
+        authenticator = Authenticator(
+            issuer=self.issuer,
+            origins=[self.address, *(url_of(self._scheme, name, self._port) for name in self.certificate.names)],
+            keys=keys,
+            agents=self._directory,
+            replays=replays,
+            given=self._access.tokens,
         )
         enrolments = Enrolments(
             issuer=self.issuer,
@@ -299,7 +298,7 @@ class Parts:
                 certificates=self._certificates,
                 authority=self.certificate.authority,
             ),
-            access=AccessApi(authenticator=authenticator, revocations=self._revocations),
+            access=self._access.api(authenticator),
             stream=AgentStream(self._hub, authenticator),
             webhooks=WebhookEndpoint(self._webhook_secret, self.loop.wake, self._metrics.webhook),
             probes=Probes(self, self._metrics),
@@ -308,13 +307,11 @@ class Parts:
         return make_server(application, self.certificate.context)
 
     def _note_gone(self, names: frozenset[str]) -> None:
-        self._certificates.revoke(names)
-        self._revocations.published()
+        self._access.published(names)
 
     async def _note_settled(self, entry: OutboxEntry, settled: Settled) -> None:
         if entry.kind == "revocation":
-            self.loop.reconsider()
-            await self._revocations.settled(entry, settled)
+            await self._access.settled(entry, settled)
             return
         self._metrics.enrolment(settled.outcome)
         said = entry.payload
@@ -325,8 +322,7 @@ class Parts:
 
     def _count_state(self, record: Record, state: RevisionState) -> None:
         self._metrics.revision(state)
-        if (plan := guarded(record)) is not None:
-            self._revocations.held(plan)
+        self._access.judged(record)
         if record.revision == self._tracker.newest:
             waits = state in ("Progressing", "Held", "Failed")
             self._metrics.waiting_since(record.stages.get("fetched", time.time()) if waits else None)

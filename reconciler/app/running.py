@@ -14,6 +14,7 @@ from reconciler.app.building import Parts
 from reconciler.app.certificate import OwnCertificate
 from reconciler.errors import Broken, CloudLunacyError
 from reconciler.housekeeping import Housekeeping
+from reconciler.observability.certificate_metrics import CertificateMetrics
 from reconciler.observability.logs import get_logger
 from reconciler.pki.keystore import KeyStore
 from reconciler.pki.vault import Vault, read_secret
@@ -35,11 +36,12 @@ class ControlPlane(Parts):
     async def run(self, stop: asyncio.Event) -> None:
         """Run until ``stop`` is set. Raises what ended the first task that should not have ended."""
         await self._observer.load()
-        await self._revocations.load()
+        await self._access.load()
         for notice in self._store.notices:
             log.warning("store replaced", notice=notice)
             self._metrics.store_replaced()
             await self._store.append(Event(time.time(), "StoreReplaced", "warning", "store", notice))
+        CertificateMetrics(self._metrics.registry, lambda: self._front_certificates.statuses(self.loop.published))
         housekeeping = Housekeeping(self._store, self.mirror, self._metrics, lambda: self.loop.published.state)
         tasks = {
             self._task("loop", self._loop()),
@@ -49,7 +51,7 @@ class ControlPlane(Parts):
             self._task("certificate", self.certificate.run(self._fleet, self._store, self._metrics)),
             self._task("agent-certificates", self._certificates.run()),
             self._task("acme", self.acme.run()),
-            self._task("revocations", self._revocations.run()),
+            *(self._task(name, coroutine) for name, coroutine in self._access.tasks().items()),
             self._task("server", self.server.serve(sockets=[self._socket])),
             self._task("stop", _wait(stop)),
         }

@@ -51,6 +51,8 @@ SECRET_TEXTS: Final = (
     (re.compile(r"\beyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*){0,4}"), REDACTED),
     (re.compile(r"\bAGE-(?:SECRET-KEY|PLUGIN)-[0-9A-Z-]+", re.IGNORECASE), REDACTED),
     (re.compile(r"\b(?:gh[pousr]_|github_pat_|glpat-|gldt-)[A-Za-z0-9_-]{10,}"), REDACTED),
+    # tokens of our own: for enrolment, and for people and CI
+    (re.compile(r"\b(?:clt_)?[0-9a-f]{20}\.[A-Za-z0-9_-]{32,43}"), REDACTED),
     # user information of a URL (RFC 3986, 3.2.1)
     (re.compile(r"(?<=://)[^/\s@\"'<>]{1,1024}@"), f"{REDACTED}@"),
     (re.compile(r"\b(Bearer|DPoP|Basic)\s+[A-Za-z0-9._~+/=-]{16,}", re.IGNORECASE), rf"\1 {REDACTED}"),

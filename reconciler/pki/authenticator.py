@@ -1,7 +1,8 @@
 """Who sends a request: the one place where credentials become an :class:`Identity`.
 
 Agents send ``Authorization: DPoP <access token>`` and ``DPoP: <proof>``; operators ``Authorization: Bearer <token>``
-that they sign themselves (docs/adr/0007). Cookies never count, so no other site can make a browser send credentials.
+that they sign themselves (docs/adr/0007), people and CI one that they were given (docs/adr/0029). Cookies never count,
+so no other site can make a browser send credentials.
 """
 
 from __future__ import annotations
@@ -17,16 +18,21 @@ from reconciler.pki import tokens
 from reconciler.pki.jose import refused
 from reconciler.pki.keystore import KeyStore
 from reconciler.pki.replay import ReplayCache
-from schemas.tokens import origin
+from reconciler.store.protocols import ApiToken
+from schemas.tokens import OPERATOR_LIFETIME, origin
 
 Scope = Literal["admin", "read", "plan", "approve", "enrol", "operate", "agent"]
 """What an endpoint asks for: what is known · what a change is compared with · let a held plan through · make enrolment
 tokens · look at the remote now, lock agents out · tokens of people and CI · what an agent does for itself."""
 OPERATOR_SCOPES: Final[frozenset[str]] = frozenset({"admin", "read", "plan", "approve", "enrol", "operate"})
 """What the operator of the machine itself may ask for."""
+GRANTABLE: Final[frozenset[str]] = OPERATOR_SCOPES - {"admin"}
+"""What a token of a person or of CI may be good for."""
 INCLUDED: Final[Mapping[str, frozenset[str]]] = {"admin": OPERATOR_SCOPES, "read": frozenset({"plan"})}
 """Scope → those that it includes."""
 
+PREFIX: Final = "clt_"
+"""Of tokens of people and CI: by it scanners for secrets find one, and it is known from a JWT."""
 _SECURE: Final = {"http": "https", "ws": "wss"}
 
 
@@ -38,11 +44,34 @@ class KnownAgents(Protocol):
     def quarantined(self, name: str) -> bool: ...
 
 
+class GivenTokens(Protocol):
+    """Tokens of people and CI. :class:`reconciler.pki.api_tokens.ApiTokens` is one."""
+
+    def check(self, token: str, now: float) -> ApiToken:
+        """Return whose it is.
+
+        Raises:
+            Refused: 401.
+        """
+        ...
+
+
+class NoTokens:
+    """Knows none."""
+
+    def check(self, token: str, now: float) -> ApiToken:  # noqa: ARG002
+        """Refuse whatever it is."""
+        raise refused("bad-token", "The token is not known here.")
+
+
+_NONE: Final = NoTokens()
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A caller who proved a key."""
+    """A caller who proved a key, or has a token; ``thumbprint`` is of the key, or the id of the token."""
 
-    kind: Literal["agent", "operator"]
+    kind: Literal["agent", "operator", "ci", "person"]
     name: str
     scopes: frozenset[str]
     thumbprint: str
@@ -70,7 +99,14 @@ class Authenticator:
     """
 
     def __init__(
-        self, *, issuer: str, origins: Collection[str], keys: KeyStore, agents: KnownAgents, replays: ReplayCache
+        self,
+        *,
+        issuer: str,
+        origins: Collection[str],
+        keys: KeyStore,
+        agents: KnownAgents,
+        replays: ReplayCache,
+        given: GivenTokens = _NONE,
     ) -> None:
         self.issuer = issuer
         self._public = origin(issuer)
@@ -78,6 +114,7 @@ class Authenticator:
         self._keys = keys
         self._agents = agents
         self._replays = replays
+        self._given = given
 
     def authenticate(self, method: str, url: str, headers: Mapping[str, str], now: float) -> Identity:
         """Return who sends the request. ``url`` is absolute; names of headers count in any case.
@@ -88,7 +125,8 @@ class Authenticator:
         fields = {name.lower(): value for name, value in headers.items()}
         scheme, _, token = fields.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
-            return self._operator(token.strip(), now)
+            bearer = token.strip()
+            return self._holder(bearer, now) if bearer.startswith(PREFIX) else self._operator(bearer, now)
         if scheme.lower() == "dpop":
             return self._agent(method, url, token.strip(), fields.get("dpop"), now)
         raise refused("credentials-missing", "This needs credentials.")
@@ -108,6 +146,11 @@ class Authenticator:
         return Identity(
             "operator", access.name, access.scopes & OPERATOR_SCOPES, access.thumbprint, access.accepted_until
         )
+
+    def _holder(self, token: str, now: float) -> Identity:
+        found = self._given.check(token, now)
+        until = min(found.expires_at, now + OPERATOR_LIFETIME)  # whoever listens on comes again, and is looked at again
+        return Identity(found.kind, found.name, frozenset(found.scopes) & GRANTABLE, found.id, until)
 
     def _agent(self, method: str, url: str, token: str, proof: str | None, now: float) -> Identity:
         access = tokens.verify_access_token(token, keys=self._keys.verifying("access"), issuer=self.issuer, now=now)

@@ -7,7 +7,7 @@ All calls are coroutines; what is said to be durable is on disk (fsync) when the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from schemas.problem import Problem
@@ -102,6 +102,39 @@ class BarStore(Protocol):
 
     async def unbar(self, barred: Barred) -> None:
         """Durable. Nothing happens where it was replaced by another since."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ApiToken:
+    """A token of a person or of CI. ``secret_sha256`` is the hex digest of the secret part, which is never stored."""
+
+    id: str
+    name: str
+    kind: Literal["ci", "person"]
+    scopes: tuple[str, ...]
+    secret_sha256: str = field(repr=False)
+    created_by: str
+    created_at: float
+    expires_at: float
+    revoked_at: float | None = None
+    first_used_at: float | None = None
+    last_used_at: float | None = None
+    told_expiry: bool = False
+    """The timeline says that it has expired."""
+
+
+class ApiTokenStore(Protocol):
+    async def save_api_token(self, token: ApiToken) -> None:
+        """Durable; adds it, or replaces what is known of it."""
+        ...
+
+    async def api_tokens(self) -> Sequence[ApiToken]:
+        """Oldest first."""
+        ...
+
+    async def forget_api_tokens(self, ended_before: float) -> int:
+        """Forget those that expired or were revoked before that time; return how many."""
         ...
 
 

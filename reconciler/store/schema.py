@@ -70,6 +70,23 @@ OUTBOX: Final[Migrations] = (
             PRIMARY KEY (name, thumbprint)
         )""",
     ),
+    (
+        # Tokens of people and CI, without their secrets (docs/adr/0029).
+        """CREATE TABLE api_tokens (
+            id TEXT NOT NULL PRIMARY KEY,
+            name TEXT NOT NULL,
+            kind TEXT NOT NULL,
+            scopes TEXT NOT NULL,
+            secret_sha256 TEXT NOT NULL,
+            created_by TEXT NOT NULL,
+            created_at REAL NOT NULL,
+            expires_at REAL NOT NULL,
+            revoked_at REAL,
+            first_used_at REAL,
+            last_used_at REAL,
+            told_expiry INTEGER NOT NULL DEFAULT 0
+        )""",
+    ),
 )
 
 STATE: Final[Migrations] = (

@@ -25,6 +25,7 @@ from reconciler.errors import CloudLunacyError
 from reconciler.store.engine import Database, Mode
 from reconciler.store.protocols import (
     AgentObservation,
+    ApiToken,
     Approval,
     Barred,
     EnrolmentToken,
@@ -34,8 +35,8 @@ from reconciler.store.protocols import (
     RevisionRecord,
 )
 from reconciler.store.schema import OUTBOX_SCHEMA, STATE_SCHEMA
+from reconciler.store.tables import api_tokens, events, observations, outbox, own_commits, publications, records, tokens
 from reconciler.store.tables import barred as bars
-from reconciler.store.tables import events, observations, outbox, own_commits, publications, records, tokens
 from reconciler.store.tables.text import dump
 
 T = TypeVar("T")
@@ -165,6 +166,17 @@ class SQLiteStore:
 
     async def unbar(self, barred: Barred) -> None:
         await self._outbox.run(partial(bars.remove, barred=barred), Mode.DURABLE)
+
+    # --- ApiTokenStore ---
+
+    async def save_api_token(self, token: ApiToken) -> None:
+        await self._outbox.run(partial(api_tokens.save, token=token), Mode.DURABLE)
+
+    async def api_tokens(self) -> Sequence[ApiToken]:
+        return await self._outbox.run(api_tokens.every)
+
+    async def forget_api_tokens(self, ended_before: float) -> int:
+        return await self._outbox.run(partial(api_tokens.forget, ended_before=ended_before), Mode.WRITE)
 
     # --- OwnCommits ---
 

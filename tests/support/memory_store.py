@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from reconciler.store.protocols import Barred, EnrolmentToken, Event, OutboxEntry
+from reconciler.store.protocols import ApiToken, Barred, EnrolmentToken, Event, OutboxEntry
 
 
 class Died(BaseException):
@@ -24,6 +24,7 @@ class Disk:
     entries: dict[str, OutboxEntry] = field(default_factory=dict)
     outcomes: dict[str, tuple[str, str | None]] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
+    api_tokens: dict[str, ApiToken] = field(default_factory=dict)
     bars: dict[tuple[str, str], Barred] = field(default_factory=dict)
 
     def text(self) -> str:
@@ -118,6 +119,20 @@ class MemoryStore:
         await self._begin("unbar")
         if self.disk.bars.get((barred.name, barred.thumbprint)) == barred:
             del self.disk.bars[barred.name, barred.thumbprint]
+
+    async def save_api_token(self, token: ApiToken) -> None:
+        await self._begin("save_api_token")
+        self.disk.api_tokens[token.id] = token
+
+    async def api_tokens(self) -> Sequence[ApiToken]:
+        return sorted(self.disk.api_tokens.values(), key=lambda one: (one.created_at, one.id))
+
+    async def forget_api_tokens(self, ended_before: float) -> int:
+        tokens = self.disk.api_tokens.values()
+        old = [one.id for one in tokens if min(one.expires_at, one.revoked_at or one.expires_at) < ended_before]
+        for token_id in old:
+            del self.disk.api_tokens[token_id]
+        return len(old)
 
     async def append(self, event: Event) -> Event:
         stored = replace(event, id=len(self.disk.events) + 1)

@@ -12,6 +12,8 @@ import pytest
 
 from reconciler.store.protocols import (
     AgentObservation,
+    ApiToken,
+    ApiTokenStore,
     Approval,
     ApprovalStore,
     Barred,
@@ -33,7 +35,16 @@ from schemas.problem import Problem
 
 
 class Store(
-    TokenStore, Outbox, BarStore, PublicationStore, ApprovalStore, RecordStore, ObservationStore, EventStore, Protocol
+    TokenStore,
+    Outbox,
+    BarStore,
+    ApiTokenStore,
+    PublicationStore,
+    ApprovalStore,
+    RecordStore,
+    ObservationStore,
+    EventStore,
+    Protocol,
 ):
     """All protocols in one object."""
 
@@ -42,6 +53,7 @@ Opener = Callable[[], AbstractAsyncContextManager[Store]]
 
 TOKEN = EnrolmentToken("t1", "vps-1", "ab" * 32, "ann", expires_at=1_000.0)
 ENTRY = OutboxEntry("e1", "enrolment", {"agent": "vps-1", "jwk": {"kty": "EC"}}, accepted_at=10.0)
+OF_CI = ApiToken("c1", "deploy", "ci", ("read", "plan"), "ab" * 32, "operator:local", 10.0, 90.0)
 BARRED = Barred("vps-1", "thumb", True, "stolen", "operator:local", 20.0, "r1")
 REVOCATION = OutboxEntry("r1", "revocation", {"name": "vps-1"}, accepted_at=20.0)
 RECORD = RevisionRecord(
@@ -134,6 +146,21 @@ class PromisesContract:
             assert list(await store.barred()) == [newer]
             await store.unbar(newer)
             assert list(await store.barred()) == []
+
+        run(open_store, scenario)
+
+    def test_a_token_of_ci_comes_back_as_it_was_saved_last(self, open_store: Opener) -> None:
+        """What is known of a token of CI is replaced as a whole; what ended long ago is forgotten."""
+
+        async def scenario(store: Store) -> None:
+            used = replace(OF_CI, first_used_at=20.0, last_used_at=30.0)
+            revoked = replace(OF_CI, id="c2", name="old", created_at=11.0, expires_at=90.0, revoked_at=15.0)
+            for token in (OF_CI, used, revoked):
+                await store.save_api_token(token)
+            assert list(await store.api_tokens()) == [used, revoked]
+            assert await store.forget_api_tokens(16.0) == 1
+            assert list(await store.api_tokens()) == [used]
+            assert await store.forget_api_tokens(91.0) == 1
 
         run(open_store, scenario)
 
