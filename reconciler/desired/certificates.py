@@ -23,7 +23,12 @@ def desired_certificates(state: State) -> dict[str, CertificateSpec]:
     """
     if state.fleet is None:
         return {}
-    found = {key.name: one.spec for key, one in state.objects.items() if isinstance(one, Certificate)}
+    found = {}
+    for key in state.objects:
+        if key.kind == "Certificate":  # a look at the key is a tenth of one at the object
+            one = state.objects[key]
+            assert isinstance(one, Certificate)
+            found[key.name] = one.spec
     for pattern, name in implicit_certificates(state.fleet).items():
         if not state.claims.at("certificate", pattern):
             found[name] = CertificateSpec(dns_names=(pattern,), issuer="internal")

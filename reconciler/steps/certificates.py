@@ -56,6 +56,8 @@ Severity = Literal["info", "warning", "error"]
 
 LOOK_SECONDS: Final = 60.0
 """Longest time between two looks, whatever the certificates' dates say: clocks are set."""
+_CONCERNING: Final = frozenset({"Fleet", "Certificate", "Secret"})
+"""Kinds whose objects say which certificates there shall be."""
 
 
 @dataclass(slots=True)
@@ -66,6 +68,7 @@ class _Found:
     to_order: dict[str, Desired] = field(default_factory=dict)
     to_drop: list[str] = field(default_factory=list)
     planned: Mapping[str, Keep | Wait] = field(default_factory=dict)
+    wanted: AbstractSet[str] = frozenset()
 
 
 class Certificates:
@@ -108,6 +111,8 @@ class Certificates:
         """What the overlay was rendered of."""
         self._arrived: dict[str, CertificatePair] = {}
         self._looked_at: State | None = None
+        self._retained = False
+        """A certificate is held that nobody wants; a route that goes may have been the last to need it."""
         self._version = ""
         """Of the authority at the last look: any process may have changed it."""
         self._next = 0.0
@@ -147,12 +152,19 @@ class Certificates:
         :meth:`put_into_service`.
         """
         assert this.settled is not None
-        found = await asyncio.to_thread(self._see_to, this.state, {**self.pairs, **this.pairs})
-        this.pairs |= found.pairs
+        if self._is_concerned(this):
+            found = await asyncio.to_thread(self._see_to, this.state, {**self.pairs, **this.pairs})
+            this.pairs |= found.pairs
         pairs = {**self.pairs, **this.pairs}
         this.overlay = await asyncio.to_thread(self._overlay_of, pairs) if this.pairs else self.overlay
         names = {name: pair.held.names for name, pair in pairs.items()}
         return pending(this.state, this.settled.touched, names, self._reasons())
+
+    def _is_concerned(self, this: Pass) -> bool:
+        """Say whether the pass can want other certificates than the last look found. Most do not."""
+        assert this.settled is not None
+        seen = self._looked_at is this.base.state and not self._retained
+        return not seen or any(key.kind in _CONCERNING for key in this.settled.touched)
 
     async def put_into_service(self, this: Pass) -> None:
         """Keep what a pass has made, on disk, right before it is published.
@@ -160,6 +172,8 @@ class Certificates:
         Raises:
             Broken: when it cannot be written; then nothing may be published.
         """
+        if not self._is_concerned(this):
+            self._looked_at = this.state
         if this.pairs:
             await asyncio.to_thread(self._keep, this.pairs)
             self.overlay, self._shown = this.overlay, ()
@@ -200,6 +214,7 @@ class Certificates:
         self.orders.ask(found.to_order)
         await asyncio.to_thread(self._render)
         self._looked_at, self.planned = state, found.planned
+        self._retained = bool(self.pairs.keys() - found.wanted)
         now = self._now()
         again = next_look(tuple(found.planned.values()), now) or now + dt.timedelta(seconds=LOOK_SECONDS)
         latest = now.timestamp() + LOOK_SECONDS
@@ -240,6 +255,7 @@ class Certificates:
         made.pairs |= self._issuing.issue(state.fleet, signed, now)
         made.to_order = {name: one for name, one in due.items() if one.source.issuer == "acme"}
         made.to_drop = [one.name for one in found if isinstance(one, Drop)]
+        made.wanted = specs.keys()
         made.planned = {one.name: one for one in found if isinstance(one, (Keep, Wait))}
         return made
 
