@@ -39,6 +39,7 @@ COMMANDS: Final = (
     Entry("secret", "reconciler.commands.secret_command", "seal and open secrets"),
     Entry("mongodb", "reconciler.commands.mongodb_command", "print and check connection strings"),
     Entry("pki", "reconciler.commands.pki_command", "make and look at the authority"),
+    Entry("certificate", "reconciler.commands.certificate_command", "show certificates and what holds them up"),
     Entry("init", "reconciler.commands.init_command", "make a new state repo"),
     Entry("schemas", "reconciler.commands.schemas_command", "write the JSON Schemas"),
     Entry("doctor", "reconciler.commands.doctor_command", "check this installation"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 from schemas.base import Model
+
+LIST_PATH: Final = "/api/v1/certificates"
 
 CertificateState = Literal["Good", "Due", "Pending", "Expired", "Retained"]
 """Good: it is there, and nothing is to be done before ``next_look``.

@@ -199,7 +199,6 @@ class Parts:
             open_sealed=keys.opener.open,
             renderer=renderer,
             events=store,
-            metrics=self._metrics,
             own_hosts=lambda: self.certificate.names,
         )
         self.acme = Acme(settings, self.certificate.vault, pairs, events=store, metrics=self._metrics)
@@ -297,6 +296,7 @@ class Parts:
                 authenticator=authenticator,
                 certificates=self._certificates,
                 authority=self.certificate.authority,
+                statuses=lambda: self._front_certificates.statuses(self.loop.published),
             ),
             access=self._access.api(authenticator),
             stream=AgentStream(self._hub, authenticator),

@@ -14,11 +14,11 @@ from reconciler.app.building import Parts
 from reconciler.app.certificate import OwnCertificate
 from reconciler.errors import Broken, CloudLunacyError
 from reconciler.housekeeping import Housekeeping
-from reconciler.observability.certificate_metrics import CertificateMetrics
 from reconciler.observability.logs import get_logger
 from reconciler.pki.keystore import KeyStore
 from reconciler.pki.vault import Vault, read_secret
 from reconciler.settings import Settings
+from reconciler.steps.probing import Probing
 from reconciler.store.lock import DataDirectoryLock
 from reconciler.store.protocols import Event
 from reconciler.store.sqlite import SQLiteStore
@@ -41,7 +41,6 @@ class ControlPlane(Parts):
             log.warning("store replaced", notice=notice)
             self._metrics.store_replaced()
             await self._store.append(Event(time.time(), "StoreReplaced", "warning", "store", notice))
-        CertificateMetrics(self._metrics.registry, lambda: self._front_certificates.statuses(self.loop.published))
         housekeeping = Housekeeping(self._store, self.mirror, self._metrics, lambda: self.loop.published.state)
         tasks = {
             self._task("loop", self._loop()),
@@ -51,6 +50,7 @@ class ControlPlane(Parts):
             self._task("certificate", self.certificate.run(self._fleet, self._store, self._metrics)),
             self._task("agent-certificates", self._certificates.run()),
             self._task("acme", self.acme.run()),
+            self._task("probing", self._probing().run()),
             *(self._task(name, coroutine) for name, coroutine in self._access.tasks().items()),
             self._task("server", self.server.serve(sockets=[self._socket])),
             self._task("stop", _wait(stop)),
@@ -59,6 +59,11 @@ class ControlPlane(Parts):
         await self._close(tasks)
         for task in done:
             _require_expected_end(task, stop)
+
+    def _probing(self) -> Probing:
+        return Probing(
+            self._front_certificates, self._fronts.fronts, lambda: self.loop.published, self._store, self._metrics
+        )
 
     def _fleet(self) -> Fleet | None:
         return self.loop.published.state.fleet

@@ -6,10 +6,9 @@ or a remote chose can become a time series; those belong into logs and events.
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter as Totals
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
@@ -54,7 +53,6 @@ FAILURES: Final = (
     *("PreflightUnavailable", "TraefikUnavailable", "TraefikAnswer", "StoreBusy", "StoreUnavailable", "StoreReplaced"),
     *("Broken", "InternalError"),
 )
-CERTIFICATE_STATES: Final = ("Good", "Due", "Pending", "Expired", "Retained")
 WEBHOOK_REASONS: Final = ("accepted", "repeated", "bad-signature", "body-too-large", "webhooks-off")
 """``accepted``, why one was ignored, or the code of the refusal."""
 ENROLMENT_OUTCOMES: Final = (
@@ -219,12 +217,9 @@ class Metrics:
         """The server's own certificate ends then, in POSIX seconds."""
         self._certificate_ends.set(not_after)
 
-    def certificates(self, states: Iterable[str], first_end: float | None) -> None:
-        """How the certificates of fronts stand, one state each, and when the first of them ends, in POSIX seconds."""
-        counts = Totals(states)
-        for state in CERTIFICATE_STATES:
-            self._certificates.labels(state).set(counts[state])
-        self._first_end.set(math.nan if first_end is None else first_end)
+    def certificates_not_served(self, count: int) -> None:
+        """How many certificates some front did not show when it was asked last."""
+        self._not_served.set(count)
 
     def render(self) -> tuple[bytes, str]:
         """Return the exposition and its content type."""
@@ -269,10 +264,7 @@ class Metrics:
         self._certificate_ends = self._gauge(
             "server_certificate_not_after_seconds", "When the certificate of the control plane itself ends, POSIX time."
         )
-        self._certificates = self._gauge("certificates", "Certificates of fronts by how they stand.", "state")
-        self._first_end = self._gauge(
-            "certificates_first_not_after_seconds", "When the first certificate of a front ends, POSIX time."
-        )
+        self._not_served = self._gauge("certificates_not_served", "Certificates that some front does not show.")
         self._messages = _Messages()
         self.registry.register(self._messages)
         self._events = self._counter("events", "Events appended to the timeline.", "severity")

@@ -1,6 +1,7 @@
-"""Routes for certificates; shapes in ``schemas.certificates_api``.
+"""Routes for certificates; shapes in ``schemas.certificates_api`` and ``schemas.certificate_status``.
 
 ``POST /api/v1/agents/certificate``  access token and DPoP proof of an agent  200 :class:`AgentCertificate`
+``GET  /api/v1/certificates``        scope read                               200 :class:`CertificateList`
 ``GET  /.well-known/ca.pem``         no credentials                           200 ``application/x-pem-file``
 ``GET  /.well-known/crl.der``        no credentials                           200 ``application/pkix-crl``
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from cryptography import x509
@@ -24,6 +25,7 @@ from reconciler.pki.authority.authority import Authority
 from reconciler.web.bodies import json_answer, read_json
 from reconciler.web.endpoint import Endpoint
 from reconciler.web.problem import invalid
+from schemas.certificate_status import LIST_PATH, CertificateList, CertificateStatus
 from schemas.certificates_api import BUNDLE_PATH, CERTIFICATE_PATH, CRL_PATH, AgentCertificate, CertificateRequest
 
 CACHED_SECONDS: Final = 3600.0
@@ -31,7 +33,7 @@ CACHED_SECONDS: Final = 3600.0
 
 
 class CertificateApi:
-    """The endpoints; ``endpoints()`` is the table."""
+    """The endpoints; ``endpoints()`` is the table. ``statuses``: how the certificates of fronts stand."""
 
     def __init__(
         self,
@@ -39,11 +41,13 @@ class CertificateApi:
         authenticator: Authenticator,
         certificates: AgentCertificates,
         authority: Authority,
+        statuses: Callable[[], Sequence[CertificateStatus]] = tuple,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._authenticator = authenticator
         self._certificates = certificates
         self._authority = authority
+        self._statuses = statuses
         self._clock = clock
 
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -51,6 +55,8 @@ class CertificateApi:
         return (
             Endpoint("POST", CERTIFICATE_PATH, "A new certificate for the agent that asks", self.certificate, "agent",
                      request=CertificateRequest, response=AgentCertificate),
+            Endpoint("GET", LIST_PATH, "How the certificates of fronts stand", self.listing, "read",
+                     response=CertificateList),
             Endpoint("GET", BUNDLE_PATH, "Roots to trust (PEM)", self.bundle),
             Endpoint("GET", CRL_PATH, "List of revocations (RFC 5280, 5; DER)", self.crl),
         )  # fmt: skip
@@ -63,6 +69,11 @@ class CertificateApi:
         except ValidationError as error:
             return invalid(error)
         return json_answer(await self._certificates.issue(identity.name, identity.thumbprint, wanted.csr))
+
+    async def listing(self, request: Request) -> Response:
+        identity = self._authenticator.authenticate(request.method, str(request.url), request.headers, self._clock())
+        identity.require("read")
+        return json_answer(CertificateList(certificates=tuple(self._statuses())))
 
     async def bundle(self, _: Request) -> Response:
         bundle = await asyncio.to_thread(self._authority.bundle)

@@ -71,6 +71,13 @@ class Site:
     def until_verified(self, host: str = HOST, deadline: float = 60) -> None:
         wait_for(lambda: self.verified(host), deadline, what=f"{host}\n{self.plane.log()[-6000:]}")
 
+    def status(self, name: str = "shop") -> dict[str, Any]:
+        """How the API says that a certificate stands."""
+        found: dict[str, Any] = next(
+            one for one in self.plane.ask("/certificates")["certificates"] if one["name"] == name
+        )
+        return found
+
     def fingerprint(self, host: str = HOST) -> str:
         """SHA-256 of the leaf that the front serves."""
         assert self.plane.front is not None
@@ -123,3 +130,13 @@ def test_a_certificate_for_a_host_in_the_repo_is_ordered_and_served(tmp_path: Pa
         assert one.plane.front.get(HOST, tls=True).json()["backend"] == "app"
         assert one.plane.front.get(HOST, "/.well-known/acme-challenge/unknown").text == "not found\n"
         assert one.plane.metric("cloudlunacy_acme_orders_total") == 1
+        wait_for(lambda: one.status()["probe"], 10)
+        said = one.status()
+        (probe,) = said["probe"]
+        assert (probe["name"], probe["matches"], probe["fingerprint"]) == (HOST, True, one.fingerprint())
+        assert (said["state"], said["fingerprint"]) == ("Good", probe["fingerprint"])
+        assert said["directory"] == one.pebble.url
+        shown = one.plane.cli("certificate", "show", "shop")
+        assert f"SHA-256      {one.fingerprint()}" in shown.stdout, shown.stderr
+        assert "front-1      shows it" in shown.stdout
+        assert "shop" in one.plane.cli("certificate", "list").stdout

@@ -1,0 +1,148 @@
+"""What clients really get: after each renewal, and now and then, every front is asked for every certificate.
+
+A front may have loaded a file and still show another certificate: one of another provider with the same names, or one
+that an operator gave it. Nothing is done about it but to say so, because what is published is right.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from reconciler.errors import CloudLunacyError, Transient
+from reconciler.observability.logs import get_logger
+from reconciler.observability.metrics import Metrics
+from reconciler.pki.certificate_pair import CertificatePair
+from reconciler.steps.certificates import Certificates
+from reconciler.steps.fronts import Front
+from reconciler.steps.passing import Published
+from reconciler.store.protocols import Event, EventStore
+from reconciler.traefik.probe import probe_name, served_leaf
+from schemas.certificate_status import ServedLeaf
+
+log = get_logger(__name__)
+
+LOOK_SECONDS: Final = 1.0
+AGAIN: Final = dt.timedelta(minutes=10)
+RETRY: Final = dt.timedelta(seconds=30)
+"""Where the last look found another one, or none."""
+AT_ONCE: Final = 8
+"""Handshakes under way."""
+PATIENCE: Final = 3.0
+"""Seconds in which a front that shows the former one is asked again: it has the file, and may still be at it."""
+PAUSE: Final = 0.2
+
+
+def judged(front: str, name: str, expected: str, seen: str, at: dt.datetime) -> ServedLeaf:
+    """Hold what a front presented against what is published. Both are SHA-256 as hex."""
+    matches = seen == expected
+    message = "" if matches else "The front shows another certificate than the one that is published."
+    return ServedLeaf(front=front, name=name, checked_at=at, fingerprint=seen, matches=matches, message=message)
+
+
+def due(
+    pairs: Mapping[str, CertificatePair], probes: Mapping[str, tuple[ServedLeaf, ...]], now: dt.datetime
+) -> tuple[str, ...]:
+    """Return the certificates to ask for: those that are new, and those that were asked for long ago."""
+    return tuple(
+        name
+        for name, pair in sorted(pairs.items())
+        if not probes.get(name) or any(_is_stale(seen, pair.held.fingerprint, now) for seen in probes[name])
+    )
+
+
+def _is_stale(seen: ServedLeaf, expected: str, now: dt.datetime) -> bool:
+    if seen.matches and seen.fingerprint != expected:
+        return True  # it has been renewed since
+    return abs(now - seen.checked_at) >= (AGAIN if seen.matches else RETRY)
+
+
+class Probing:
+    """Asks the fronts, and lays what they show where :meth:`Certificates.statuses` finds it."""
+
+    def __init__(
+        self,
+        certificates: Certificates,
+        fronts: Sequence[Front],
+        published: Callable[[], Published],
+        events: EventStore,
+        metrics: Metrics,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._certificates = certificates
+        self._fronts = fronts
+        self._published = published
+        self._events = events
+        self._metrics = metrics
+        self._clock = clock
+        self._places = asyncio.Semaphore(AT_ONCE)
+
+    async def run(self) -> None:
+        """Look for ever."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                await self.look()
+            except CloudLunacyError as error:
+                log.warning("what fronts show cannot be found out", error=str(error))
+
+    async def look(self) -> None:
+        """Ask for what is due, once every front has loaded what is published."""
+        published, certificates = self._published(), self._certificates
+        fleet = published.state.fleet
+        if not self._fronts or fleet is None or not published.confirmed:
+            return
+        if published.overlay is not certificates.overlay:
+            return  # another generation is about to come
+        pairs = certificates.pairs
+        names = due(pairs, certificates.probes, self._now())
+        if not names:
+            return
+        point = fleet.spec.entry_points.https
+        found = await asyncio.gather(*(self._ask(name, pairs[name], point) for name in names))
+        former = certificates.probes
+        kept = {name: seen for name, seen in former.items() if name in pairs}
+        certificates.probes = {**kept, **dict(zip(names, found, strict=True))}
+        wrong = [one for one in certificates.probes.values() if not all(seen.matches for seen in one)]
+        self._metrics.certificates_not_served(len(wrong))
+        for name in names:
+            await self._tell(name, former.get(name, ()), certificates.probes[name])
+
+    async def _ask(self, name: str, pair: CertificatePair, point: str) -> tuple[ServedLeaf, ...]:
+        async with self._places:
+            found = [await self._leaf(front, pair, point) for front in self._fronts]
+        log.debug("fronts were asked for a certificate", certificate=name, matches=[one.matches for one in found])
+        return tuple(found)
+
+    async def _leaf(self, front: Front, pair: CertificatePair, point: str) -> ServedLeaf:
+        host, end = probe_name(pair.held.names), asyncio.get_running_loop().time() + PATIENCE
+        while True:
+            try:
+                address = await front.api.entry_point(point)
+                if address is None:
+                    raise Transient(f'it has no entry point "{point}".', reason="ProbeFailed")
+                seen = await served_leaf(address, host)
+            except CloudLunacyError as error:
+                text = f"The front could not be asked: {error}"
+                return ServedLeaf(front=front.name, name=host, checked_at=self._now(), message=text)
+            found = judged(front.name, host, pair.held.fingerprint, seen, self._now())
+            if found.matches or asyncio.get_running_loop().time() > end:
+                return found
+            await asyncio.sleep(PAUSE)
+
+    async def _tell(self, name: str, former: Sequence[ServedLeaf], found: Sequence[ServedLeaf]) -> None:
+        """Tell once when a front begins to show another certificate."""
+        wrong = {one.front for one in former if not one.matches and one.fingerprint}
+        for one in found:
+            if not one.matches and one.fingerprint and one.front not in wrong:
+                text = f'The front "{one.front}" shows another one to clients of {one.name}: SHA-256 {one.fingerprint}.'
+                log.warning("a front shows another certificate", certificate=name, front=one.front, name=one.name)
+                event = Event(self._clock(), "CertificateNotServed", "warning", f"certificate/{name}", text)
+                await self._events.append(event)
+
+    def _now(self) -> dt.datetime:
+        return dt.datetime.fromtimestamp(self._clock(), dt.UTC)
