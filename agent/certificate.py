@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random as randomness
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -103,16 +105,32 @@ class CertificateKeeper:
         self._backoff = Backoff(settings.backoff_base, settings.backoff_cap, 0.0)
         self._held: Held | None = None
         self._due = 0.0
+        self._retired: frozenset[str] = frozenset()
+        self._leave_at = 0.0
+        self._poked = asyncio.Event()
+
+    def leave(self, retired: frozenset[str], within: float) -> None:
+        """Ask for another certificate within so many seconds, if the one in place is under one of these authorities."""
+        if retired != self._retired:
+            self._retired, self._leave_at = retired, self._caller.now() + self._random() * within
+            self._poked.set()
 
     async def run(self) -> None:
         """Keep it good for ever."""
         while True:
             pause = await self.step()
-            await asyncio.sleep(pause)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._poked.wait()
+            self._poked.clear()
 
     async def step(self) -> float:
         """Do what is due; return the seconds until the next look."""
-        state = self._take(await asyncio.to_thread(self._files.load))
+        held = await asyncio.to_thread(self._files.load)
+        state = self._take(held)
+        if held is not None and self._retired and await asyncio.to_thread(self._is_retired, held):
+            self._due = min(self._due, self._leave_at)
+            state = standing(held.life, self._due, self._caller.now())
         if state != "good":
             try:
                 new = await self._renew()
@@ -120,6 +138,7 @@ class CertificateKeeper:
                 return self._pause(failure, state)
             self._take(new)
             self._backoff.succeeded()
+            self._leave_at = math.inf  # if that is under a retired one again, asking at once would not end
             log.info("certificate %x is good until %s", new.serial, utc(new.life.ends))
         return min(self._settings.look, max(0.0, self._due - self._caller.now()))
 
@@ -129,6 +148,9 @@ class CertificateKeeper:
             self._held = held
             self._due = 0.0 if held is None else renew_at(held.life, self._random())
         return standing(None if held is None else held.life, self._due, self._caller.now())
+
+    def _is_retired(self, held: Held) -> bool:
+        return not self._retired.isdisjoint(self._files.authorities(held))
 
     async def _renew(self) -> Held:
         fresh = Fresh.make()

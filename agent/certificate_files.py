@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,35 @@ class CertificateFiles:
         directory = self._files.put({KEY: key, CHAIN: chain, BUNDLE: bundle, RECEIVED: received})
         begins = max(received_at, leaf.not_valid_before_utc.timestamp())
         return Held(directory, Life(begins, leaf.not_valid_after_utc.timestamp()), leaf.serial_number)
+
+    def rebundle(self, bundle: bytes) -> None:
+        """Put other roots beside the pair that is in place, if there is one.
+
+        Raises:
+            OSError: when they cannot be written; what was in place stays.
+        """
+        held = self.load()
+        if held is None:
+            return
+        names = (KEY, CHAIN, BUNDLE, RECEIVED)
+        contents = {name: read(held.directory / name) for name in names}
+        if contents[BUNDLE] != bundle:
+            self._files.put({**contents, BUNDLE: bundle})
+
+    def authorities(self, held: Held) -> frozenset[str]:
+        """Return the SHA-256 of the public keys above the certificate, hex (``schemas.trust.AuthorityId``)."""
+        try:
+            _, *above = x509.load_pem_x509_certificates(read(held.directory / CHAIN))
+        except (OSError, ValueError):
+            return frozenset()
+        return frozenset(_id(one) for one in above)
+
+
+def _id(certificate: x509.Certificate) -> str:
+    spki = certificate.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return hashlib.sha256(spki).hexdigest()
 
 
 def check(key: bytes, chain: bytes, name: str) -> x509.Certificate:

@@ -28,7 +28,7 @@ from websockets.typing import Subprotocol
 
 from agent.applier import Applier
 from agent.backoff import Backoff
-from agent.documents import DocumentStore, keys_of
+from agent.documents import DocumentKeys, DocumentStore
 from agent.endings import End, closed, refused
 from agent.pinning import explained
 from agent.services import Asker, Nobody, Service
@@ -206,7 +206,7 @@ class _Client:
             DocumentStore(data_dir),
             services,
             agent=credentials.name,
-            keys=keys_of(credentials.jwks),
+            keys=DocumentKeys(lambda: credentials.jwks),
             report=self._report,
             clock=lambda: datetime.now(UTC),
             random=random,

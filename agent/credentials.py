@@ -11,6 +11,7 @@ import asyncio
 import ssl
 import stat
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -90,9 +91,17 @@ class Api:
         self.server = server.rstrip("/")
         self._clock = clock
         self._skew = 0.0
-        self._http = httpx.AsyncClient(
-            verify=tls if tls is not None else True, transport=transport, timeout=TIMEOUT, trust_env=False
-        )
+        self._transport = transport
+        self._http = self._client(tls)
+        self._under_way: Counter[httpx.AsyncClient] = Counter()
+
+    def trust(self, tls: ssl.SSLContext | None) -> None:
+        """Verify with ``tls`` from the next call on; those that are under way end as they began."""
+        self._http = self._client(tls)
+
+    def _client(self, tls: ssl.SSLContext | None) -> httpx.AsyncClient:
+        verify = tls if tls is not None else True
+        return httpx.AsyncClient(verify=verify, transport=self._transport, timeout=TIMEOUT, trust_env=False)
 
     def now(self) -> float:
         return self._clock() + self._skew
@@ -118,8 +127,21 @@ class Api:
         await self._http.aclose()
 
     async def _send(self, method: str, url: str, content: dict[str, Any]) -> httpx.Response:
+        http = self._http
+        self._under_way[http] += 1
         try:
-            async with self._http.stream(method, url, **content) as response:
+            return await self._exchange(http, method, url, content)
+        finally:
+            self._under_way[http] -= 1
+            if http is not self._http and not self._under_way[http]:
+                del self._under_way[http]
+                await http.aclose()
+
+    async def _exchange(
+        self, http: httpx.AsyncClient, method: str, url: str, content: dict[str, Any]
+    ) -> httpx.Response:
+        try:
+            async with http.stream(method, url, **content) as response:
                 body = b""
                 async for part in response.aiter_bytes():
                     body += part
@@ -144,11 +166,13 @@ class Credentials:
         file: AgentFile,
         key: AgentKey,
         *,
+        data: Path | None = None,
         api: Api | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._file = file
         self._key = key
+        self._data = data
         self.tls = file.tls()
         self._api = api or Api(file.server, self.tls)
         self._monotonic = monotonic
@@ -163,7 +187,7 @@ class Credentials:
         Raises:
             Unusable: when this machine is not enrolled, or its files are damaged or open to others.
         """
-        return cls(AgentFile.load(data), AgentKey.load(data))
+        return cls(AgentFile.load(data), AgentKey.load(data), data=data)
 
     @property
     def name(self) -> str:
@@ -172,6 +196,28 @@ class Credentials:
     @property
     def jwks(self) -> JwkSet:
         return self._file.jwks
+
+    @property
+    def ca(self) -> str | None:
+        """PEM of the authorities that connections are verified with; None: the system's."""
+        return self._file.ca
+
+    async def believe(self, ca: str | None, jwks: JwkSet) -> None:
+        """Trust these from the next connection and the next document on, and after a restart.
+
+        Raises:
+            Unusable, OSError: when that cannot be written down; nothing has changed then.
+        """
+        if (ca, jwks) == (self._file.ca, self._file.jwks):
+            return
+        file = self._file.model_copy(update={"ca": ca, "jwks": jwks})
+        tls = file.tls()
+        if self._data is not None:
+            await asyncio.to_thread(_save_trust, self._data, ca, jwks)
+        former, self._file = self._file, file
+        if ca != former.ca:
+            self.tls = tls
+            self._api.trust(tls)
 
     @property
     def stream_url(self) -> str:
@@ -246,6 +292,11 @@ class Credentials:
             "client_assertion": self._key.client_assertion(name=self.name, issuer=self._file.issuer, now=now),
         }
         return {"data": form, "headers": {"DPoP": self._key.dpop_proof("POST", url, now=now)}}
+
+
+def _save_trust(data: Path, ca: str | None, jwks: JwkSet) -> None:
+    # What else is in the file may have been written anew by an enrolment meanwhile.
+    AgentFile.load(data).model_copy(update={"ca": ca, "jwks": jwks}).save(data)
 
 
 def code_of(response: httpx.Response) -> str:

@@ -23,7 +23,7 @@ import base64
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -71,6 +71,30 @@ def keys_of(jwks: JwkSet) -> Keys:
         except ValueError:
             continue
     return keys
+
+
+class DocumentKeys(Keys):
+    """The keys of a set that may be another one tomorrow: documents say whose signatures to believe from then on."""
+
+    def __init__(self, jwks: Callable[[], JwkSet]) -> None:
+        self._jwks = jwks
+        self._read: JwkSet | None = None
+        self._keys: Keys = {}
+
+    def __getitem__(self, kid: str) -> ec.EllipticCurvePublicKey:
+        return self._present()[kid]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._present())
+
+    def __len__(self) -> int:
+        return len(self._present())
+
+    def _present(self) -> Keys:
+        jwks = self._jwks()
+        if jwks is not self._read:
+            self._read, self._keys = jwks, keys_of(jwks)
+        return self._keys
 
 
 def verify(jws: str, *, agent: str, keys: Keys, now: datetime | None) -> Document:
