@@ -14,6 +14,7 @@ from reconciler.app.building import Parts
 from reconciler.app.certificate import OwnCertificate
 from reconciler.errors import Broken, CloudLunacyError
 from reconciler.housekeeping import Housekeeping
+from reconciler.observability.certificate_metrics import CertificateMetrics
 from reconciler.observability.logs import get_logger
 from reconciler.pki.keystore import KeyStore
 from reconciler.pki.vault import Vault, read_secret
@@ -41,6 +42,7 @@ class ControlPlane(Parts):
             log.warning("store replaced", notice=notice)
             self._metrics.store_replaced()
             await self._store.append(Event(time.time(), "StoreReplaced", "warning", "store", notice))
+        CertificateMetrics(self._metrics.registry, lambda: self._front_certificates.statuses(self.loop.published))
         housekeeping = Housekeeping(self._store, self.mirror, self._metrics, lambda: self.loop.published.state)
         tasks = {
             self._task("loop", self._loop()),
@@ -61,9 +63,7 @@ class ControlPlane(Parts):
             _require_expected_end(task, stop)
 
     def _probing(self) -> Probing:
-        return Probing(
-            self._front_certificates, self._fronts.fronts, lambda: self.loop.published, self._store, self._metrics
-        )
+        return Probing(self._front_certificates, self._fronts.fronts, lambda: self.loop.published, self._store)
 
     def _fleet(self) -> Fleet | None:
         return self.loop.published.state.fleet

@@ -217,10 +217,6 @@ class Metrics:
         """The server's own certificate ends then, in POSIX seconds."""
         self._certificate_ends.set(not_after)
 
-    def certificates_not_served(self, count: int) -> None:
-        """How many certificates some front did not show when it was asked last."""
-        self._not_served.set(count)
-
     def render(self) -> tuple[bytes, str]:
         """Return the exposition and its content type."""
         return generate_latest(self.registry), CONTENT_TYPE_LATEST
@@ -264,7 +260,6 @@ class Metrics:
         self._certificate_ends = self._gauge(
             "server_certificate_not_after_seconds", "When the certificate of the control plane itself ends, POSIX time."
         )
-        self._not_served = self._gauge("certificates_not_served", "Certificates that some front does not show.")
         self._messages = _Messages()
         self.registry.register(self._messages)
         self._events = self._counter("events", "Events appended to the timeline.", "severity")

@@ -14,7 +14,6 @@ from typing import Final
 
 from reconciler.errors import CloudLunacyError, Transient
 from reconciler.observability.logs import get_logger
-from reconciler.observability.metrics import Metrics
 from reconciler.pki.certificate_pair import CertificatePair
 from reconciler.steps.certificates import Certificates
 from reconciler.steps.fronts import Front
@@ -69,7 +68,6 @@ class Probing:
         fronts: Sequence[Front],
         published: Callable[[], Published],
         events: EventStore,
-        metrics: Metrics,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -77,7 +75,6 @@ class Probing:
         self._fronts = fronts
         self._published = published
         self._events = events
-        self._metrics = metrics
         self._clock = clock
         self._places = asyncio.Semaphore(AT_ONCE)
 
@@ -107,8 +104,6 @@ class Probing:
         former = certificates.probes
         kept = {name: seen for name, seen in former.items() if name in pairs}
         certificates.probes = {**kept, **dict(zip(names, found, strict=True))}
-        wrong = [one for one in certificates.probes.values() if not all(seen.matches for seen in one)]
-        self._metrics.certificates_not_served(len(wrong))
         for name in names:
             await self._tell(name, former.get(name, ()), certificates.probes[name])
 
