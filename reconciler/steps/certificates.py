@@ -26,7 +26,6 @@ from reconciler.desired.render import Renderer
 from reconciler.desired.state import State
 from reconciler.desired.view import OpenSecret
 from reconciler.observability.logs import get_logger
-from reconciler.observability.metrics import Metrics
 from reconciler.pki.authority.authority import Authority
 from reconciler.pki.certificate_pair import CertificatePair
 from reconciler.pki.certificate_store import CertificateStore
@@ -87,7 +86,6 @@ class Certificates:
         open_sealed: OpenSecret,
         renderer: Renderer,
         events: EventStore,
-        metrics: Metrics,
         own_hosts: Callable[[], Sequence[str]],
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -97,7 +95,6 @@ class Certificates:
         self._issuing.on_failure = partial(self._note, "CertificateFailed", "warning")
         self._renderer = renderer
         self._events = events
-        self._metrics = metrics
         self._clock = clock
         self.orders: Orders = NoOrders()
         self.overlay: Overlay = NO_OVERLAY
@@ -195,9 +192,6 @@ class Certificates:
         if self._clock() >= self._next or state is not self._looked_at or version != self._version:
             self._version = version
             await self._look(state, drop=published.confirmed)
-            standing = await asyncio.to_thread(self.statuses, published)
-            ends = [one.not_after.timestamp() for one in standing if one.not_after is not None]
-            self._metrics.certificates((one.state for one in standing), min(ends, default=None))
         waiting = self._retry and any(one[0].code == PENDING for one in state.findings.values())
         return waiting or published.overlay is not self.overlay
 

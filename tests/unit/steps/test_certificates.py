@@ -13,7 +13,6 @@ from reconciler.desired.lookup import SecretUnavailable
 from reconciler.desired.render import Renderer
 from reconciler.desired.state import State
 from reconciler.errors import Broken
-from reconciler.observability.metrics import Metrics
 from reconciler.pki.authority.authority import Authority
 from reconciler.pki.certificate_pair import CertificatePair
 from reconciler.pki.certificate_store import CertificateStore
@@ -75,7 +74,6 @@ class World:
     orders: FakeOrders = field(default_factory=FakeOrders)
     events: list[Event] = field(default_factory=list)
     secrets: dict[str, str] = field(default_factory=dict)
-    metrics: Metrics = field(default_factory=Metrics)
 
     def __post_init__(self) -> None:
         self.authority = Authority.open_or_found(self.keys, Vault(), permitted=permitted_hosts(()), now=START)
@@ -90,7 +88,6 @@ class World:
             open_sealed=self.open,
             renderer=Renderer(load_templates()),
             events=parts,
-            metrics=self.metrics,
             own_hosts=lambda: ["cp.example"],
             clock=lambda: self.now,
         )
@@ -352,10 +349,6 @@ def test_each_certificate_says_how_it_stands(tmp_path: Path) -> None:
         assert {status.state for status in states.values()} == {"Good"}
         assert states["shop"].next_look is not None
         assert states["shop"].dns_names == (SHOP,)
-        registry = one.metrics.registry
-        assert registry.get_sample_value("cloudlunacy_certificates", {"state": "Good"}) == 3
-        end = registry.get_sample_value("cloudlunacy_certificates_first_not_after_seconds")
-        assert end == one.step.pairs["shop"].held.not_after.timestamp()
         one.now += dt.timedelta(days=91).total_seconds()
         assert {status.state for status in one.step.statuses(published)} == {"Expired"}
         published = await one.publish(
