@@ -20,7 +20,9 @@ from agent.credentials import Credentials
 from agent.enrol import EnrolmentFailed, Wanted, enrol
 from agent.keys import Unusable
 from agent.pinning import Untrusted
-from agent.services import RecordingService
+from agent.service_certificates import ServiceCertificates
+from agent.services import RecordingService, Service
+from agent.trust import TrustService
 
 CAPABILITIES = ("container", "process", "mongodb")
 
@@ -122,10 +124,13 @@ def _run_agent(options: argparse.Namespace) -> int:
     logging.getLogger("websockets").setLevel(logging.WARNING)
     try:
         credentials = Credentials.load(options.data)
-        services = [RecordingService(frozenset({"Agent", "Certificate", "Deployment"}))]
-        keeper = CertificateKeeper(CertificateFiles(options.data, credentials.name), credentials)
-        others = {"agent-certificate": keeper.run}
-        run_until_signalled(options.data, services, credentials, others=others)
+        certificates = ServiceCertificates(options.data, credentials.now)
+        files = CertificateFiles(options.data, credentials.name)
+        keeper = CertificateKeeper(files, credentials)
+        trust = TrustService(credentials, files, [keeper.leave])
+        services: list[Service] = [certificates, trust, RecordingService(frozenset({"Deployment"}))]
+        others = {"agent-certificate": keeper.run, "agent-services": certificates.run}
+        run_until_signalled(options.data, services, credentials, asker=certificates, others=others)
     except Unusable as error:
         return _fail(str(error))
     except OSError as error:

@@ -1,0 +1,378 @@
+"""Certificates of what runs on this machine: asked for, put into place, told of, renewed (docs/services.md).
+
+What happens to one, in order: its place is looked up and must be granted → what is on disk is looked at → where there
+is none, another is wanted, or half of its life is over, a fresh key is made and a signing request leaves over the
+connection, now or once there is one → the answer is checked and swapped into place → the service is told. Each of these
+may fail by itself; it is tried again, later and later, and nothing before it is done again. The control plane is needed
+for a new certificate and for nothing else.
+
+One task, ``agent-services``, does it (:meth:`ServiceCertificates.run`); :meth:`ServiceCertificates.apply` says what is
+wanted, and how it stands. Times are POSIX seconds by the control plane's clock, those of attempts monotonic.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random as randomness
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pydantic import ValidationError
+
+from agent import grants
+from agent.backoff import Backoff
+from agent.certificate_files import BadPair
+from agent.grants import Denied, ServiceGrants
+from agent.renewal import Standing, renew_at, standing
+from agent.service_files import Files, HeldService, Place, ServiceFiles, ServiceName, check
+from agent.service_keys import FreshKey
+from agent.services import RecordingService
+from agent.session import Ask
+from agent.telling import NotTold, tell
+from schemas.service_tls import ServiceCertificate, service_of
+from schemas.session import CertificateAnswer, Item, ItemResult
+
+log = logging.getLogger(__name__)
+
+KINDS: Final = frozenset({"Certificate"})
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSettings:
+    """Times are in seconds."""
+
+    ask_base: float = 5.0
+    ask_cap: float = 600.0
+    tell_base: float = 1.0
+    tell_cap: float = 60.0
+    look: float = 30.0
+    """The longest that nobody looks at the clock, the disk and the grants."""
+
+
+@dataclass(slots=True)
+class _Service:
+    """One service. ``due``: when it is renewed, drawn once for each certificate."""
+
+    name: ServiceName
+    item: Item
+    wanted: ServiceCertificate
+    asking: Backoff
+    telling: Backoff
+    place: Place | None = None
+    denied: str = ""
+    held: HeldService | None = None
+    due: float = 0.0
+    fresh: FreshKey | None = None
+    """A request for it is under way, or waits for a connection."""
+    asked: str = ""
+    """Digest of the item that the request was made for."""
+    ask_at: float = 0.0
+    refused: tuple[str, str] = ("", "")
+    """Reason and message of the last refusal; empty once a certificate came."""
+    told: bool = False
+    tell_at: float = 0.0
+    not_told: NotTold | None = None
+
+    def fits(self) -> bool:
+        """Say whether the certificate in place is the one that is wanted, whatever its age."""
+        held, wanted = self.held, self.wanted
+        return held is not None and held.names == frozenset(wanted.dns_names) and held.key_type == wanted.key_type
+
+
+class ServiceCertificates:
+    """A :class:`agent.services.Service` and :class:`agent.services.Asker`. ``now`` is the control plane's time."""
+
+    kinds = KINDS
+
+    def __init__(
+        self,
+        data: Path,
+        now: Callable[[], float] = time.time,
+        *,
+        settings: ServiceSettings = ServiceSettings(),
+        monotonic: Callable[[], float] = time.monotonic,
+        random: Callable[[], float] = randomness.random,
+    ) -> None:
+        self.on_change: Callable[[], None] = lambda: None
+        self._data = data
+        self._files = ServiceFiles(data)
+        self._now = now
+        self._settings = settings
+        self._monotonic = monotonic
+        self._random = random
+        self._objects = RecordingService(KINDS)
+        self._services: dict[str, _Service] = {}
+        self._invalid: dict[str, ItemResult] = {}
+        self._said: tuple[ItemResult, ...] = ()
+        self._answers: deque[CertificateAnswer] = deque()
+        self._ask: Callable[[Ask], None] | None = None
+        self._wake = asyncio.Event()
+        self._turn = asyncio.Lock()
+
+    # --- as a service ---------------------------------------------------------------------------------------------
+
+    async def apply(self, items: tuple[Item, ...]) -> Sequence[ItemResult]:
+        """Take what is wanted, remove what is not wanted any more, and say how it stands."""
+        async with self._turn:
+            ours = tuple(item for item in items if service_of(item.id) is not None)
+            self._want(ours)
+            names = {one.name for one in self._services.values()} | {_name(item) for item in ours}
+            await asyncio.to_thread(self._remove_all_but, names)
+            allowed = await self._grants()
+            for service in self._services.values():
+                await self._look_at(service, allowed)
+            self._said = self._results()
+            self._wake.set()
+            return [*self._said, *await self._objects.apply(tuple(item for item in items if item not in ours))]
+
+    def _want(self, items: Sequence[Item]) -> None:
+        known, self._services, self._invalid = self._services, {}, {}
+        for item in items:
+            try:
+                wanted = ServiceCertificate.model_validate(item.spec)
+            except ValidationError as error:
+                text = f"{error.error_count()} fields are not as this version of the agent knows them."
+                self._invalid[item.id] = ItemResult(id=item.id, state="Failed", reason="InvalidItem", message=text)
+                continue
+            service = known.get(item.id)
+            if service is None:
+                asking = Backoff(self._settings.ask_base, self._settings.ask_cap, 0.0)
+                telling = Backoff(self._settings.tell_base, self._settings.tell_cap, 0.0)
+                service = _Service(_name(item), item, wanted, asking, telling)
+            elif service.item.digest != item.digest:
+                service.item, service.wanted = item, wanted
+                service.ask_at, service.tell_at, service.refused = 0.0, 0.0, ("", "")
+            self._services[item.id] = service
+
+    def _remove_all_but(self, names: set[ServiceName]) -> None:
+        for name in set(self._files.names()) - names:
+            try:
+                self._files.remove(name)
+                log.info("the certificate of %s was removed", name)
+            except OSError as error:
+                log.warning("the files of %s cannot be removed: %s", name, error.strerror)
+
+    # --- as one who asks --------------------------------------------------------------------------------------------
+
+    def connected(self, ask: Callable[[Ask], None]) -> None:
+        self._ask = ask
+        for service in self._services.values():
+            self._send(service)
+
+    def disconnected(self) -> None:
+        self._ask = None
+
+    def answered(self, answer: CertificateAnswer) -> None:
+        self._answers.append(answer)
+        self._wake.set()
+
+    def _send(self, service: _Service) -> None:
+        if self._ask is not None and service.fresh is not None:
+            service.asked = service.item.digest
+            self._ask(Ask(service.item.id, service.item.digest, service.fresh.csr))
+
+    # --- the task -------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Keep all of them good for ever."""
+        while True:
+            self._wake.clear()
+            pause = await self.step()
+            try:
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def step(self) -> float:
+        """Do what is due; return the seconds until something else is."""
+        async with self._turn:
+            allowed = await self._grants()
+            while self._answers:
+                await self._take(self._answers.popleft())
+            for service in list(self._services.values()):
+                await self._look_at(service, allowed)
+                await self._ask_for(service)
+        if not isinstance(allowed, Denied):
+            for service in list(self._services.values()):
+                await self._tell(service, allowed)
+        else:
+            for service in self._services.values():
+                self._deny_telling(service, allowed)
+        if (results := self._results()) != self._said:
+            self._said = results
+            self.on_change()
+        return self._pause()
+
+    async def _grants(self) -> ServiceGrants | Denied:
+        try:
+            return (await asyncio.to_thread(grants.load, self._data)).services
+        except Denied as denied:
+            log.error("%s", denied)  # noqa: TRY400  the message says it all
+            return denied
+
+    async def _look_at(self, service: _Service, allowed: ServiceGrants | Denied) -> None:
+        """Find where its files belong and what is there; bring them there when they lie elsewhere."""
+        try:
+            if isinstance(allowed, Denied) and (service.wanted.directory or service.wanted.group):
+                raise allowed
+            self._refuse_taken(service)
+            rules = ServiceGrants() if isinstance(allowed, Denied) else allowed
+            place = await asyncio.to_thread(self._files.place, service.name, service.wanted, rules)
+        except Denied as denied:
+            service.place, service.denied = None, str(denied)
+            return
+        service.place, service.denied = place, ""
+        held = await asyncio.to_thread(self._files.load, service.name, place)
+        if held is not None and held.place != place:
+            try:
+                held = await asyncio.to_thread(self._files.move, service.name, held, place)
+            except (OSError, BadPair) as error:
+                service.place, service.denied = None, f"It cannot be put into {place.link}: {_why(error)}."
+                return
+        if held != service.held:
+            service.held = held
+            service.due = 0.0 if held is None else renew_at(held.life, self._random())
+        if held is not None:
+            told = await asyncio.to_thread(self._files.told, service.name)
+            service.told = told == _mark(held) or service.wanted.reload is None
+            service.not_told = None if service.told else service.not_told
+
+    def _refuse_taken(self, service: _Service) -> None:
+        own = service.wanted.directory
+        for other in self._services.values():
+            if other is service:
+                return  # the first in the document has it
+            theirs = other.wanted.directory
+            if own and theirs and (Path(own).is_relative_to(theirs) or Path(theirs).is_relative_to(own)):
+                raise Denied(f"{own} is where {other.name} has its files.")
+
+    def _standing(self, service: _Service) -> Standing:
+        return standing(None if service.held is None else service.held.life, service.due, self._now())
+
+    async def _ask_for(self, service: _Service) -> None:
+        if service.place is None or (service.fits() and self._standing(service) == "good"):
+            return
+        if service.fresh is not None and service.fresh.key_type != service.wanted.key_type:
+            service.fresh = None
+        if service.fresh is None and self._monotonic() >= service.ask_at:
+            service.fresh = await asyncio.to_thread(FreshKey.make, service.wanted.key_type)
+            self._send(service)
+
+    async def _take(self, answer: CertificateAnswer) -> None:
+        service = self._services.get(answer.id)
+        if service is None or service.fresh is None:
+            return
+        fresh, service.fresh = service.fresh, None
+        if service.asked != service.item.digest or service.place is None:
+            return  # for what is not wanted any more; asked for anew
+        if answer.reason:
+            self._refuse(service, answer.reason, answer.message, answer.retry_seconds)
+            return
+        chain, roots = answer.certificate.encode(), answer.bundle.encode()
+        try:
+            files = Files(fresh.pem, chain, roots, self._now())
+            check(files, service.wanted)
+            service.held = await asyncio.to_thread(self._files.install, service.name, service.place, files)
+        except (OSError, BadPair) as error:
+            self._refuse(service, "NotInstalled", f"It cannot be put into {service.place.link}: {_why(error)}.")
+            return
+        service.due = renew_at(service.held.life, self._random())
+        service.told, service.tell_at, service.refused = service.wanted.reload is None, 0.0, ("", "")
+        service.asking.succeeded()
+        log.info("%s has certificate %s", service.name, service.held.fingerprint[:16])
+
+    def _refuse(self, service: _Service, reason: str, message: str, at_least: float = 0.0) -> None:
+        pause = service.asking.next(self._random(), at_least=at_least)
+        service.ask_at, service.refused = self._monotonic() + pause, (reason, message)
+        log.warning("%s gets no certificate: %s %s; next attempt in %.0f s", service.name, reason, message, pause)
+
+    async def _tell(self, service: _Service, allowed: ServiceGrants) -> None:
+        """Tell the service. Nobody waits for it: a new document may come, and change what is wanted, meanwhile."""
+        held, reload = service.held, service.wanted.reload
+        if held is None or reload is None or service.told or self._monotonic() < service.tell_at:
+            return
+        try:
+            await tell(reload, allowed, service=str(service.name), directory=held.place.link)
+            await asyncio.to_thread(self._files.set_told, service.name, _mark(held))
+        except NotTold as error:
+            self._tell_later(service, error)
+        except OSError as error:
+            self._tell_later(service, NotTold(f"That it was told cannot be written down: {error.strerror}."))
+        else:
+            if service.held == held:
+                service.told, service.not_told = True, None
+                service.telling.succeeded()
+
+    def _deny_telling(self, service: _Service, denied: Denied) -> None:
+        if service.held is not None and not service.told and self._monotonic() >= service.tell_at:
+            self._tell_later(service, NotTold(str(denied), "NotGranted"))
+
+    def _tell_later(self, service: _Service, error: NotTold) -> None:
+        pause = service.telling.next(self._random(), at_least=self._settings.tell_base / 2)
+        service.not_told, service.tell_at = error, self._monotonic() + pause
+        log.warning("%s was not told of its certificate: %s; next attempt in %.0f s", service.name, error, pause)
+
+    def _pause(self) -> float:
+        mono, now = self._monotonic(), self._now()
+        pauses = [self._settings.look]
+        for one in self._services.values():
+            if one.place is not None and one.fresh is None:
+                waits = max(one.ask_at - mono, one.due - now if one.fits() else 0.0)
+                pauses.append(waits)
+            if one.held is not None and not one.told:
+                pauses.append(one.tell_at - mono)
+        return max(0.0, min(pauses))
+
+    # --- how it stands --------------------------------------------------------------------------------------------
+
+    def _results(self) -> tuple[ItemResult, ...]:
+        return (*(_result(one, self._standing(one)) for one in self._services.values()), *self._invalid.values())
+
+
+def _result(service: _Service, state: Standing) -> ItemResult:
+    held, (reason, message) = service.held, service.refused
+    item = service.item.id
+    if service.denied:
+        return ItemResult(id=item, state="Failed", reason="NotGranted", message=service.denied)
+    if held is None or not service.fits() or state == "ended":
+        if reason:
+            return ItemResult(id=item, state="Failed", reason=reason, message=message)
+        return ItemResult(id=item, state="Progressing", reason="Waiting", message="A certificate is asked for.")
+    said = describe(held)
+    if reason:
+        said += f" The next was refused: {message}"
+    if service.told:
+        return ItemResult(id=item, state="Applied", reason="Issued", message=said[:2000])
+    if service.not_told is None:
+        return ItemResult(id=item, state="Progressing", reason="Telling", message=said[:2000])
+    stands = "Applied" if service.not_told.reason == "NotRunning" else "Failed"
+    return ItemResult(
+        id=item, state=stands, reason=service.not_told.reason, message=f"{service.not_told} {said}"[:2000]
+    )
+
+
+def describe(held: HeldService) -> str:
+    """Say names, end and fingerprint of a certificate, for people."""
+    until = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(held.life.ends))
+    return f"{', '.join(sorted(held.names))}; until {until}; SHA-256 {held.fingerprint}."
+
+
+def _mark(held: HeldService) -> str:
+    """Return what is remembered once a service was told: the certificate and where it is."""
+    return f"{held.fingerprint}@{held.directory}"
+
+
+def _name(item: Item) -> ServiceName:
+    found = service_of(item.id)
+    assert found is not None
+    return ServiceName(*found)
+
+
+def _why(error: Exception) -> str:
+    return (error.strerror or type(error).__name__ if isinstance(error, OSError) else str(error)).rstrip(".")

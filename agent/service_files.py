@@ -1,0 +1,250 @@
+"""Certificates of services on this machine's disk, as docs/services.md describes them.
+
+Of each service ``<data>/services/<team>/<deployment>.json`` remembers where its files are and which certificate the
+service was told of. It is written before files are put into a place, so that no place is forgotten, and after the
+service was told, so that a crash in between tells again.
+"""
+
+from __future__ import annotations
+
+import grp
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from agent.certificate_files import BadPair
+from agent.grants import Denied, ServiceGrants
+from agent.keys import write_private
+from agent.renewal import Life
+from agent.swapped_directory import SwappedDirectory, read
+from schemas.service_tls import Installation, KeyType, ServiceCertificate
+
+FOLDER: Final = "services"
+KEY, CHAIN, ROOTS, WHOLE = "tls.key", "tls.crt", "ca.crt", "tls.pem"
+_RECEIVED: Final = "received.json"
+
+
+class ServiceName(NamedTuple):
+    team: str
+    deployment: str
+
+    def __str__(self) -> str:
+        return f"{self.team}/{self.deployment}"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the files of a service belong, and which group may read them."""
+
+    link: Path
+    gid: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HeldService:
+    """A certificate that a service has. ``directory`` is the resolved one."""
+
+    directory: Path
+    place: Place
+    life: Life
+    names: frozenset[str]
+    key_type: KeyType | None
+    fingerprint: str
+    """SHA-256 of the certificate, hex."""
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What belongs into the files, PEM. ``received_at``: when it came, POSIX seconds."""
+
+    key: bytes = field(repr=False)
+    chain: bytes
+    roots: bytes
+    received_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    links: tuple[str, ...] = ()
+    told: str = ""
+    """Fingerprint of the certificate that the service was told of last."""
+
+
+class ServiceFiles:
+    """The files below ``data`` and in granted directories. All methods block."""
+
+    def __init__(self, data: Path) -> None:
+        self._folder = data / FOLDER
+
+    def place(self, name: ServiceName, wanted: Installation, grants: ServiceGrants) -> Place:
+        """Return where the files belong.
+
+        Raises:
+            Denied: when this machine does not allow it.
+        """
+        gid = None
+        if wanted.group is not None:
+            grants.group(wanted.group)
+            try:
+                gid = grp.getgrnam(wanted.group).gr_gid
+            except KeyError:
+                raise Denied(f'There is no group "{wanted.group}" here.') from None
+        if wanted.directory is None:
+            return Place(self._folder / name.team / name.deployment, gid)
+        link, granted = Path(wanted.directory), Path(grants.directory(wanted.directory))
+        try:
+            straight = link.parent.resolve(strict=True) == granted.resolve(strict=True) / link.parent.relative_to(
+                granted
+            )
+        except OSError as error:
+            raise Denied(f"{link.parent} cannot be used: {error.strerror}.") from None
+        if not straight:
+            raise Denied(f"{link.parent} lies behind a symbolic link.")
+        return Place(link, gid)
+
+    def load(self, name: ServiceName, place: Place) -> HeldService | None:
+        """Return what is in place, or in a former place of the service; None where nothing can be used."""
+        links = dict.fromkeys([str(place.link), *self._record(name).links])
+        found = (_load(Path(link)) for link in links)
+        return next((held for held in found if held is not None), None)
+
+    def install(self, name: ServiceName, place: Place, files: Files) -> HeldService:
+        """Put a pair into place; what the service had in another place goes.
+
+        Raises:
+            BadPair: when it is none.
+            OSError: when it cannot be written; what was in place stays.
+        """
+        leaf = _leaf_of(files.key, files.chain)
+        place.link.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        record = self._record(name)
+        links = dict.fromkeys([*record.links, str(place.link)])
+        self._write(name, _Record(tuple(links), record.told))
+        received = json.dumps({"receivedAt": files.received_at, "gid": place.gid}).encode()
+        contents = {KEY: files.key, CHAIN: files.chain, WHOLE: files.key + files.chain, ROOTS: files.roots}
+        directory = SwappedDirectory(place.link, gid=place.gid).put({**contents, _RECEIVED: received})
+        for link in links:
+            if link != str(place.link):
+                SwappedDirectory(Path(link)).remove()
+        self._write(name, _Record((str(place.link),), record.told))
+        return _held(directory, place, leaf, files.received_at)
+
+    def move(self, name: ServiceName, held: HeldService, place: Place) -> HeldService:
+        """Put what a service has into another place, or give it to another group.
+
+        Raises:
+            BadPair, OSError: as :meth:`install`.
+        """
+        key, chain, roots = (read(held.directory / file) for file in (KEY, CHAIN, ROOTS))
+        return self.install(name, place, Files(key, chain, roots, held.life.begins))
+
+    def told(self, name: ServiceName) -> str:
+        """Return the fingerprint of the certificate that the service was told of last."""
+        return self._record(name).told
+
+    def set_told(self, name: ServiceName, fingerprint: str) -> None:
+        """Remember that the service was told. Raises OSError."""
+        self._write(name, _Record(self._record(name).links, fingerprint))
+
+    def names(self) -> Iterator[ServiceName]:
+        """Yield the services that have files here, in no order."""
+        for path in self._folder.glob("*/*.json"):
+            yield ServiceName(path.parent.name, path.stem)
+
+    def remove(self, name: ServiceName) -> None:
+        """Remove all that is kept of a service. Raises OSError."""
+        for link in {str(self._folder / name.team / name.deployment), *self._record(name).links}:
+            SwappedDirectory(Path(link)).remove()
+        self._path(name).unlink(missing_ok=True)
+
+    def _path(self, name: ServiceName) -> Path:
+        return self._folder / name.team / f"{name.deployment}.json"
+
+    def _record(self, name: ServiceName) -> _Record:
+        try:
+            found = json.loads(read(self._path(name)))
+            return _Record(tuple(str(link) for link in found["links"]), str(found["told"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return _Record()
+
+    def _write(self, name: ServiceName, record: _Record) -> None:
+        path = self._path(name)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for left_over in path.parent.glob(f".{path.name}.*"):
+            left_over.unlink(missing_ok=True)
+        write_private(path, json.dumps({"links": record.links, "told": record.told}).encode())
+
+
+def check(files: Files, wanted: ServiceCertificate) -> None:
+    """Refuse what is not what was asked for.
+
+    Raises:
+        BadPair
+    """
+    leaf = _leaf_of(files.key, files.chain)
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    if frozenset(names.get_values_for_type(x509.DNSName)) != frozenset(wanted.dns_names):
+        raise BadPair("The certificate that came is for other names.")
+    if files.received_at >= leaf.not_valid_after_utc.timestamp():
+        raise BadPair("What came has ended already. Is the clock of this machine right?")
+    try:
+        x509.load_pem_x509_certificates(files.roots)
+    except ValueError:
+        raise BadPair("There are no roots in the answer.") from None
+
+
+def _load(link: Path) -> HeldService | None:
+    try:
+        directory = SwappedDirectory(link).present()
+        leaf = _leaf_of(read(directory / KEY), read(directory / CHAIN))
+        received = json.loads(read(directory / _RECEIVED))
+        for file in (ROOTS, WHOLE):
+            read(directory / file)
+        return _held(directory, Place(link, received["gid"]), leaf, float(received["receivedAt"]))
+    except (OSError, BadPair, ValueError, KeyError, TypeError):
+        return None
+
+
+def _held(directory: Path, place: Place, leaf: x509.Certificate, at: float) -> HeldService:
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return HeldService(
+        directory,
+        place,
+        Life(max(at, leaf.not_valid_before_utc.timestamp()), leaf.not_valid_after_utc.timestamp()),
+        frozenset(names.get_values_for_type(x509.DNSName)),
+        _key_type(leaf),
+        leaf.fingerprint(hashes.SHA256()).hex(),
+    )
+
+
+def _leaf_of(key: bytes, chain: bytes) -> x509.Certificate:
+    """Return the leaf of a chain whose key this is.
+
+    Raises:
+        BadPair
+    """
+    try:
+        private = serialization.load_pem_private_key(key, password=None)
+        leaf = x509.load_pem_x509_certificates(chain)[0]
+        leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        public = leaf.public_key()
+    except (ValueError, TypeError, x509.ExtensionNotFound):
+        raise BadPair("There is no certificate with a key.") from None
+    if private.public_key() != public:
+        raise BadPair("The certificate is for another key.")
+    return leaf
+
+
+def _key_type(leaf: x509.Certificate) -> KeyType | None:
+    key = leaf.public_key()
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return {256: "p-256", 384: "p-384"}.get(key.key_size)  # type: ignore[return-value]
+    if isinstance(key, rsa.RSAPublicKey):
+        return {2048: "rsa-2048", 4096: "rsa-4096"}.get(key.key_size)  # type: ignore[return-value]
+    return None
