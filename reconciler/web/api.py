@@ -110,7 +110,7 @@ class Api:
             Endpoint("GET", "/api/v1/events", "Timeline", self.events, "read", response=EventList,
                      query={"after": "id of the last event seen", "limit": f"at most {LARGEST_PAGE}",
                             "subject": "only these"}),
-            Endpoint("GET", "/api/v1/stream", "Changes of records as server-sent events", self.stream, "plan"),
+            Endpoint("GET", "/api/v1/stream", "Changes of records as server-sent events", self.stream, "read"),
             Endpoint("POST", "/api/v1/approvals", "Approve a held plan by its checksum", self.approve, "approve",
                      request=ApprovalRequest, response=ApprovalAnswer, status=201),
             Endpoint("POST", "/api/v1/reconcile", "Look at the remote now", self.reconcile, "operate",
@@ -190,7 +190,7 @@ class Api:
         return _answer(await self._status(request.path_params["revision"]))
 
     async def plan(self, request: Request) -> Response:
-        self._caller(request, "read")
+        self._caller(request, "plan")
         status = await self._status(request.path_params["revision"])
         plan = await self._control.plan(status.revision)
         if plan is None:

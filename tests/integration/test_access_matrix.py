@@ -1,0 +1,358 @@
+"""Every route × every kind of caller, on the running control plane: what each is answered (rows 8, 10, 11, 28).
+
+The routes are those of the application itself, so a new one fails here until somebody has written down who may use it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import hmac
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import httpx
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from starlette.routing import Route, WebSocketRoute
+
+from reconciler.app.running import control_plane
+from reconciler.commands import serve_command
+from reconciler.pki.keystore import KeyStore
+from schemas.session import SUBPROTOCOL
+from tests.support import documents
+from tests.support.fleet import Installation, installation
+from tests.support.git_repos import BareRepo
+from tests.support.signing_requests import request as signing_request
+from tests.support.tokens import b64, jwk, jws, new_key, thumbprint
+from tests.support.waiting import wait_for
+
+WEBHOOK_SECRET: Final = b"the secret of the git host"
+SCOPES: Final = ("read", "plan", "approve", "enrol", "operate")
+AGENTS: Final = {"agent": "vps-1", "other agent": "vps-2", "quarantined agent": "vps-3", "revoked agent": "vps-4"}
+WHO: Final = (
+    "nobody",
+    *AGENTS,
+    "expired access token",
+    "enrolment token",
+    "operator",
+    *SCOPES,
+    "expired token",
+    "revoked token",
+    "webhook",
+)
+OPENING: Final = {
+    "Upgrade": "websocket",
+    "Connection": "Upgrade",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec-WebSocket-Protocol": SUBPROTOCOL,
+}
+
+
+class Row(NamedTuple):
+    """Who gets through to an endpoint (caller → status), and what to send. Everybody else is refused."""
+
+    through: dict[str, int]
+    body: Any = None
+
+
+def holders(scope: str, status: int = 200) -> dict[str, int]:
+    """Who may do what needs a scope."""
+    included = {"plan": ("plan", "read")}.get(scope, (scope,))
+    return dict.fromkeys(("operator", *(one for one in included if one in SCOPES)), status)
+
+
+def agents(status: int = 200) -> dict[str, int]:
+    return dict.fromkeys(("agent", "other agent"), status)
+
+
+def everybody(status: int = 200) -> dict[str, int]:
+    return dict.fromkeys(WHO, status)
+
+
+CHECKSUM: Final = f"sha256:{'0' * 64}"
+TABLE: Final[dict[tuple[str, str], Row]] = {
+    ("GET", "/api/v1/status"): Row(holders("read")),
+    ("GET", "/api/v1/revisions"): Row(holders("read")),
+    ("GET", "/api/v1/revisions/{revision}"): Row(holders("read")),
+    ("GET", "/api/v1/revisions/{revision}/plan"): Row(holders("plan")),
+    ("GET", "/api/v1/objects"): Row(holders("read")),
+    ("GET", "/api/v1/state"): Row(holders("plan")),
+    ("GET", "/api/v1/agents"): Row(holders("read")),
+    ("GET", "/api/v1/events"): Row(holders("read")),
+    ("GET", "/api/v1/stream"): Row(holders("read")),
+    ("GET", "/api/v1/certificates"): Row(holders("read")),
+    ("POST", "/api/v1/approvals"): Row(holders("approve", 409), {"checksum": CHECKSUM}),
+    ("POST", "/api/v1/reconcile"): Row(holders("operate", 202), {}),
+    ("POST", "/api/v1/enrolment-tokens"): Row(holders("enrol", 201), {"agent": "vps-9"}),
+    ("GET", "/api/v1/tokens"): Row(holders("admin")),
+    ("POST", "/api/v1/tokens"): Row(holders("admin", 201), {"kind": "ci", "scopes": ["read"]}),
+    ("POST", "/api/v1/tokens/{token}/revocation"): Row(holders("admin", 404), {}),
+    ("POST", "/api/v1/agents/{name}/revocation"): Row(holders("operate", 404), {}),
+    ("POST", "/api/v1/agents/certificate"): Row(agents(), {"csr": signing_request()}),
+    ("GET", "/api/v1/agents/stream"): Row(everybody(426)),
+    ("WS", "/api/v1/agents/stream"): Row(agents(101)),
+    ("POST", "/api/v1/agents/enrol"): Row({"enrolment token": 201}, "enrolment"),
+    ("GET", "/api/v1/agents/enrolments/{id}"): Row({"enrolment token": 200}, "standing"),
+    ("POST", "/api/v1/agents/token"): Row(agents(), "assertion"),
+    ("POST", "/webhooks/git"): Row({"webhook": 202}, {}),
+    **{("GET", path): Row(everybody()) for path in (
+        "/healthz", "/readyz", "/metrics", "/openapi.json",
+        "/.well-known/jwks.json", "/.well-known/ca.pem", "/.well-known/crl.der",
+    )},
+}  # fmt: skip
+REFUSED: Final = {
+    "nobody": (401, "credentials-missing"),
+    "agent": (403, "insufficient-scope"),
+    "other agent": (403, "insufficient-scope"),
+    "quarantined agent": (403, "agent-quarantined"),
+    "revoked agent": (401, "agent-revoked"),
+    "expired access token": (401, "expired"),
+    "enrolment token": (401, "malformed-token"),
+    "operator": (403, "insufficient-scope"),
+    **dict.fromkeys(SCOPES, (403, "insufficient-scope")),
+    "expired token": (401, "expired"),
+    "revoked token": (401, "token-revoked"),
+    "webhook": (401, "credentials-missing"),
+}
+"""What who has no business at an endpoint is told, where the endpoint says nothing else."""
+SPECIAL: Final[dict[tuple[str, str], dict[str, tuple[int, str]]]] = {
+    ("WS", "/api/v1/agents/stream"): dict.fromkeys(("operator", *SCOPES), (403, "not-an-agent")),
+    # Whoever enrols shows the token and proves a key in the body; other credentials count for nothing.
+    ("POST", "/api/v1/agents/enrol"): dict.fromkeys(WHO, (401, "bad-token")),
+    # The key that enrolled, and nobody else: an agent that shows another key's proof, or none.
+    ("GET", "/api/v1/agents/enrolments/{id}"): {
+        who: (401, "key-mismatch" if who in AGENTS or who == "expired access token" else "proof-missing") for who in WHO
+    },
+    ("POST", "/api/v1/agents/token"): {
+        **dict.fromkeys(WHO, (401, "malformed-token")),
+        "quarantined agent": (403, "agent-quarantined"),
+        "revoked agent": (401, "unknown-agent"),
+        "expired access token": (401, "expired"),
+    },
+    ("POST", "/webhooks/git"): dict.fromkeys(WHO, (401, "bad-signature")),
+}
+
+
+@dataclass
+class Plane:
+    """The running control plane, and what each caller has."""
+
+    one: Installation
+    keys: dict[str, ec.EllipticCurvePrivateKey] = field(default_factory=dict)
+    tokens: dict[str, str] = field(default_factory=dict)
+    enrolled: ec.EllipticCurvePrivateKey = field(default_factory=new_key)
+    enrolment_token: str = ""
+
+    def __post_init__(self) -> None:
+        self.store = KeyStore(self.one.data / "keys")
+
+    # --- what callers send ------------------------------------------------------------------------------------------
+
+    def headers(self, who: str, method: str, url: str, body: bytes = b"") -> dict[str, str]:
+        if who in AGENTS:
+            return self.of_agent(AGENTS[who], method, url)
+        if who == "expired access token":
+            return self.of_agent("vps-1", method, url, age=700)
+        if who == "operator":
+            return self.one.headers()
+        if who == "webhook":
+            return {"X-Hub-Signature-256": f"sha256={hmac.new(WEBHOOK_SECRET, body, hashlib.sha256).hexdigest()}"}
+        return {} if who == "nobody" else {"Authorization": f"Bearer {self.tokens[who]}"}
+
+    def of_agent(self, name: str, method: str, url: str, age: float = 0.0) -> dict[str, str]:
+        now = int(time.time() - age)
+        key, subject = self.store.signing("access"), f"agent:{name}"
+        said = {"iss": self.one.url, "aud": self.one.url, "sub": subject, "client_id": subject, "iat": now,
+                "exp": now + 600, "jti": "a", "scope": "agent",
+                "cnf": {"jkt": thumbprint(self.keys[name])}}  # fmt: skip
+        token = jws(key.private, {"alg": "ES256", "typ": "at+jwt", "kid": key.kid}, said)
+        return {"Authorization": f"DPoP {token}", "DPoP": self.proof(self.keys[name], method, url, token)}
+
+    def proof(self, key: ec.EllipticCurvePrivateKey, method: str, url: str, token: str | None = None) -> str:
+        claims = {"htm": method, "htu": url, "iat": int(time.time()), "jti": b64(hashlib.sha256(url.encode()).digest())}
+        claims["jti"] = f"{time.monotonic_ns()}"
+        if token is not None:
+            claims["ath"] = b64(hashlib.sha256(token.encode()).digest())
+        return jws(key, {"alg": "ES256", "typ": "dpop+jwt", "jwk": jwk(key)}, claims)
+
+    def enrolment(self, who: str) -> dict[str, Any]:
+        """A request to enrol vps-8: with the token, or with something in its place."""
+        token = self.enrolment_token if who == "enrolment token" else self.tokens.get(who, "x")
+        claims = {"token": token.partition(".")[0], "name": "vps-8", "iat": int(time.time()), "jti": "j"}
+        proof = jws(self.enrolled, {"alg": "ES256", "typ": "cloudlunacy-enrolment+jwt"}, claims)
+        return {
+            "token": token,
+            "name": "vps-8",
+            "publicKey": jwk(self.enrolled),
+            "proof": proof,
+            "address": "127.0.0.8",
+        }
+
+    def assertion(self, who: str) -> dict[str, str]:
+        """What the token endpoint is sent: an assertion by the agent's key, else the caller's token."""
+        assertion = self.tokens.get(who, "x")
+        if who in AGENTS or who == "expired access token":
+            name = AGENTS.get(who, "vps-1")
+            now, me, key = (
+                int(time.time() - (200 if who == "expired access token" else 0)),
+                f"agent:{name}",
+                self.keys[name],
+            )
+            said = {
+                "iss": me,
+                "sub": me,
+                "aud": self.one.url,
+                "iat": now,
+                "exp": now + 60,
+                "jti": f"{time.monotonic_ns()}",
+            }
+            assertion = jws(key, {"alg": "ES256", "typ": "client-authentication+jwt", "jwk": jwk(key)}, said)
+        return {
+            "grant_type": "client_credentials",
+            "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+            "client_assertion": assertion,
+        }
+
+    # --- asking -----------------------------------------------------------------------------------------------------
+
+    def ask(self, method: str, path: str, who: str) -> httpx.Response:
+        body = TABLE[method, path].body
+        own = {
+            "{revision}": "newest",
+            "{name}": "nobody",
+            "{token}": "none",
+            "{id}": self.enrolment_token.partition(".")[0],
+        }
+        for name, value in own.items():
+            path = path.replace(name, value)
+        url, more = f"{self.one.url}{path}", self._content(body, who)
+        if method == "WS":
+            return self.one.client.send(
+                self.one.client.build_request("GET", path, headers={**OPENING, **self.headers(who, "GET", url)}),
+                stream=True,
+            )
+        request = self.one.client.build_request(method, path, **more)
+        request.headers.update(self.headers(who, method, url, request.content))
+        if body == "assertion":
+            request.headers["DPoP"] = self.proof(self.keys[AGENTS.get(who, "vps-1")], method, url)
+        if body == "standing" and who == "enrolment token":
+            request.headers["DPoP"] = self.proof(self.enrolled, method, url)
+        return self.one.client.send(request, stream=True)
+
+    def _content(self, body: Any, who: str) -> dict[str, Any]:
+        match body:
+            case None | "standing":
+                return {}
+            case "enrolment":
+                return {"json": self.enrolment(who)}
+            case "assertion":
+                return {"data": self.assertion(who)}
+        return {"json": body}
+
+
+@pytest.fixture(scope="module")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
+    """vps-1 and vps-2 are in service, vps-3 is quarantined in git, vps-4 was locked out by the command."""
+    folder = tmp_path_factory.mktemp("matrix")
+    keys = {name: new_key() for name in AGENTS.values()}
+    files: dict[str, bytes | str | None] = {"fleet.yaml": documents.fleet()}
+    for name, key in keys.items():
+        state = "quarantined" if name == "vps-3" else "active"
+        files[f"agents/{name}.yaml"] = documents.agent(name, identity={"thumbprint": thumbprint(key)}, state=state)
+    (folder / "webhook").write_bytes(WEBHOOK_SECRET)
+    with installation(folder / "one", files, traefik=False, start=False) as one:
+        one.environment["CLOUDLUNACY_WEBHOOK_SECRET_FILE"] = str(folder / "webhook")
+        one.start()
+        one.status_wait(one.repo.tip() or "")
+        running = Plane(one, keys)
+        for who in (*SCOPES, "revoked token", "expired token"):
+            scopes = [who] if who in SCOPES else list(SCOPES)
+            expires = "1s" if who == "expired token" else "1h"
+            made = one.post("/tokens", {"kind": "ci", "scopes": scopes, "expires": expires}).json()
+            running.tokens[who] = made["token"]
+            if who == "revoked token":
+                assert one.post(f"/tokens/{made['id']}/revocation", {}).is_success
+        running.enrolment_token = running.tokens["enrolment token"] = one.token("vps-8")
+        assert one.post("/agents/vps-4/revocation", {}).is_success
+        wait_for(partial(_is_refused, running, "expired token"), 10, what="the end of a token")
+        yield running
+
+
+def _is_refused(plane: Plane, who: str) -> bool:
+    return plane.one.client.get("/api/v1/status", headers=plane.headers(who, "GET", "")).status_code == 401
+
+
+def test_the_table_has_every_route(tmp_path: Path) -> None:
+    """The application that serve builds has exactly the routes of the table."""
+    repo = BareRepo.create(tmp_path / "remote.git")
+    parser = argparse.ArgumentParser()
+    serve_command.add_parser(parser.add_subparsers())
+    options = parser.parse_args(
+        ["serve", "--repo", str(repo.path), "--data", str(tmp_path / "data"), "--listen", "127.0.0.1:0"]
+    )
+
+    async def routes() -> set[tuple[str, str]]:
+        async with control_plane(serve_command.settings_of(options)) as built:
+            application: Any = built.server.config.app
+            while not hasattr(application, "routes"):
+                application = application._app
+            found: set[tuple[str, str]] = set()
+            for route in application.routes:
+                if isinstance(route, WebSocketRoute):
+                    found.add(("WS", route.path))
+                elif isinstance(route, Route):
+                    found |= {(method, route.path) for method in route.methods or () if method != "HEAD"}
+                else:
+                    pytest.fail(f"{route} is of a kind that this test does not know")
+            return found
+
+    assert asyncio.run(routes()) == TABLE.keys()
+
+
+@pytest.mark.parametrize(("method", "path"), TABLE, ids=lambda value: value)
+def test_each_caller_is_answered_as_the_table_says(plane: Plane, method: str, path: str) -> None:
+    """Who may gets through; everybody else is refused with the status and code of why."""
+    row, told, expected = TABLE[method, path], {}, {}
+    for who in WHO:
+        answer = plane.ask(method, path, who)
+        try:
+            status = answer.status_code
+            refused = status >= 400 and not (who in row.through and status == row.through[who])
+            code = answer.read() and answer.json()["type"].rpartition(":")[2] if refused else ""
+        finally:
+            answer.close()
+        told[who] = (status, code)
+        default = SPECIAL.get((method, path), {}).get(who, REFUSED[who])
+        expected[who] = (row.through[who], "") if who in row.through else default
+    assert told == expected
+
+
+def test_the_description_names_the_scope_that_is_asked_for(plane: Plane) -> None:
+    """For each endpoint that takes tokens, openapi.json says the scope by which its callers get through."""
+    paths = plane.one.client.get("/openapi.json").json()["paths"]
+    said = {
+        (method.upper(), path): next((one["token"] for one in operation.get("security", ()) if "token" in one), None)
+        for path, operations in paths.items()
+        for method, operation in operations.items()
+    }
+    for at, row in TABLE.items():
+        if scopes := said.get(at):
+            assert len(scopes) == 1
+            assert row.through.keys() == holders(scopes[0]).keys(), at
+        else:
+            assert "operator" not in row.through or "nobody" in row.through, at
+
+
+def test_every_scope_opens_something_and_admin_opens_all() -> None:
+    """No scope is for nothing, and nothing that a scope opens is closed to the operator."""
+    for scope in SCOPES:
+        rows = [row for row in TABLE.values() if scope in row.through and "nobody" not in row.through]
+        assert rows
+        assert all("operator" in row.through for row in rows)
