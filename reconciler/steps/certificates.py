@@ -212,7 +212,9 @@ class Certificates:
         now = self._now()
         again = next_look(tuple(found.planned.values()), now) or now + dt.timedelta(seconds=LOOK_SECONDS)
         latest = now.timestamp() + LOOK_SECONDS
-        self._next = 0.0 if self._arrived else min(max(again.timestamp(), now.timestamp() + 1.0), latest)
+        self._next = min(max(again.timestamp(), now.timestamp() + 1.0), latest)
+        if self._arrived or found.pairs:  # of what is new it is not known yet when to look at it again
+            self._next = 0.0
         await self._tell()
 
     # --- what is said of them -----------------------------------------------------------------------------------

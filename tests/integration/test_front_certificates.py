@@ -82,7 +82,9 @@ def test_certificates_are_renewed_again_and_again_and_nobody_notices(tmp_path: P
         looking = threading.Thread(target=look)
         looking.start()
         try:
-            wait_for(lambda: len(leaves) >= 4, 60, what=f"four leaves; {leaves} {failed[:1]}\n{one.log()[-2000:]}")
+            wait_for(lambda: len(leaves) >= 4, 60, what="four leaves")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {leaves}, {failed[:1]}\n{one.log()[-3000:]}") from None
         finally:
             enough.set()
             looking.join()

@@ -222,6 +222,22 @@ def test_a_certificate_is_renewed_in_time_and_only_then(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_a_short_life_is_looked_after_as_closely(tmp_path: Path) -> None:
+    """Right after a renewal it is known when the next one comes, however soon that is."""
+
+    async def run() -> None:
+        one = world(tmp_path)
+        short = {"certificates/shop.yaml": certificate("shop", SHOP, lifetime="40s", renewBefore="20s")}
+        published = await one.publish(State(), FILES | short | ROUTE)
+        for _ in range(3):
+            assert not await one.step.look(published)
+            one.now += 25
+            assert await one.step.look(published)
+            published = await one.publish(published.state, {})
+
+    asyncio.run(run())
+
+
 def test_what_nobody_wants_is_dropped_once_every_front_has_forgotten_it(tmp_path: Path) -> None:
     """Not before the publication without it is confirmed."""
 
