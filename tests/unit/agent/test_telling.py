@@ -112,7 +112,7 @@ def test_a_stale_pid_file_tells_nobody(world: World, run: Path) -> None:
     assert world.issue(item(**signalled(run))).reason == "NotRunning"
 
 
-@pytest.mark.parametrize("text", ["", "1", "-1", "0", "abc", "9" * 40, str(os.getpid())])
+@pytest.mark.parametrize("text", ["", "1", "-1", "0", "abc", "9" * 40, pytest.param(str(os.getpid()), id="own")])
 def test_a_strange_pid_file_aims_at_nobody(world: World, run: Path, text: str) -> None:
     """Neither init nor all processes nor the agent itself."""
     (run / "orders.pid").write_text(text)
