@@ -83,7 +83,7 @@ class Reconciler:
         self._waking = waking
         self._wake = waking.woken
         self._clock = clock
-        self._service = InService(
+        self.service = InService(
             fronts, delivery, tracker, metrics, self, read_back_seconds=read_back_seconds, clock=clock
         )
         self._considered = ""
@@ -100,7 +100,7 @@ class Reconciler:
     @property
     def published(self) -> Published:
         """What fronts and agents have, or are being given."""
-        return self._service.published
+        return self.service.published
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -140,8 +140,8 @@ class Reconciler:
     async def _meanwhile(self) -> None:
         """Look after the fronts between polls, which costs a stat."""
         try:
-            await self._service.look_after()
-            await self._service.catch_up()
+            await self.service.look_after()
+            await self.service.catch_up()
         except (Transient, Broken) as error:  # the next pass meets it again, and says so
             log.debug("fronts cannot be looked after", error=str(error))
         except Exception:
@@ -167,7 +167,7 @@ class Reconciler:
 
     async def resume(self, published: Published, confirmed: Published) -> None:
         """Go on from what was published before a restart."""
-        self._service.resume(published, confirmed)
+        self.service.resume(published, confirmed)
         self._considered = published.revision
         await self._delivery.resume(published)
         self._metrics.serving(published.generation, published.revision)
@@ -201,7 +201,7 @@ class Reconciler:
             Transient, Broken: when it should be tried again after a pause.
             Rejected: when the remote has no such branch.
         """
-        await self._service.look_after()
+        await self.service.look_after()
         revision = await self._head()
         self.ready = True
         if self._asked:
@@ -278,7 +278,7 @@ class Reconciler:
         await self._supersede(revision)
         self._tracker.note(revision, generation=this.generation)
         self._metrics.published(this.generation, revision)
-        if not await self._service.read_back(self._wake):
+        if not await self.service.read_back(self._wake):
             return
         await self._push(this)
         log.info("published", generation=this.generation, agents=len(this.items), problems=len(this.problems))
@@ -299,7 +299,7 @@ class Reconciler:
             confirmed=not self._fronts.fronts,
         )
         await self._fronts.publish(published, self._clock(), this.staged)
-        self._service.put(published)
+        self.service.put(published)
 
     async def _push(self, this: Pass) -> None:
         with self._metrics.stage("pushed"):
@@ -313,7 +313,7 @@ class Reconciler:
         adopted = replace(self.published, revision=this.revision, state=state)
         await self._certificates.put_into_service(this)
         await self._fronts.remember(adopted, self._clock())
-        self._service.stands_for(adopted)
+        self.service.stands_for(adopted)
         self._considered = this.revision
         done: tuple[Stage, ...] = ("rendered", "preflighted", "published", "pushed")
         await self._supersede(this.revision)
@@ -341,7 +341,7 @@ class Reconciler:
             self._metrics.published(this.generation, this.revision)
             if self._tracker.get(this.revision) is not None:
                 self._tracker.note(this.revision, generation=this.generation)
-            if await self._service.read_back(self._wake) and this.items:
+            if await self.service.read_back(self._wake) and this.items:
                 await self._delivery.push(self.published, this.items)
             log.info("published again", generation=this.generation)
 

@@ -22,6 +22,7 @@ from reconciler.agents.session import SessionLimits
 from reconciler.app.access import Access, composer
 from reconciler.app.acme import Acme
 from reconciler.app.certificate import OwnCertificate
+from reconciler.app.mongodb import MongoDB
 from reconciler.app.own_names import connectable, url_of
 from reconciler.app.services import service_certificates
 from reconciler.convergence import Record
@@ -202,6 +203,7 @@ class Parts:
             own_hosts=lambda: self.certificate.names,
         )
         self.acme = Acme(settings, self.certificate.vault, pairs, events=store, metrics=self._metrics)
+        self.mongodb = MongoDB(settings.data, store)
         self._fronts = Fronts(
             [
                 Front(f"front-{number}", FrontFile(front.file), TraefikAPI(front.api))
@@ -214,6 +216,7 @@ class Parts:
             default_certificate=load_or_create_default_certificate(settings.data / "keys"),
             read_back_seconds=settings.read_back_seconds,
             challenge_url=self.acme.url,
+            doors=self.mongodb.doors,
         )
         self.acme.connect(self._front_certificates, self._fronts.fronts, lambda: self.loop.published.state)
         signers = SigningKeys(settings.git.allowed_signers, settings.git.gpg_keyring)
@@ -231,6 +234,7 @@ class Parts:
             waking=Waking(settings.poll_seconds),
             read_back_seconds=settings.read_back_seconds,
         )
+        self.loop.service.on_confirmed = self.mongodb.severing.confirmed
         revision_by_default(lambda: self.loop.published.revision)
 
     async def _is_approved(self, checksum: str) -> bool:

@@ -52,6 +52,7 @@ class ControlPlane(Parts):
             self._task("certificate", self.certificate.run(self._fleet, self._store, self._metrics)),
             self._task("agent-certificates", self._certificates.run()),
             self._task("acme", self.acme.run()),
+            self._task("mongodb", self.mongodb.run()),
             self._task("probing", self._probing().run()),
             *(self._task(name, coroutine) for name, coroutine in self._access.tasks().items()),
             self._task("server", self.server.serve(sockets=[self._socket])),
@@ -130,6 +131,7 @@ async def control_plane(settings: Settings) -> AsyncIterator[ControlPlane]:
                 yield plane
             finally:
                 plane.acme.close()
+                plane.mongodb.close()
         finally:
             if bound is not None:
                 bound.close()

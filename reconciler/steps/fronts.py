@@ -15,6 +15,7 @@ from typing import Protocol
 from reconciler.desired.acme_terms import wants_http01
 from reconciler.desired.challenge_path import challenge_routes
 from reconciler.desired.composition import Composition, Fragments, RenderedRoute, Texts, joined
+from reconciler.desired.doors import Doors, door_objects
 from reconciler.desired.finding import Finding
 from reconciler.desired.overlay import NO_OVERLAY, Overlay
 from reconciler.desired.render import Renderer
@@ -88,6 +89,7 @@ class Fronts:
         default_certificate: Certificate | None = None,
         read_back_seconds: float = 20.0,
         challenge_url: str | None = None,
+        doors: Doors | None = None,
     ) -> None:
         self.fronts = tuple(fronts)
         self._renderer = renderer
@@ -97,6 +99,7 @@ class Fronts:
         self._default_certificate = default_certificate
         self._deadline = read_back_seconds
         self._challenge_url = challenge_url
+        self._doors = doors
         self._took: dict[str, float] = {}
         """Front → seconds that its last reload took."""
 
@@ -185,7 +188,8 @@ class Fronts:
         assert fleet is not None
         common = catch_all(fleet, tls_entry_points=tls_entry_points, default_certificate=self._default_certificate)
         challenges = challenge_routes(fleet, self._challenge_url if wants_http01(state) else None)
-        ours = joined([self._renderer.fragments((*common, *challenges))])
+        doors = door_objects(fleet, self._doors) if self._doors is not None else ()
+        ours = joined([self._renderer.fragments((*common, *challenges, *doors))])
         return self._renderer.compose([ours, *texts], generation=generation, revision=revision, overlay=overlay)
 
     def _whole_text(self, published: Published) -> Text:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Protocol
 
+from reconciler.desired.state import State
 from reconciler.errors import Broken, Transient
 from reconciler.observability.logs import get_logger
 from reconciler.observability.metrics import Metrics
@@ -22,6 +23,9 @@ from reconciler.steps.fronts import Fronts, NotLoaded
 from reconciler.steps.passing import Published
 
 log = get_logger(__name__)
+
+Confirmed = Callable[[State, State], Awaitable[None]]
+"""Told of the state that every front had loaded before, and of the one that every front has loaded now."""
 
 
 class Consequences(Protocol):
@@ -63,6 +67,7 @@ class InService:
         self._loop = loop
         self._read_back_seconds = read_back_seconds
         self._clock = clock
+        self.on_confirmed: Confirmed | None = None
         self._late_at = 0.0
         """Monotonic time from which on a front that has not loaded what is published is late."""
         self._was_mended = False
@@ -163,7 +168,9 @@ class InService:
         except (Transient, Broken) as error:  # the next look confirms it
             log.warning("a generation cannot be noted as loaded", generation=published.generation, error=str(error))
             return
-        self.published = self._confirmed = confirmed
+        former, self._confirmed, self.published = self._confirmed, confirmed, confirmed
+        if self.on_confirmed is not None:
+            await self.on_confirmed(former.state, confirmed.state)
         record = self._tracker.get(published.revision)
         if record is not None and record.generation == published.generation:
             self._tracker.note(published.revision, waiting=("", ""), stopped=None)
