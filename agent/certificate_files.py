@@ -92,10 +92,11 @@ class CertificateFiles:
             _, *above = x509.load_pem_x509_certificates(read(held.directory / CHAIN))
         except (OSError, ValueError):
             return frozenset()
-        return frozenset(_id(one) for one in above)
+        return frozenset(authority_id(one) for one in above)
 
 
-def _id(certificate: x509.Certificate) -> str:
+def authority_id(certificate: x509.Certificate) -> str:
+    """Return the SHA-256 of an authority's public key, hex (``schemas.trust.AuthorityId``)."""
     spki = certificate.public_key().public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )

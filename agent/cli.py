@@ -127,8 +127,8 @@ def _run_agent(options: argparse.Namespace) -> int:
         certificates = ServiceCertificates(options.data, credentials.now)
         files = CertificateFiles(options.data, credentials.name)
         keeper = CertificateKeeper(files, credentials)
-        trust = TrustService(credentials, files, [keeper.leave])
-        services: list[Service] = [certificates, trust, RecordingService(frozenset({"Deployment"}))]
+        trust = TrustService(credentials, files, [keeper.leave, certificates.leave])
+        services: list[Service] = [trust, certificates, RecordingService(frozenset({"Deployment"}))]
         others = {"agent-certificate": keeper.run, "agent-services": certificates.run}
         run_until_signalled(options.data, services, credentials, asker=certificates, others=others)
     except Unusable as error:

@@ -29,8 +29,9 @@ from agent.backoff import Backoff
 from agent.certificate_files import BadPair
 from agent.grants import Denied, ServiceGrants
 from agent.renewal import Standing, renew_at, standing
-from agent.service_files import Files, HeldService, Place, ServiceFiles, ServiceName, check
+from agent.service_files import Files, HeldService, ServiceFiles, ServiceName, check
 from agent.service_keys import FreshKey
+from agent.service_state import ServiceState, result_of
 from agent.services import RecordingService
 from agent.session import Ask
 from agent.telling import NotTold, tell
@@ -52,36 +53,6 @@ class ServiceSettings:
     tell_cap: float = 60.0
     look: float = 30.0
     """The longest that nobody looks at the clock, the disk and the grants."""
-
-
-@dataclass(slots=True)
-class _Service:
-    """One service. ``due``: when it is renewed, drawn once for each certificate."""
-
-    name: ServiceName
-    item: Item
-    wanted: ServiceCertificate
-    asking: Backoff
-    telling: Backoff
-    place: Place | None = None
-    denied: str = ""
-    held: HeldService | None = None
-    due: float = 0.0
-    fresh: FreshKey | None = None
-    """A request for it is under way, or waits for a connection."""
-    asked: str = ""
-    """Digest of the item that the request was made for."""
-    ask_at: float = 0.0
-    refused: tuple[str, str] = ("", "")
-    """Reason and message of the last refusal; empty once a certificate came."""
-    told: bool = False
-    tell_at: float = 0.0
-    not_told: NotTold | None = None
-
-    def fits(self) -> bool:
-        """Say whether the certificate in place is the one that is wanted, whatever its age."""
-        held, wanted = self.held, self.wanted
-        return held is not None and held.names == frozenset(wanted.dns_names) and held.key_type == wanted.key_type
 
 
 class ServiceCertificates:
@@ -106,11 +77,13 @@ class ServiceCertificates:
         self._monotonic = monotonic
         self._random = random
         self._objects = RecordingService(KINDS)
-        self._services: dict[str, _Service] = {}
+        self._services: dict[str, ServiceState] = {}
         self._invalid: dict[str, ItemResult] = {}
         self._said: tuple[ItemResult, ...] = ()
         self._answers: deque[CertificateAnswer] = deque()
         self._ask: Callable[[Ask], None] | None = None
+        self._retired: frozenset[str] = frozenset()
+        self._leave_within = 0.0
         self._wake = asyncio.Event()
         self._turn = asyncio.Lock()
 
@@ -143,7 +116,7 @@ class ServiceCertificates:
             if service is None:
                 asking = Backoff(self._settings.ask_base, self._settings.ask_cap, 0.0)
                 telling = Backoff(self._settings.tell_base, self._settings.tell_cap, 0.0)
-                service = _Service(_name(item), item, wanted, asking, telling)
+                service = ServiceState(_name(item), item, wanted, asking, telling)
             elif service.item.digest != item.digest:
                 service.item, service.wanted = item, wanted
                 service.ask_at, service.tell_at, service.refused = 0.0, 0.0, ("", "")
@@ -171,10 +144,18 @@ class ServiceCertificates:
         self._answers.append(answer)
         self._wake.set()
 
-    def _send(self, service: _Service) -> None:
+    def _send(self, service: ServiceState) -> None:
         if self._ask is not None and service.fresh is not None:
             service.asked = service.item.digest
             self._ask(Ask(service.item.id, service.item.digest, service.fresh.csr))
+
+    def leave(self, retired: frozenset[str], within: float) -> None:
+        """Ask for others within so many seconds in place of certificates under these authorities."""
+        if retired != self._retired:
+            self._retired, self._leave_within = retired, within
+            for service in self._services.values():
+                service.leave_at = None
+            self._wake.set()
 
     # --- the task -------------------------------------------------------------------------------------------------
 
@@ -216,7 +197,7 @@ class ServiceCertificates:
             log.error("%s", denied)  # noqa: TRY400  the message says it all
             return denied
 
-    async def _look_at(self, service: _Service, allowed: ServiceGrants | Denied) -> None:
+    async def _look_at(self, service: ServiceState, allowed: ServiceGrants | Denied) -> None:
         """Find where its files belong and what is there; bring them there when they lie elsewhere."""
         try:
             if isinstance(allowed, Denied) and (service.wanted.directory or service.wanted.group):
@@ -225,25 +206,33 @@ class ServiceCertificates:
             rules = ServiceGrants() if isinstance(allowed, Denied) else allowed
             place = await asyncio.to_thread(self._files.place, service.name, service.wanted, rules)
         except Denied as denied:
-            service.place, service.denied = None, str(denied)
+            service.place, service.denied = None, ("NotGranted", str(denied))
             return
-        service.place, service.denied = place, ""
+        service.place, service.denied = place, ("", "")
         held = await asyncio.to_thread(self._files.load, service.name, place)
-        if held is not None and held.place != place:
+        if held is not None:
             try:
-                held = await asyncio.to_thread(self._files.move, service.name, held, place)
+                if held.place != place:
+                    held = await asyncio.to_thread(self._files.move, service.name, held, place)
+                held = await asyncio.to_thread(self._files.follow_roots, service.name, held)
             except (OSError, BadPair) as error:
-                service.place, service.denied = None, f"It cannot be put into {place.link}: {_why(error)}."
+                service.place = None
+                service.denied = "NotInstalled", f"It cannot be put into {place.link}: {_why(error)}."
                 return
         if held != service.held:
+            if held is None or service.held is None or held.fingerprint != service.held.fingerprint:
+                service.due = 0.0 if held is None else renew_at(held.life, self._random())
             service.held = held
-            service.due = 0.0 if held is None else renew_at(held.life, self._random())
+        if held is not None and not self._retired.isdisjoint(held.authorities) and service.leave_at is None:
+            # once: under a retired one again, asking at once would not end
+            service.leave_at = self._now() + self._random() * self._leave_within
+            service.due = min(service.due, service.leave_at)
         if held is not None:
             told = await asyncio.to_thread(self._files.told, service.name)
             service.told = told == _mark(held) or service.wanted.reload is None
             service.not_told = None if service.told else service.not_told
 
-    def _refuse_taken(self, service: _Service) -> None:
+    def _refuse_taken(self, service: ServiceState) -> None:
         own = service.wanted.directory
         for other in self._services.values():
             if other is service:
@@ -252,10 +241,10 @@ class ServiceCertificates:
             if own and theirs and (Path(own).is_relative_to(theirs) or Path(theirs).is_relative_to(own)):
                 raise Denied(f"{own} is where {other.name} has its files.")
 
-    def _standing(self, service: _Service) -> Standing:
+    def _standing(self, service: ServiceState) -> Standing:
         return standing(None if service.held is None else service.held.life, service.due, self._now())
 
-    async def _ask_for(self, service: _Service) -> None:
+    async def _ask_for(self, service: ServiceState) -> None:
         if service.place is None or (service.fits() and self._standing(service) == "good"):
             return
         if service.fresh is not None and service.fresh.key_type != service.wanted.key_type:
@@ -287,12 +276,12 @@ class ServiceCertificates:
         service.asking.succeeded()
         log.info("%s has certificate %s", service.name, service.held.fingerprint[:16])
 
-    def _refuse(self, service: _Service, reason: str, message: str, at_least: float = 0.0) -> None:
+    def _refuse(self, service: ServiceState, reason: str, message: str, at_least: float = 0.0) -> None:
         pause = service.asking.next(self._random(), at_least=at_least)
         service.ask_at, service.refused = self._monotonic() + pause, (reason, message)
         log.warning("%s gets no certificate: %s %s; next attempt in %.0f s", service.name, reason, message, pause)
 
-    async def _tell(self, service: _Service, allowed: ServiceGrants) -> None:
+    async def _tell(self, service: ServiceState, allowed: ServiceGrants) -> None:
         """Tell the service. Nobody waits for it: a new document may come, and change what is wanted, meanwhile."""
         held, reload = service.held, service.wanted.reload
         if held is None or reload is None or service.told or self._monotonic() < service.tell_at:
@@ -309,11 +298,11 @@ class ServiceCertificates:
                 service.told, service.not_told = True, None
                 service.telling.succeeded()
 
-    def _deny_telling(self, service: _Service, denied: Denied) -> None:
+    def _deny_telling(self, service: ServiceState, denied: Denied) -> None:
         if service.held is not None and not service.told and self._monotonic() >= service.tell_at:
             self._tell_later(service, NotTold(str(denied), "NotGranted"))
 
-    def _tell_later(self, service: _Service, error: NotTold) -> None:
+    def _tell_later(self, service: ServiceState, error: NotTold) -> None:
         pause = service.telling.next(self._random(), at_least=self._settings.tell_base / 2)
         service.not_told, service.tell_at = error, self._monotonic() + pause
         log.warning("%s was not told of its certificate: %s; next attempt in %.0f s", service.name, error, pause)
@@ -332,35 +321,7 @@ class ServiceCertificates:
     # --- how it stands --------------------------------------------------------------------------------------------
 
     def _results(self) -> tuple[ItemResult, ...]:
-        return (*(_result(one, self._standing(one)) for one in self._services.values()), *self._invalid.values())
-
-
-def _result(service: _Service, state: Standing) -> ItemResult:
-    held, (reason, message) = service.held, service.refused
-    item = service.item.id
-    if service.denied:
-        return ItemResult(id=item, state="Failed", reason="NotGranted", message=service.denied)
-    if held is None or not service.fits() or state == "ended":
-        if reason:
-            return ItemResult(id=item, state="Failed", reason=reason, message=message)
-        return ItemResult(id=item, state="Progressing", reason="Waiting", message="A certificate is asked for.")
-    said = describe(held)
-    if reason:
-        said += f" The next was refused: {message}"
-    if service.told:
-        return ItemResult(id=item, state="Applied", reason="Issued", message=said[:2000])
-    if service.not_told is None:
-        return ItemResult(id=item, state="Progressing", reason="Telling", message=said[:2000])
-    stands = "Applied" if service.not_told.reason == "NotRunning" else "Failed"
-    return ItemResult(
-        id=item, state=stands, reason=service.not_told.reason, message=f"{service.not_told} {said}"[:2000]
-    )
-
-
-def describe(held: HeldService) -> str:
-    """Say names, end and fingerprint of a certificate, for people."""
-    until = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(held.life.ends))
-    return f"{', '.join(sorted(held.names))}; until {until}; SHA-256 {held.fingerprint}."
+        return (*(result_of(one, self._standing(one)) for one in self._services.values()), *self._invalid.values())
 
 
 def _mark(held: HeldService) -> str:

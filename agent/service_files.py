@@ -18,7 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from agent.certificate_files import BadPair
+from agent.certificate_files import BUNDLE, LINK, BadPair, authority_id
 from agent.grants import Denied, ServiceGrants
 from agent.keys import write_private
 from agent.renewal import Life
@@ -57,6 +57,8 @@ class HeldService:
     key_type: KeyType | None
     fingerprint: str
     """SHA-256 of the certificate, hex."""
+    authorities: frozenset[str]
+    """Those above it (``schemas.trust.AuthorityId``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,8 @@ class ServiceFiles:
 
     def __init__(self, data: Path) -> None:
         self._folder = data / FOLDER
+        self._roots = data / LINK / BUNDLE
+        """Of the agent itself, who is told when the fleet has other roots."""
 
     def place(self, name: ServiceName, wanted: Installation, grants: ServiceGrants) -> Place:
         """Return where the files belong.
@@ -121,7 +125,7 @@ class ServiceFiles:
             BadPair: when it is none.
             OSError: when it cannot be written; what was in place stays.
         """
-        leaf = _leaf_of(files.key, files.chain)
+        _leaf_of(files.key, files.chain)
         place.link.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         record = self._record(name)
         links = dict.fromkeys([*record.links, str(place.link)])
@@ -133,7 +137,7 @@ class ServiceFiles:
             if link != str(place.link):
                 SwappedDirectory(Path(link)).remove()
         self._write(name, _Record((str(place.link),), record.told))
-        return _held(directory, place, leaf, files.received_at)
+        return _held(directory, place, files.chain, files.received_at)
 
     def move(self, name: ServiceName, held: HeldService, place: Place) -> HeldService:
         """Put what a service has into another place, or give it to another group.
@@ -143,6 +147,23 @@ class ServiceFiles:
         """
         key, chain, roots = (read(held.directory / file) for file in (KEY, CHAIN, ROOTS))
         return self.install(name, place, Files(key, chain, roots, held.life.begins))
+
+    def follow_roots(self, name: ServiceName, held: HeldService) -> HeldService:
+        """Give a service the roots of the agent, where these came later than its own.
+
+        Raises:
+            BadPair, OSError: as :meth:`install`.
+        """
+        own = held.directory / ROOTS
+        try:
+            later = self._roots.stat().st_mtime_ns > own.stat().st_mtime_ns
+            roots = read(self._roots) if later else b""
+        except OSError:
+            return held
+        if not roots or roots == read(own):
+            return held
+        key, chain = read(held.directory / KEY), read(held.directory / CHAIN)
+        return self.install(name, held.place, Files(key, chain, roots, held.life.begins))
 
     def told(self, name: ServiceName) -> str:
         """Return the fingerprint of the certificate that the service was told of last."""
@@ -156,6 +177,14 @@ class ServiceFiles:
         """Yield the services that have files here, in no order."""
         for path in self._folder.glob("*/*.json"):
             yield ServiceName(path.parent.name, path.stem)
+
+    def all(self) -> list[tuple[ServiceName, HeldService]]:
+        """Return what services have, wherever it lies, in order of name."""
+        found = []
+        for name in sorted(self.names()):
+            loaded = (_load(Path(link)) for link in self._record(name).links)
+            found += [(name, held) for held in loaded if held is not None][:1]
+        return found
 
     def remove(self, name: ServiceName) -> None:
         """Remove all that is kept of a service. Raises OSError."""
@@ -202,16 +231,19 @@ def check(files: Files, wanted: ServiceCertificate) -> None:
 def _load(link: Path) -> HeldService | None:
     try:
         directory = SwappedDirectory(link).present()
-        leaf = _leaf_of(read(directory / KEY), read(directory / CHAIN))
+        chain = read(directory / CHAIN)
+        _leaf_of(read(directory / KEY), chain)
         received = json.loads(read(directory / _RECEIVED))
         for file in (ROOTS, WHOLE):
             read(directory / file)
-        return _held(directory, Place(link, received["gid"]), leaf, float(received["receivedAt"]))
+        return _held(directory, Place(link, received["gid"]), chain, float(received["receivedAt"]))
     except (OSError, BadPair, ValueError, KeyError, TypeError):
         return None
 
 
-def _held(directory: Path, place: Place, leaf: x509.Certificate, at: float) -> HeldService:
+def _held(directory: Path, place: Place, chain: bytes, at: float) -> HeldService:
+    """``chain`` was looked at before."""
+    leaf, *above = x509.load_pem_x509_certificates(chain)
     names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     return HeldService(
         directory,
@@ -220,6 +252,7 @@ def _held(directory: Path, place: Place, leaf: x509.Certificate, at: float) -> H
         frozenset(names.get_values_for_type(x509.DNSName)),
         _key_type(leaf),
         leaf.fingerprint(hashes.SHA256()).hex(),
+        frozenset(authority_id(one) for one in above),
     )
 
 

@@ -9,6 +9,8 @@ from agent.certificate_files import CertificateFiles, Held
 from agent.credentials import AgentFile
 from agent.documents import DocumentStore
 from agent.renewal import EARLIEST, LATEST
+from agent.service_files import ServiceFiles
+from agent.service_state import describe
 
 
 def lines(data: Path, now: float) -> list[str]:
@@ -26,7 +28,8 @@ def lines(data: Path, now: float) -> list[str]:
         "certificate": _certificate(CertificateFiles(data, file.name).load(), now),
         "applied": f"generation {generation}" if generation else "nothing yet",
     }
-    return [f"{word:<15}{text}" for word, text in said.items()]
+    services = {str(name): describe(held) for name, held in ServiceFiles(data).all()}
+    return [f"{word:<15}{text}" for word, text in {**said, **services}.items()]
 
 
 def _certificate(held: Held | None, now: float) -> str:

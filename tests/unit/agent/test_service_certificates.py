@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import stat
 
+from cryptography import x509
+
+from agent.certificate_files import authority_id
 from agent.service_files import KEY
 from schemas.session import Item
-from tests.support.service_world import DAY, ID, NAMES, World, files, item, pair_in
+from tests.support.service_world import DAY, ID, NAMES, World, files, grant, item, leaf, pair_in
 
 
 def test_a_certificate_is_asked_for_and_put_into_place(world: World) -> None:
@@ -207,3 +210,46 @@ def test_the_key_is_in_no_request_and_in_no_words(world: World) -> None:
     assert secret not in ask.csr
     world.answer(wanted)
     assert "PRIVATE" not in repr(world.apply(wanted))
+
+
+# --- when the authority changes ---------------------------------------------------------------------------------------
+
+
+def test_a_service_follows_the_roots_of_its_agent(world: World) -> None:
+    """Roots that the agent was told of later come into place with the same certificate, and whoever is told is told."""
+    wanted = item(reload={"command": "reload"})
+    grant(world, f"[services.commands]\nreload = ['/bin/sh', '-c', 'echo >> {world.data}/told']")
+    world.issue(wanted)
+    serial = leaf(files(world)).serial_number
+    bundle = world.data / "certificate" / "bundle.pem"
+    bundle.parent.mkdir()
+    bundle.write_bytes((files(world) / "ca.crt").read_bytes())
+    world.step()
+    former = files(world).resolve()
+    assert world.apply(wanted)[ID].state == "Applied"
+    assert files(world).resolve() == former, "the same roots are no reason"
+    bundle.write_bytes(bundle.read_bytes() * 2)
+    world.step()
+    assert (files(world) / "ca.crt").read_bytes() == bundle.read_bytes()
+    assert leaf(files(world)).serial_number == serial
+    assert pair_in(files(world))
+    assert (world.data / "told").read_text() == "\n\n"
+    assert not world.asked
+
+
+def test_a_retired_authority_is_left_in_time(world: World) -> None:
+    """Within the time that was given, once; who is under another stays."""
+    wanted = item()
+    world.issue(wanted)
+    world.service.leave(frozenset({"0" * 64}), 100.0)
+    world.step()
+    world.step(100)
+    assert not world.asked
+    above = x509.load_pem_x509_certificates((files(world) / "tls.crt").read_bytes())[1]
+    world.service.leave(frozenset({authority_id(above)}), 100.0)
+    world.step()
+    assert not world.asked
+    world.step(51)
+    world.answer(wanted)
+    world.step(100)
+    assert not world.asked, "the next is under it as well, and asking again would not end"
