@@ -12,6 +12,7 @@ from schemas.deployment import Argument, EnvValue, Image, MongoDB, MongoDBUser, 
 from schemas.middleware import BasicAuth, ContentType
 from schemas.route import StickyCookie
 from schemas.secret import SealedValue, SecretKey
+from schemas.service_tls import AbsolutePath, GroupName
 
 
 class Form(NamedTuple):
@@ -94,6 +95,12 @@ FORMS: Final[dict[str, Form]] = {
     pattern_of(names.MailAddress): Form("is no mail address", "ops@example.com"),
     pattern_of(Image): Form(
         "is no image: write name:tag, with the registry in front where it is not the usual one", "nginx:1.29"
+    ),
+    pattern_of(AbsolutePath): Form(
+        "is no absolute path: start with /, use letters, digits and ._@+-, and leave out . and ..", "/var/lib/web/tls"
+    ),
+    pattern_of(GroupName): Form(
+        "is no group of an operating system: use lower-case letters, digits, - and _", "www-data"
     ),
     pattern_of(MountPath): Form(
         "is no path in the container: start with /, and use letters, digits and ._-/", "/var/lib/data"
