@@ -126,7 +126,7 @@ class CertificateKeeper:
 
     async def step(self) -> float:
         """Do what is due; return the seconds until the next look."""
-        held = await asyncio.to_thread(self._files.load)
+        retired, held = self._retired, await asyncio.to_thread(self._files.load)
         state = self._take(held)
         if held is not None and self._retired and await asyncio.to_thread(self._is_retired, held):
             self._due = min(self._due, self._leave_at)
@@ -138,7 +138,8 @@ class CertificateKeeper:
                 return self._pause(failure, state)
             self._take(new)
             self._backoff.succeeded()
-            self._leave_at = math.inf  # if that is under a retired one again, asking at once would not end
+            if self._retired is retired:  # else it was said meanwhile, and may be true of what just came
+                self._leave_at = math.inf  # if that is under a retired one again, asking at once would not end
             log.info("certificate %x is good until %s", new.serial, utc(new.life.ends))
         return min(self._settings.look, max(0.0, self._due - self._caller.now()))
 

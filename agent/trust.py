@@ -21,7 +21,7 @@ from agent.certificate_files import CertificateFiles
 from agent.keys import Unusable
 from agent.services import RecordingService
 from schemas.jwk import JwkSet
-from schemas.session import Item, ItemResult
+from schemas.session import Item, ItemResult, digest_of
 from schemas.trust import MEMBER, TRUST_APPLIED, Trust
 
 Leave = Callable[[frozenset[str], float], None]
@@ -69,7 +69,7 @@ class TrustService:
             return ItemResult(id=item.id, state="Failed", reason="NotPersisted", message=message)
         for leave in self._leave:
             leave(frozenset(trust.retired), trust.replace_within)
-        message = f"{len(roots)} root(s) and {len(trust.jwks.keys)} key(s) are believed."
+        message = f"{len(roots)} root(s) and {len(trust.jwks.keys)} key(s): {digest_of(item.spec[MEMBER])}"
         return ItemResult(id=item.id, state="Applied", reason=TRUST_APPLIED, message=message)
 
 

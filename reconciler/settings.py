@@ -77,6 +77,8 @@ class Settings:
     heartbeat_seconds: float = 15.0
     read_back_seconds: float = 20.0
     """How long a front may take to load a generation."""
+    rotation_pace: float = 1.0
+    """By which the times of rotations, and the life of access tokens, are multiplied: less than 1 for a drill."""
     push_burst: int = 6
     push_seconds: float = 10.0
     """``push_burst`` pushes at once, then one in ``push_seconds``."""

@@ -3,6 +3,7 @@
 ``POST /api/v1/agents/certificate``  an agent, with a token bound to its key  → :class:`AgentCertificate`
 ``GET  /.well-known/ca.pem``         no credentials                           → the roots to trust, PEM
 ``GET  /.well-known/crl.der``        no credentials                           → list of revocations (RFC 5280, 5), DER
+``GET  /.well-known/crl/KEY.der``    no credentials                           → that of one issuer, by its key id in hex
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from schemas.base import Model
 CERTIFICATE_PATH: Final = "/api/v1/agents/certificate"
 BUNDLE_PATH: Final = "/.well-known/ca.pem"
 CRL_PATH: Final = "/.well-known/crl.der"
+ISSUER_CRL_PATH: Final = "/.well-known/crl/{key}.der"
 
 SigningRequest = Annotated[str, StringConstraints(max_length=8192)]
 """A certificate signing request (RFC 2986) in PEM. Its public key counts, and nothing else of it."""

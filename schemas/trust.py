@@ -1,7 +1,8 @@
 """Whom an agent trusts: the member ``trust`` in the spec of its own item (``Agent/<name>``).
 
 It is a member and no item of its own because agents of every version take members that they do not know, and refuse a
-document with a kind that they do not know. An agent that has applied it says so with the reason :data:`TRUST_APPLIED`.
+document with a kind that they do not know. An agent that has applied it says so in the result of its item: the reason
+is :data:`TRUST_APPLIED`, and the message ends with the digest of the member.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from reconciler.app.acme import Acme
 from reconciler.app.certificate import OwnCertificate
 from reconciler.app.mongodb import MongoDB
 from reconciler.app.own_names import connectable, url_of
+from reconciler.app.rotating import rotation_api, rotations_of
 from reconciler.app.services import service_certificates
 from reconciler.convergence import Record
 from reconciler.desired.codes import CODES
@@ -161,7 +162,7 @@ class Parts:
             self._store,
         )
         self._hub = Hub(
-            keys.signing("desired"),
+            keys.signer("desired"),
             self._is_authorised,
             self._observer,
             quarantined=self._directory.quarantined,
@@ -219,15 +220,18 @@ class Parts:
             doors=self.mongodb.doors,
         )
         self.acme.connect(self._front_certificates, self._fronts.fronts, lambda: self.loop.published.state)
+        self.rotations = rotations_of(
+            self, keys, settings, store, self._front_certificates, self._fronts, partial(self._write_trust, keys)
+        )
         signers = SigningKeys(settings.git.allowed_signers, settings.git.gpg_keyring)
-        self.loop = Reconciler(
+        self.loop: Reconciler = Reconciler(
             repository=self.mirror,
             head=self.mirror.head,
             source=Source(self.mirror, signers, self._is_approved, store.own_commit),
             desire=Desire(reader, keys.opener.open, self._is_approved),
             certificates=self._front_certificates,
             fronts=self._fronts,
-            delivery=Delivery(self._hub, self._directory, self._note_gone),
+            delivery=Delivery(self._hub, self._directory, self._note_gone, trust=lambda: self.rotations.trust),
             tracker=self._tracker,
             events=store,
             metrics=self._metrics,
@@ -280,6 +284,7 @@ class Parts:
             certificates=self._certificates,
         )
         endpoint = TokenEndpoint(keys=keys, agents=self._directory, authenticator=authenticator, replays=replays)
+        endpoint.lifetime *= self._settings.rotation_pace
         application = make_application(
             api=Api(
                 control=self,
@@ -303,6 +308,7 @@ class Parts:
                 statuses=lambda: self._front_certificates.statuses(self.loop.published),
             ),
             access=self._access.api(authenticator),
+            rotations=rotation_api(self, authenticator),
             stream=AgentStream(self._hub, authenticator),
             webhooks=WebhookEndpoint(self._webhook_secret, self.loop.wake, self._metrics.webhook),
             probes=Probes(self, self._metrics),

@@ -1,8 +1,9 @@
 """Keeps the control plane's own certificate good, and the authority able to sign what the fleet names.
 
-A look is due each hour, and when the fleet in service names something new: the authority is asked to permit it, the
-certificate is renewed where there is a reason to, and what has changed is presented and told. What only a person can do
-(an offline root) becomes an event; what fails is tried again and stops nobody.
+A look is due each hour, when the fleet in service names something new, and when one authority follows another: the
+authority is asked to permit what is named, the certificate is renewed where there is a reason to, and what has changed
+is presented and told. What only a person can do (an offline root) becomes an event; what fails is tried again and stops
+nobody.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ class OwnCertificate:
         self.authority = Authority.open_or_found(
             self._keys, vault, permitted=permitted_hosts(self.names), now=self._now()
         )
+        self.authority.listeners.append(self._poke)
+        self._poked = False
         self._outstanding: Outstanding | None = None
         self._told: Outstanding | None = None
         self.served: Served | None = None
@@ -77,8 +80,8 @@ class OwnCertificate:
         due, failures = 0.0, 0
         while True:
             current = fleet()
-            if current is not seen or time.monotonic() >= due:
-                seen = current
+            if current is not seen or self._poked or time.monotonic() >= due:
+                seen, self._poked = current, False
                 try:
                     await self.look(current, events)
                     due, failures = time.monotonic() + HOUR, 0
@@ -114,6 +117,13 @@ class OwnCertificate:
         if bundle != self._bundle:
             self._bundle = bundle
             self.on_bundle()
+
+    def ends(self) -> dt.datetime | None:
+        """Return when what is presented ends; None where nothing is."""
+        return None if self.served is None else self.served.leaf.not_valid_after_utc
+
+    def _poke(self) -> None:
+        self._poked = True
 
     def _see_to(self, fleet: Fleet | None) -> Served | None:
         """Widen, then renew; in a thread, because both wait for the disk."""

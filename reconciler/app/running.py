@@ -51,6 +51,7 @@ class ControlPlane(Parts):
             self._task("housekeeping", housekeeping.run()),
             self._task("certificate", self.certificate.run(self._fleet, self._store, self._metrics)),
             self._task("agent-certificates", self._certificates.run()),
+            self._task("rotations", self.rotations.run()),
             self._task("acme", self.acme.run()),
             self._task("mongodb", self.mongodb.run()),
             self._task("probing", self._probing().run()),

@@ -117,6 +117,12 @@ class KeyStore:
         """The age recipient that secrets are sealed to."""
         return self.opener.recipient()
 
+    def version(self) -> str:
+        """Return what changes when any key gets another role."""
+        signing = (f"{purpose}-{role}:{key.kid}" for purpose, keys in self._keys.items() for role, key in keys.items())
+        opening = (f"age-{role}:{opener.recipient()}" for role, opener in self.opener.openers.items())
+        return " ".join((*signing, *opening))
+
     # --- one follows another ----------------------------------------------------------------------------------------
 
     def prepare_next(self, purpose: Purpose, *, fresh: bool = False) -> None:

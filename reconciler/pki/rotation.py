@@ -58,6 +58,10 @@ class Times:
     """How long agents that are there and do not take the next key are waited for."""
     hurry: timedelta = timedelta(minutes=10)
     """In place of these where the key is tainted."""
+    spread: timedelta = timedelta(minutes=10)
+    """Over which agents spread asking for certificates of the authority that follows."""
+    rush: timedelta = timedelta(seconds=10)
+    """In place of it where the key is tainted."""
     lasts: Mapping[Subject, timedelta] = field(
         default_factory=lambda: {
             "root": timedelta(days=7),
@@ -69,6 +73,19 @@ class Times:
     )
     """How long the former is kept at most: what it signed has ended by then (10 minutes and leeway of a token, a day of
     an agent's certificate), or will not be replaced any more."""
+
+    def at_pace(self, pace: float) -> Times:
+        """Return all of them multiplied, for a drill that must not last for days."""
+        return Times(
+            every={subject: time * pace for subject, time in self.every.items()},
+            ahead=self.ahead * pace,
+            absent=self.absent * pace,
+            deadline=self.deadline * pace,
+            hurry=self.hurry * pace,
+            spread=self.spread * pace,
+            rush=self.rush * pace,
+            lasts={subject: time * pace for subject, time in self.lasts.items()},
+        )
 
 
 DEFAULTS: Final = Times()

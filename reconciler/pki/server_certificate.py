@@ -46,11 +46,16 @@ class Served:
 
 
 def why_renew(
-    chain: Collection[x509.Certificate], wanted: Names, roots: Collection[str], now: dt.datetime
+    chain: Collection[x509.Certificate],
+    wanted: Names,
+    roots: Collection[str],
+    now: dt.datetime,
+    left: Collection[str] = (),
 ) -> str | None:
     """Say why a chain must be replaced, None where it is good: times, names, and whether its root is trusted.
 
-    ``roots`` are the SHA-256 of those that verifiers trust. A third of its life is left for whatever goes wrong.
+    ``roots`` are the SHA-256 of those that verifiers trust, ``left`` the keys of authorities that others follow. A
+    third of its life is left for whatever goes wrong.
     """
     leaf, *_, root = chain
     begins, ends = leaf.not_valid_before_utc, leaf.not_valid_after_utc
@@ -60,6 +65,8 @@ def why_renew(
         return f"it ends on {ends:%Y-%m-%d}"
     if profiles.fingerprint(root) not in roots:
         return "it is of another authority"
+    if any(profiles.authority_id(one) in left for one in chain):
+        return "another authority follows the one above it"
     if set(names_of(leaf)) != set(wanted.texts()):
         return "its names have changed"
     return None
@@ -112,7 +119,9 @@ def obtain(authority: Authority, keys: Path, vault: Vault, hosts: Iterable[str],
         )
     wanted, path = Names.of(names), keys / FILE_NAME
     found = load(path, vault)
-    if found is not None and why_renew(found.chain, wanted, authority.bundle().fingerprints, now) is None:
+    roots, authorities = authority.bundle().fingerprints, authority.authorities()
+    left = authorities.tainted if authorities.usable else ()
+    if found is not None and why_renew(found.chain, wanted, roots, now, left) is None:
         return found
     key = pairs.new_key()
     leaf = authority.issue(profiles.server(wanted), key.public_key(), holder=HOLDER, now=now)

@@ -34,6 +34,8 @@ class TokenEndpoint:
         self._agents = agents
         self._authenticator = authenticator
         self._replays = replays
+        self.lifetime = ACCESS_LIFETIME
+        """Seconds that a token is good."""
         self._new_id = new_id
 
     def exchange(self, form: Mapping[str, str], *, method: str, url: str, proof: str | None, now: float) -> TokenAnswer:
@@ -62,5 +64,6 @@ class TokenEndpoint:
             thumbprint=proven.thumbprint,
             now=now,
             jti=self._new_id(),
+            lifetime=self.lifetime,
         )
-        return TokenAnswer(access_token=token, expires_in=int(ACCESS_LIFETIME), scope=AGENT_SCOPE)
+        return TokenAnswer(access_token=token, expires_in=int(self.lifetime), scope=AGENT_SCOPE)

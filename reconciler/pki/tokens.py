@@ -85,7 +85,16 @@ def verify_client_assertion(
     return Proven(name, key.thumbprint, claims.text(said, "jti"), until)
 
 
-def issue_access_token(key: SigningKey, *, issuer: str, name: str, thumbprint: str, now: float, jti: str) -> str:
+def issue_access_token(
+    key: SigningKey,
+    *,
+    issuer: str,
+    name: str,
+    thumbprint: str,
+    now: float,
+    jti: str,
+    lifetime: float = tokens.ACCESS_LIFETIME,
+) -> str:
     """Make an access token (RFC 9068) of 10 minutes, bound to the agent's key (RFC 7800, 3.1; RFC 9449, 6.1)."""
     subject = f"{tokens.AGENT_PREFIX}{name}"
     said = {
@@ -94,7 +103,7 @@ def issue_access_token(key: SigningKey, *, issuer: str, name: str, thumbprint: s
         "sub": subject,
         "client_id": subject,
         "iat": int(now),
-        "exp": int(now + tokens.ACCESS_LIFETIME),
+        "exp": int(now + lifetime),
         "jti": jti,
         "scope": tokens.AGENT_SCOPE,
         "cnf": {"jkt": thumbprint},

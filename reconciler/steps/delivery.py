@@ -96,10 +96,6 @@ class Delivery:
         self._checked = assigned, trust
         return False
 
-    def tells(self, published: Published, trust: TrustSpec | None) -> bool:
-        """Say whether the documents that are published carry this trust."""
-        return self._is_checked(published.agents, trust)
-
     def _is_checked(self, assigned: Assigned, trust: TrustSpec | None) -> bool:
         return self._checked is not None and self._checked[0] is assigned and self._checked[1] is trust
 

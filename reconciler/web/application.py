@@ -23,6 +23,7 @@ from reconciler.web.certificate_api import CertificateApi
 from reconciler.web.endpoint import Endpoint, openapi, routes_of
 from reconciler.web.limits import Limits
 from reconciler.web.problem import HANDLERS
+from reconciler.web.rotation_api import RotationApi
 from reconciler.web.webhooks import MAX_BODY, WEBHOOK_PATH, WebhookEndpoint
 from schemas.api import Health
 
@@ -60,13 +61,14 @@ def make_application(
     agents: AgentApi,
     certificates: CertificateApi,
     access: AccessApi,
+    rotations: RotationApi,
     stream: AgentStream,
     webhooks: WebhookEndpoint,
     probes: Probes,
     version: str,
 ) -> ASGIApp:
     """Assemble the routes."""
-    parts = (api, agents, certificates, access, webhooks, stream, probes)
+    parts = (api, agents, certificates, access, rotations, webhooks, stream, probes)
     table = tuple(endpoint for part in parts for endpoint in part.endpoints())
 
     @cache

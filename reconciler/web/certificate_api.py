@@ -4,6 +4,7 @@
 ``GET  /api/v1/certificates``        scope read                               200 :class:`CertificateList`
 ``GET  /.well-known/ca.pem``         no credentials                           200 ``application/x-pem-file``
 ``GET  /.well-known/crl.der``        no credentials                           200 ``application/pkix-crl``
+``GET  /.well-known/crl/KEY.der``    no credentials                           200 the same, 404
 """
 
 from __future__ import annotations
@@ -26,7 +27,14 @@ from reconciler.web.bodies import json_answer, read_json
 from reconciler.web.endpoint import Endpoint
 from reconciler.web.problem import invalid
 from schemas.certificate_status import LIST_PATH, CertificateList, CertificateStatus
-from schemas.certificates_api import BUNDLE_PATH, CERTIFICATE_PATH, CRL_PATH, AgentCertificate, CertificateRequest
+from schemas.certificates_api import (
+    BUNDLE_PATH,
+    CERTIFICATE_PATH,
+    CRL_PATH,
+    ISSUER_CRL_PATH,
+    AgentCertificate,
+    CertificateRequest,
+)
 
 CACHED_SECONDS: Final = 3600.0
 """How long caches may keep a list of revocations: never beyond its own end, and no revocation is late by more."""
@@ -59,6 +67,7 @@ class CertificateApi:
                      response=CertificateList),
             Endpoint("GET", BUNDLE_PATH, "Roots to trust (PEM)", self.bundle),
             Endpoint("GET", CRL_PATH, "List of revocations (RFC 5280, 5; DER)", self.crl),
+            Endpoint("GET", ISSUER_CRL_PATH, "That of the intermediate with this key id, a former one too", self.crl),
         )  # fmt: skip
 
     async def certificate(self, request: Request) -> Response:
@@ -79,9 +88,9 @@ class CertificateApi:
         bundle = await asyncio.to_thread(self._authority.bundle)
         return Response(bundle.pem, headers={"Cache-Control": "no-cache"}, media_type="application/x-pem-file")
 
-    async def crl(self, _: Request) -> Response:
-        now = self._clock()
-        der = await asyncio.to_thread(self._authority.crl, dt.datetime.fromtimestamp(now, dt.UTC))
+    async def crl(self, request: Request) -> Response:
+        now, key = self._clock(), request.path_params.get("key", "")
+        der = await asyncio.to_thread(self._authority.crl, dt.datetime.fromtimestamp(now, dt.UTC), key)
         ends = x509.load_der_x509_crl(der).next_update_utc
         seconds = 0.0 if ends is None else max(0.0, min(CACHED_SECONDS, ends.timestamp() - now))
         headers = {"Cache-Control": f"public, max-age={seconds:.0f}"}
