@@ -230,6 +230,7 @@ class AcmeOrders:
 
     async def _order(self, name: str, terms: OrderTerms) -> None:
         """Order one certificate, tell of it, and remember when to try again where it fails."""
+        log.info("a certificate is ordered", certificate=name, server=_host(terms.directory), by=terms.challenge)
         try:
             began = self._clock()
             pair = await self._ordered(name, terms)

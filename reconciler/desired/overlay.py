@@ -19,10 +19,14 @@ NO_ROOTS: Final = "no roots"
 
 @dataclass(frozen=True, slots=True)
 class Overlay:
-    """``roots``: PEM, one after the other. Keys are in ``texts``, which no ``repr`` shows."""
+    """``roots``: PEM, one after the other. Keys are in ``texts``, which no ``repr`` shows.
+
+    ``leaves``: certificate → what fronts show with it, as the SHA-256 of the leaf in hex.
+    """
 
     texts: Texts = field(default_factory=dict, repr=False)
     roots: str = NO_ROOTS
+    leaves: Mapping[str, str] = field(default_factory=dict)
 
 
 NO_OVERLAY: Final = Overlay()

@@ -15,7 +15,7 @@ import datetime as dt
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final, Literal
 
@@ -283,7 +283,8 @@ class Certificates:
 
     def _overlay_of(self, pairs: Mapping[str, CertificatePair]) -> Overlay:
         certificates = {name: pair.certificate for name, pair in pairs.items()}
-        return self._renderer.overlay(certificates, roots=self._authority.bundle().pem)
+        overlay = self._renderer.overlay(certificates, roots=self._authority.bundle().pem)
+        return replace(overlay, leaves={name: pair.held.fingerprint for name, pair in pairs.items()})
 
     def delays(self) -> Mapping[str, Delay]:
         """Say what holds certificates up, by name."""

@@ -93,19 +93,22 @@ class Probing:
         fleet = published.state.fleet
         if not self._fronts or fleet is None or not published.confirmed:
             return
-        if published.overlay is not certificates.overlay:
-            return  # another generation is about to come
-        pairs = certificates.pairs
+        pairs = {name: pair for name, pair in certificates.pairs.items() if self._is_published(name, pair)}
         names = due(pairs, certificates.probes, self._now())
         if not names:
             return
         point = fleet.spec.entry_points.https
-        found = await asyncio.gather(*(self._ask(name, pairs[name], point) for name in names))
+        seen = await asyncio.gather(*(self._ask(name, pairs[name], point) for name in names))
+        # what was renewed while it was asked for proves nothing
+        found = {name: one for name, one in zip(names, seen, strict=True) if self._is_published(name, pairs[name])}
         former = certificates.probes
-        kept = {name: seen for name, seen in former.items() if name in pairs}
-        certificates.probes = {**kept, **dict(zip(names, found, strict=True))}
-        for name in names:
-            await self._tell(name, former.get(name, ()), certificates.probes[name])
+        certificates.probes = {name: one for name, one in former.items() if name in certificates.pairs} | found
+        for name, one in found.items():
+            await self._tell(name, former.get(name, ()), one)
+
+    def _is_published(self, name: str, pair: CertificatePair) -> bool:
+        """Say whether fronts are to show this pair by now: one that came just now is published soon."""
+        return self._published().overlay.leaves.get(name) == pair.held.fingerprint
 
     async def _ask(self, name: str, pair: CertificatePair, point: str) -> tuple[ServedLeaf, ...]:
         async with self._places:

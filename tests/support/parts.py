@@ -20,6 +20,7 @@ import pytest
 Part = Literal[
     "docker",
     "dockerd",
+    "faketime",
     "git",
     "git-http-backend",
     "gpg",
@@ -85,6 +86,7 @@ def _named(name: str) -> Callable[[], Path | None]:
 _PARTS: Final[dict[Part, tuple[Callable[[], Path | None], str]]] = {
     "docker": (_named("docker"), "the docker command is not installed; apt-get install docker.io"),
     "dockerd": (_named("dockerd"), "the Docker Engine is not installed; apt-get install docker.io"),
+    "faketime": (_named("faketime"), "faketime is not installed; apt-get install faketime"),
     "git": (_named("git"), "git is not installed"),
     "git-http-backend": (_git_http_backend, "git's http-backend is not installed; on Debian it is in the package git"),
     "gpg": (_named("gpg"), "GnuPG is not installed; apt-get install gnupg"),

@@ -149,7 +149,7 @@ class Pebble:
 
     ``nonce_reject``: percent of good nonces that it refuses. ``lifetime`` of certificates in seconds. ``external``: the
     accounts, as key id and MAC key, without one of which it registers nobody. ``http_port``: where it looks for answers
-    of http-01, if somebody else listens there.
+    of http-01, if somebody else listens there. ``sleep``: seconds that it dawdles at the most before it looks.
     """
 
     def __init__(
@@ -161,6 +161,7 @@ class Pebble:
         lifetime: int = 86400,
         external: Mapping[str, str] | None = None,
         http_port: int | None = None,
+        sleep: int = 0,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.http_port = HeldPort()
@@ -170,7 +171,7 @@ class Pebble:
         self.files = ServerFiles.make(folder)
         self._resolver_port = resolver_port
         self._environment = {
-            "PEBBLE_VA_NOSLEEP": "1",
+            **({"PEBBLE_VA_SLEEPTIME": str(sleep)} if sleep else {"PEBBLE_VA_NOSLEEP": "1"}),
             "PEBBLE_WFE_NONCEREJECT": str(nonce_reject),
             "PEBBLE_AUTHZREUSE": "0",
         }

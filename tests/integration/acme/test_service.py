@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
@@ -22,6 +25,7 @@ from tests.support.traefik import Backend, backends
 from tests.support.waiting import wait_for
 
 HOST = "shop.example.test"
+ISSUED = "the ACME server issued a certificate"
 TEAM = documents.team("shop", hostnames=[f"*.app.{documents.DOMAIN}", "*.example.test"], agents=["vps-1"])
 
 
@@ -80,10 +84,14 @@ class Site:
 
     def fingerprint(self, host: str = HOST) -> str:
         """SHA-256 of the leaf that the front serves."""
+        return self.leaf(host).fingerprint(hashes.SHA256()).hex()
+
+    def leaf(self, host: str = HOST) -> x509.Certificate:
+        """The leaf that the front serves."""
         assert self.plane.front is not None
         with self.plane.front.connect("websecure", host) as connection:
             der = connection.getpeercert(binary_form=True)  # type: ignore[attr-defined]
-        return x509.load_der_x509_certificate(der).fingerprint(hashes.SHA256()).hex()
+        return x509.load_der_x509_certificate(der)
 
 
 @contextmanager
@@ -114,10 +122,20 @@ def _settings(server: Pebble) -> str:
     return f'[[directory]]\nurl = "{server.url}"\nca-file = "{server.files.certificate}"\n'
 
 
-def start(one: Site, files: Mapping[str, bytes | str | None]) -> str:
+def another_clock(**how: str) -> dict[str, str]:
+    """The environment of a program with a clock of its own, which faketime's library makes.
+
+    The monotonic clock is left alone: where it runs fast, Python's threads wait for ever.
+    """
+    require("faketime")
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+    return {"LD_PRELOAD": str(library), "FAKETIME_DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1", **how}
+
+
+def start(one: Site, files: Mapping[str, bytes | str | None], *, wait: bool = True) -> str:
     """Push a whole repository, and start."""
     revision = one.plane.push({"fleet.yaml": one.fleet(), "agents/vps-1.yaml": documents.agent("vps-1"), **files})
-    one.plane.start()
+    one.plane.start(wait=wait)
     return revision
 
 
@@ -140,3 +158,69 @@ def test_a_certificate_for_a_host_in_the_repo_is_ordered_and_served(tmp_path: Pa
         assert f"SHA-256      {one.fingerprint()}" in shown.stdout, shown.stderr
         assert "front-1      shows it" in shown.stdout
         assert "shop" in one.plane.cli("certificate", "list").stdout
+
+
+def logged(one: Site, event: str) -> list[dict[str, Any]]:
+    """What serve wrote about certificates, in order."""
+    lines = [json.loads(line) for line in one.plane.log().splitlines() if line.startswith("{")]
+    return [line for line in lines if line["event"] == event]
+
+
+def test_a_certificate_is_renewed_in_time_while_the_clock_runs_fast(tmp_path: Path) -> None:
+    """Of two hours of validity, one passes and the next runs: another certificate is served before the first has ended,
+    and no client is refused meanwhile."""
+    with site(tmp_path, lifetime=7200) as one:
+        start(one, one.files())
+        one.until_verified()
+        first = one.leaf()
+        one.plane.stop()
+        one.plane.environment |= another_clock(FAKETIME="+55m x20")
+        one.plane.start(wait=False)  # whoever has the right time does not trust its own certificate for long
+
+        def renewed() -> bool:
+            time.sleep(0.3)  # between clients; what comes out does not hang on it
+            assert one.verified(), one.plane.log()[-3000:]
+            return one.leaf() != first
+
+        wait_for(renewed, 120)
+        assert one.verified()
+        issued = [datetime.fromisoformat(line["time"]) for line in logged(one, ISSUED)]
+        begins, ends = first.not_valid_before_utc, first.not_valid_after_utc
+        assert begins + (ends - begins) / 2 <= issued[1] < ends
+
+
+@pytest.mark.parametrize("percent", [20, 50])
+def test_refused_nonces_hold_no_certificate_up(tmp_path: Path, percent: int) -> None:
+    """With every fifth and every second nonce refused, the certificates of five hosts come, each with one order."""
+    hosts = [f"n{number}.example.test" for number in range(5)]
+    with site(tmp_path, nonce_reject=percent) as one:
+        start(one, one.files(*hosts))
+        for host in hosts:
+            one.until_verified(host)
+        assert one.plane.metric("cloudlunacy_acme_orders_total") == 5
+        assert one.pebble.log().count("POST /order-plz -> calling handler()") >= 5
+        for file in (one.plane.data / "keys" / "acme").glob("*.ledger.json"):
+            histories = json.loads(file.read_text())["histories"]
+            assert [len(history["orders"]) for history in histories.values()] == [1] * 5
+
+
+def test_a_server_that_is_killed_in_the_middle_of_an_order_is_gone_back_to(tmp_path: Path) -> None:
+    """It comes back without accounts, orders and its old root: what holds the certificate up is said meanwhile, and the
+    attempt after the back-off brings it, with nothing done by anybody."""
+    clock = tmp_path / "clock"
+    clock.write_text("+0\n")
+    with site(tmp_path, sleep=5) as one:
+        one.plane.environment |= another_clock(FAKETIME_TIMESTAMP_FILE=str(clock), FAKETIME_CACHE_DURATION="1")
+        start(one, one.files())
+        wait_for(lambda: "POST /chalZ/" in one.pebble.log(), 60)
+        one.pebble.kill()
+        wait_for(lambda: one.status()["reason"] not in ("missing", "OrderUnderWay"), 60)
+        said = one.status()
+        assert (said["state"], said["reason"]) == ("Pending", "AcmeUnreachable")
+        assert said["nextLook"] is not None
+        listed = one.plane.cli("certificate", "list").stdout
+        assert f"The ACME server 127.0.0.1:{one.pebble.port} could not be reached" in listed
+        assert not one.plane.front.get(HOST, tls=True).is_success  # type: ignore[union-attr]
+        one.pebble.start()
+        clock.write_text("+70s\n")
+        one.until_verified(deadline=90)
