@@ -221,7 +221,7 @@ def _logged_in(wanted: Wanted, address: str, seconds: float) -> str:
     milliseconds = int(seconds * 1000)
     started = time.monotonic()
     try:
-        with _led_to(wanted.host, address), MongoClient[dict[str, Any]](
+        with led_to(wanted.host, address), MongoClient[dict[str, Any]](
             wanted.host, wanted.port, tls=True, directConnection=True, serverSelectionTimeoutMS=milliseconds,
             connectTimeoutMS=milliseconds, socketTimeoutMS=milliseconds, **options,
         ) as client:  # fmt: skip
@@ -251,8 +251,8 @@ def _refused(wanted: Wanted, error: OperationFailure) -> Broken:
 
 
 @contextmanager
-def _led_to(host: str, address: str) -> Iterator[None]:
-    """Let a name lead to an address in this process, because the driver sends as SNI whatever it connects to."""
+def led_to(host: str, address: str) -> Iterator[None]:
+    """Let a name lead to an address in this process: the driver sends as SNI whatever it connects to."""
     ask = socket.getaddrinfo
 
     def answer(name: Any, *rest: Any, **named: Any) -> Any:  # noqa: ANN401 - the signature of getaddrinfo

@@ -117,7 +117,7 @@ def test_once_pushes_a_change_and_prints_its_whole_record(tmp_path: Path) -> Non
     assert None not in times
     assert times == sorted(times)
     assert record["agents"]["vps-1"]["state"] == "applied"
-    assert "MongoDB answers a ping through Traefik" in finished.stderr
+    assert "vps-1.mongodb.cloudlunacy.test keeps what is written through Traefik" in finished.stderr
     assert [p.pid for p in psutil.process_iter(["cwd"]) if str(tmp_path) in (p.info["cwd"] or "")] == []
 
 

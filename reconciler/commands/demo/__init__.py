@@ -7,5 +7,5 @@
 
 In order: ``folder`` and ``ports`` are chosen, ``state_repo`` makes the remote and the clone, ``parts`` is the table of
 processes, ``supervisor`` owns them, ``fleet`` brings them up and enrols the agents; then either ``screen`` and
-``follow`` (for a person) or ``once`` (for a machine). ``apps``, ``hook`` and ``ping`` run in processes of their own.
+``follow`` (for a person) or ``once`` (for a machine). ``apps`` and ``hook`` run in processes of their own.
 """

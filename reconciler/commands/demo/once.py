@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import secrets
 import ssl
 from collections.abc import Callable, Iterator
@@ -11,7 +10,7 @@ from typing import Any, Final
 
 import httpx
 
-from reconciler.commands.demo import parts
+from reconciler.commands.demo import database
 from reconciler.commands.demo.bring_up import ADMIN, Demo, require_converged
 from reconciler.errors import Broken
 from schemas.status import STAGES, RevisionStatus
@@ -57,7 +56,7 @@ def try_once(demo: Demo, say: Callable[[str], None]) -> RevisionStatus:
     for check in checks(word, demo.memory.admin_password):
         _check_served(demo, check)
         say(f"{check.host} answers {check.status}" + (f" with {check.headers}" if check.headers else ""))
-    for line in _ping_mongodb(demo):
+    for line in _try_mongodb(demo, word):
         say(line)
     return status
 
@@ -116,12 +115,10 @@ def _ask(demo: Demo, check: Check) -> httpx.Response:
         raise Broken(f"Traefik does not answer for {check.host}: {error}.") from None
 
 
-def _ping_mongodb(demo: Demo) -> Iterator[str]:
+def _try_mongodb(demo: Demo, word: str) -> Iterator[str]:
     if demo.programs.mongod is None:
         yield f"MongoDB was not tried: {demo.programs.no_mongod}"
         return
-    if importlib.util.find_spec("pymongo") is None:
-        yield "MongoDB was not tried: pymongo is not installed"
-        return
-    demo.supervisor.finish(parts.ping(demo.ports))
-    yield "MongoDB answers a ping through Traefik, by its name"
+    one = database.uri(demo.folder, demo.ports, demo.target)
+    database.write_and_read(one, word)
+    yield f"{one.host} keeps what is written through Traefik, by TLS and password"

@@ -2,11 +2,11 @@
 
 | part | is | ready when |
 |---|---|---|
-| mongodb | a real mongod, without authentication | its port is open |
 | apps-vps-1, apps-vps-2 | what runs on the two servers | each port is open |
 | traefik | the real Traefik | ``/ping`` answers |
 | serve | the control plane | ``/readyz`` answers: it has reached the remote |
 | agent-vps-1, agent-vps-2 | the agents | the control plane says that they are connected |
+| mongodb | a real mongod with the certificate of its agent (``database``) | its port is open |
 """
 
 from __future__ import annotations
@@ -68,9 +68,7 @@ class Job:
 
 def machines(folder: Folder, ports: Ports, programs: Programs) -> list[Part]:
     """What runs on the servers, and Traefik before them."""
-    parts = [_mongodb(folder, ports.behind[MONGODB_PORT], programs.mongod)] if programs.mongod else []
-    parts += [_apps(name, ports) for name in _APPS]
-    return [*parts, _traefik(folder, ports, programs.traefik)]
+    return [*(_apps(name, ports) for name in _APPS), _traefik(folder, ports, programs.traefik)]
 
 
 def control_plane(folder: Folder, ports: Ports, programs: Programs) -> Part:
@@ -107,24 +105,9 @@ def enrolment(folder: Folder, ports: Ports, name: str, token: str, ca_sha256: st
     return Job(f"enrol-{name}", command, environment(), f"{token}\n")
 
 
-def ping(ports: Ports) -> Job:
-    """A client of MongoDB that comes through Traefik."""
-    return Job(
-        "ping-mongodb", [*PYTHON, "-m", "reconciler.commands.demo.ping", str(ports.front["mongodb"])], environment()
-    )
-
-
 def environment() -> dict[str, str]:
     """Return what Python needs of our own environment, and nothing that could be a secret or a proxy."""
     return {name: os.environ[name] for name in _INHERITED if name in os.environ} | {"PYTHONUNBUFFERED": "1"}
-
-
-def _mongodb(folder: Folder, port: int, program: Path) -> Part:
-    command = [
-        *(str(program), "--dbpath", str(folder.mongodb), "--port", str(port), "--bind_ip", HOST),
-        *("--nounixsocket", "--quiet", "--wiredTigerCacheSizeGB", "0.25"),
-    ]
-    return Part("mongodb", command, lambda: _listens(port), f"mongod on port {port}", seconds=60.0)
 
 
 def _apps(name: str, ports: Ports) -> Part:
@@ -135,7 +118,7 @@ def _apps(name: str, ports: Ports) -> Part:
     return Part(
         f"apps-{name}",
         command,
-        lambda: all(_listens(port) for port in (*http, *tcp)),
+        lambda: all(listens(port) for port in (*http, *tcp)),
         f"apps on {name}: ports {', '.join(map(str, (*http, *tcp)))}",
         environment=environment(),
     )
@@ -163,7 +146,8 @@ def _connection(address: str, ca: Path | None) -> http.client.HTTPConnection:
     return http.client.HTTPSConnection(address, timeout=2.0, context=ssl.create_default_context(cafile=ca))
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
+    """Say whether somebody listens on a port of this machine."""
     try:
         socket.create_connection((HOST, port), timeout=1.0).close()
     except OSError:

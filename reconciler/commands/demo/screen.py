@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from reconciler.commands.demo import ping
+from reconciler.commands.demo import database
 from reconciler.commands.demo.bring_up import ADMIN, Demo
 from reconciler.commands.demo.folder import shown
 from reconciler.commands.demo.ports import HOST
@@ -86,11 +86,15 @@ def _sections(demo: Demo) -> Iterator[_Section]:
 def _mongodb(demo: Demo) -> _Section:
     if demo.programs.mongod is None:
         return _Section("No MongoDB", ((demo.programs.no_mongod, ""),))
-    port = demo.ports.front["mongodb"]
-    return _Section("Ask MongoDB through Traefik, by name (no password yet, and TLS ends at Traefik: docs/demo.md)", (
-        (f"python -m reconciler.commands.demo.ping {port}", "by pymongo, which resolves the name itself"),
-        (f"echo '{HOST} {ping.HOST}' | sudo tee -a /etc/hosts", "so that others find it"),
-        (f"mongosh '{ping.uri(port)}'", ""),
+    data, port = shown(demo.folder.data, demo.folder.work), demo.ports.front["mongodb"]
+    one = database.uri(demo.folder, demo.ports, demo.target)
+    command, there = "cloudlunacy mongodb", f"--data {data} --port {port}"
+    return _Section(f"Ask MongoDB through Traefik: {one}", (
+        (f"{command} uri {database.NAME} {there} --show-password --tls-ca-file {demo.folder.ca}", "prints it"),
+        (f"{command} check {database.NAME} {there} --connect {HOST}", "goes there step by step"),
+        (f"{command} check odrers {there}", "says what is wrong"),
+        (f"echo '{HOST} {one.host}' | sudo tee -a /etc/hosts", "so that others find the name"),
+        (f"mongosh '{one}'", "or any driver"),
     ))  # fmt: skip
 
 
