@@ -1,4 +1,4 @@
-"""One service's certificate as its agent knows it, and what is said of it. PURE."""
+"""One service's certificate as its agent knows it, and what is said of it: nothing here waits or opens."""
 
 from __future__ import annotations
 
