@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import os
 import re
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,6 +69,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(options: argparse.Namespace) -> int:
     """Serve until a signal ends it."""
     os.umask(0o077)  # whatever mode the data directory was made with, what lies in it is nobody else's
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # what a crash would write has every key in it
     logs.configure(level=options.log_level, format=options.log_format)
     asyncio.run(serve(settings_of(options)))
     return 0
