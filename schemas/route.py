@@ -96,9 +96,18 @@ class Transport(Model):
     scheme: Literal["http", "https", "h2c"] = "http"
     server_name: Hostname | None = None
     """Name that the backend's certificate must carry."""
+    client_certificate: bool = False
+    """For scheme https without serverName: the front proves itself too, by a certificate of the fleet's authority for
+    fronts.<domain>."""
     dial_timeout: Duration = "5s"
     response_header_timeout: Duration | None = None
     idle_connection_timeout: Duration = "90s"
+
+    @model_validator(mode="after")
+    def _proves_itself_to_the_fleet(self) -> Self:
+        if self.client_certificate and (self.scheme != "https" or self.server_name is not None):
+            raise ValueError("clientCertificate is for scheme https without serverName: for agents of the fleet")
+        return self
 
 
 class RouteSpec(Model):

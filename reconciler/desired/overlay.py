@@ -15,6 +15,8 @@ from reconciler.desired.traefik_model import Certificate, TraefikObject, Traefik
 
 NO_ROOTS: Final = "no roots"
 """In place of PEM: Traefik trusts nobody then, so that a connection that should be checked fails."""
+NO_CLIENT: Final[Certificate] = {"certFile": "no certificate", "keyFile": "no key"}
+"""In place of a pair: Traefik has no transport then, so that a connection that should be proven is not made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,8 @@ class Overlay:
     texts: Texts = field(default_factory=dict, repr=False)
     roots: str = NO_ROOTS
     leaves: Mapping[str, str] = field(default_factory=dict)
+    client: Certificate = field(default_factory=lambda: NO_CLIENT, repr=False)
+    """By which fronts prove themselves to agents that ask for it."""
 
 
 NO_OVERLAY: Final = Overlay()

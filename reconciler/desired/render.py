@@ -17,10 +17,17 @@ from jinja2 import Template, TemplateError
 from pydantic_core import from_json
 
 from reconciler.desired.composition import Fragments, NameTaken, RenderedRoute, Texts, joined
-from reconciler.desired.overlay import NO_OVERLAY, NO_ROOTS, Overlay, served_certificates
+from reconciler.desired.overlay import NO_CLIENT, NO_OVERLAY, NO_ROOTS, Overlay, served_certificates
 from reconciler.desired.quoting import Quoted, TemplateEnvironment, quote
 from reconciler.desired.routing import marker, tls_entry_point
-from reconciler.desired.traefik_model import INTERNAL_ROOTS, Certificate, Section, TraefikObject
+from reconciler.desired.traefik_model import (
+    CLIENT_CHAIN,
+    CLIENT_KEY,
+    INTERNAL_ROOTS,
+    Certificate,
+    Section,
+    TraefikObject,
+)
 from reconciler.errors import Broken
 from schemas.route import Route
 
@@ -41,9 +48,11 @@ _TEMPLATES: Final[dict[Section, tuple[str, str]]] = {
 _WHOLE: Final = "dynamic.yml.j2"
 _PLACEHOLDER: Final = "\0"
 """Stands around a section's name where its text will be. No template holds it, and no quoted value."""
-_ROOTED_SECTIONS: Final = frozenset({"http.serversTransports", "tcp.serversTransports"})
-_QUOTED_ROOTS: Final = f'"{INTERNAL_ROOTS}"'
-_ROOTS: Final = f"{_PLACEHOLDER}roots{_PLACEHOLDER}".encode()
+_FILLED_SECTIONS: Final = frozenset({"http.serversTransports", "tcp.serversTransports"})
+_STAND_INS: Final = {
+    f'"{word}"': f"{_PLACEHOLDER}{word}{_PLACEHOLDER}" for word in (INTERNAL_ROOTS, CLIENT_CHAIN, CLIENT_KEY)
+}
+"""What stands in an object, quoted, for what only an overlay knows → what stands in its text."""
 _LIST_SECTION: Final = "tls.certificates"
 """Traefik knows these by their content: a list, in which our name is only for us."""
 
@@ -114,15 +123,19 @@ class Renderer:
             texts = joined((self.fragments((marker(generation, revision),)), *fragments))
         except NameTaken:
             raise RenderError("two objects share section and name", template=_WHOLE) from None
-        return b"".join(self._framed([overlay.texts, texts], generation, revision, overlay.roots)).decode()
+        return b"".join(self._framed([overlay.texts, texts], generation, revision, overlay)).decode()
 
-    def overlay(self, certificates: Mapping[str, Certificate], *, roots: str = NO_ROOTS) -> Overlay:
+    def overlay(
+        self, certificates: Mapping[str, Certificate], *, roots: str = NO_ROOTS, client: Certificate = NO_CLIENT
+    ) -> Overlay:
         """Render issued certificates, by name of their object, for :meth:`compose`. ``roots``: PEM.
+
+        ``client``: the pair by which fronts prove themselves to agents that ask for it.
 
         Raises:
             RenderError: as :meth:`fragments`.
         """
-        return Overlay(joined([self.fragments(served_certificates(certificates))]), roots)
+        return Overlay(joined([self.fragments(served_certificates(certificates))]), roots, client=client)
 
     def compose(
         self, texts: Iterable[Texts], *, generation: int, revision: str, overlay: Overlay = NO_OVERLAY
@@ -132,13 +145,12 @@ class Renderer:
         ``texts`` share no section and name: names begin with their team's, and :func:`joined` looks at each team's.
         """
         ours = joined([self.fragments((marker(generation, revision),))])
-        return self._framed([ours, overlay.texts, *texts], generation, revision, overlay.roots)
+        return self._framed([ours, overlay.texts, *texts], generation, revision, overlay)
 
-    def _framed(
-        self, texts: Iterable[Texts], generation: int, revision: str, roots: str = NO_ROOTS
-    ) -> tuple[bytes, ...]:
+    def _framed(self, texts: Iterable[Texts], generation: int, revision: str, overlay: Overlay) -> tuple[bytes, ...]:
         """Render the template with a placeholder for each section, and put the sections' texts in between."""
-        roots_quoted = quote(roots).encode()
+        known = {INTERNAL_ROOTS: overlay.roots, CLIENT_CHAIN: overlay.client["certFile"]}
+        known[CLIENT_KEY] = overlay.client["keyFile"]
         sections: dict[str, list[bytes]] = {}
         for one in texts:
             for name, lines in one.items():
@@ -156,9 +168,8 @@ class Renderer:
             if index % 2 == 0:
                 found.append(piece.encode())
                 continue
-            rooted = piece in _ROOTED_SECTIONS
             for lines in sections[piece]:
-                found += (lines.replace(_ROOTS, roots_quoted) if rooted else lines, b"\n")
+                found += (_filled(lines, known) if piece in _FILLED_SECTIONS else lines, b"\n")
             found.pop()  # the template ends the section's last line itself
         return tuple(found)
 
@@ -199,7 +210,18 @@ class Renderer:
         if "\n" in line:
             raise RenderError("its output has several lines", template=file, section=section, name=name)
         # such an object holds no string of a team but names and durations, and no quoted string holds the placeholder
-        return f"    {line.replace(_QUOTED_ROOTS, _ROOTS.decode()) if section in _ROOTED_SECTIONS else line}"
+        if section in _FILLED_SECTIONS:
+            for quoted, stand_in in _STAND_INS.items():
+                line = line.replace(quoted, stand_in)
+        return f"    {line}"
+
+
+def _filled(lines: bytes, known: Mapping[str, str]) -> bytes:
+    """Put what an overlay knows, by the word that stands for it, into the text of a section."""
+    if _PLACEHOLDER.encode() in lines:
+        for word, text in known.items():
+            lines = lines.replace(_STAND_INS[f'"{word}"'].encode(), quote(text).encode())
+    return lines
 
 
 def _rendered(template: Template, variables: Mapping[str, Any]) -> str:

@@ -49,6 +49,9 @@ def marker_name(generation: int, revision: str) -> str:
 
 INTERNAL_ROOTS: Final = f"{RESERVED}roots"
 """Stands for the roots of the fleet's own authority, in ``rootCAs`` alone, until a front's file is composed."""
+CLIENT_CHAIN: Final = f"{RESERVED}client-chain"
+CLIENT_KEY: Final = f"{RESERVED}client-key"
+"""Stand for the pair by which fronts prove themselves to agents, in ``certificates`` of transports alone, as above."""
 
 _exact = with_config(ConfigDict(extra="forbid", strict=True))
 
@@ -138,10 +141,19 @@ class Timeouts(TypedDict):
 
 
 @_exact
+class Certificate(TypedDict):
+    """PEM inline, or paths on the front. Traefik takes both in the same keys."""
+
+    certFile: str
+    keyFile: str
+
+
+@_exact
 class ServersTransport(TypedDict):
     forwardingTimeouts: Timeouts
     serverName: NotRequired[str]
     rootCAs: NotRequired[list[str]]
+    certificates: NotRequired[list[Certificate]]
 
 
 @_exact
@@ -175,20 +187,13 @@ class TCPService(TypedDict):
 class ClientTLS(TypedDict):
     serverName: NotRequired[str]
     rootCAs: NotRequired[list[str]]
+    certificates: NotRequired[list[Certificate]]
 
 
 @_exact
 class TCPServersTransport(TypedDict):
     dialTimeout: str
     tls: NotRequired[ClientTLS]
-
-
-@_exact
-class Certificate(TypedDict):
-    """PEM inline, or paths on the front. Traefik takes both in the same keys."""
-
-    certFile: str
-    keyFile: str
 
 
 @_exact

@@ -4,7 +4,8 @@ With ``scheme: https`` every connection is checked. Where the route names no ``s
 itself: its certificate is of the fleet's own authority and carries ``<agent>.agents.<domain>``, another name for each
 agent, so that each needs a transport of its own. The authority's roots are not known here: they change without any
 object changing, and a route that keeps its last good version must follow. So :data:`INTERNAL_ROOTS` stands in their
-place until a front's file is composed (:meth:`reconciler.desired.render.Renderer.compose`).
+place until a front's file is composed (:meth:`reconciler.desired.render.Renderer.compose`), and so do
+:data:`CLIENT_CHAIN` and :data:`CLIENT_KEY` where the front is to prove itself to the agent.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ from typing import Final
 from reconciler.desired.backends import Target
 from reconciler.desired.compile_problem import CompileProblem
 from reconciler.desired.traefik_model import (
+    CLIENT_CHAIN,
+    CLIENT_KEY,
     INTERNAL_ROOTS,
     RESERVED,
+    Certificate,
     ClientTLS,
     ServersTransport,
     TCPServersTransport,
@@ -26,6 +30,7 @@ from schemas.route import RouteSpec, Transport
 DEFAULT_TRANSPORT: Final = f"{RESERVED}default"
 """Shared by all routes that leave ``transport`` as it is."""
 _DEFAULTS: Final = Transport()
+_CLIENT: Final[Certificate] = {"certFile": CLIENT_CHAIN, "keyFile": CLIENT_KEY}
 
 
 def is_default(spec: RouteSpec) -> bool:
@@ -69,6 +74,8 @@ def http_transport(name: str, transport: Transport, agent_name: str | None = Non
     if agent_name is not None:
         value["serverName"] = agent_name
         value["rootCAs"] = [INTERNAL_ROOTS]
+        if transport.client_certificate:
+            value["certificates"] = [_CLIENT]
     elif transport.server_name is not None:
         value["serverName"] = transport.server_name
     return TraefikObject("http.serversTransports", name, value)
@@ -86,6 +93,8 @@ def tcp_transport(name: str, transport: Transport, agent_name: str | None = None
     value: TCPServersTransport = {"dialTimeout": transport.dial_timeout}
     if agent_name is not None:
         tls: ClientTLS = {"serverName": agent_name, "rootCAs": [INTERNAL_ROOTS]}
+        if transport.client_certificate:
+            tls["certificates"] = [_CLIENT]
         value["tls"] = tls
     elif transport.server_name is not None:
         value["tls"] = {"serverName": transport.server_name}

@@ -34,6 +34,10 @@ class FakeAuthority:
     ) -> CertificatePair:
         return self._issue(profiles.server(Names.of(hosts), lifetime), source)
 
+    def client(self, *hosts: str) -> CertificatePair:
+        """What a front proves itself with."""
+        return self._issue(profiles.client(Names.of(hosts)), INTERNAL)
+
     def context_of_agent(self, folder: Path, name: str, domain: str = "cloudlunacy.test") -> ssl.SSLContext:
         """What an agent presents to a front."""
         pair = self._issue(profiles.agent(domain, name), INTERNAL)

@@ -27,7 +27,7 @@ from reconciler.pki.authority.names import Names, Permitted
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 Validity = tuple[dt.datetime, dt.datetime]
-Kind = Literal["root", "intermediate", "server", "agent", "service"]
+Kind = Literal["root", "intermediate", "server", "agent", "service", "client"]
 
 ROOT_LIFETIME: Final = dt.timedelta(days=3652)
 INTERMEDIATE_LIFETIME: Final = dt.timedelta(days=365)
@@ -45,6 +45,7 @@ _USAGES: Final[dict[str, tuple[ObjectIdentifier, ...]]] = {
     "server": (ExtendedKeyUsageOID.SERVER_AUTH,),
     "agent": (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH),
     "service": (ExtendedKeyUsageOID.SERVER_AUTH,),
+    "client": (ExtendedKeyUsageOID.CLIENT_AUTH,),
 }
 
 
@@ -63,7 +64,7 @@ class Issuer:
 class Profile:
     """What a leaf says, but for its key."""
 
-    kind: Literal["server", "agent", "service"]
+    kind: Literal["server", "agent", "service", "client"]
     names: Names
     lifetime: dt.timedelta
 
@@ -76,6 +77,11 @@ def server(names: Names, lifetime: dt.timedelta = SERVER_LIFETIME) -> Profile:
 def service(names: Names, lifetime: dt.timedelta) -> Profile:
     """The certificate of a service on an agent, by CSR: serverAuth; the key may be P-384 or RSA too."""
     return Profile("service", names, lifetime)
+
+
+def client(names: Names, lifetime: dt.timedelta = SERVER_LIFETIME) -> Profile:
+    """The certificate by which fronts prove themselves to agents: clientAuth and nothing else."""
+    return Profile("client", names, lifetime)
 
 
 def agent(domain: str, name: str) -> Profile:

@@ -53,7 +53,8 @@ def to(backend: Backend, **spec: Any) -> Route:
 
 
 def database(backend: Backend, **spec: Any) -> Route:
-    return route("db", type="mongodb", backends=[{"agent": "vps-1", "port": backend.port}], transport=TLS, **spec)
+    backends = [{"agent": "vps-1", "port": backend.port}]
+    return route("db", **{"type": "mongodb", "backends": backends, "transport": TLS, **spec})
 
 
 def of_database(front: Front) -> str:
@@ -107,6 +108,39 @@ def test_another_authority_is_not_believed(trusting: Front, secure: tuple[Backen
         assert trusting.get(HOST).status_code == 500
         assert of_database(trusting) == ""
     assert secure[0].requests == []
+
+
+def test_a_front_proves_itself_to_an_agent_that_asks_for_it(
+    running: Front, authority: FakeAuthority, tmp_path: Path
+) -> None:
+    """Requests and connections pass with the pair of the overlay; without it, or with another, none does."""
+    context = authority.context_of_agent(tmp_path, "vps-1")
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(cadata=authority.bundle)
+    proving = {"transport": {**TLS, "clientCertificate": True}}
+    pair = authority.client("fronts.cloudlunacy.test").certificate
+    try:
+        with backends("one", tls=[context]) as (backend,):
+            running.overlay = running.renderer.overlay({}, roots=authority.bundle, client=pair)
+            running.serve(look(running), to(backend, **proving), database(backend, **proving))
+            assert running.get(HOST).json()["backend"] == "one"
+            assert of_database(running) == "one"
+            heard = len(backend.requests)
+            for strange in (authority.pair("fronts.cloudlunacy.test"), FakeAuthority().client("fronts.test")):
+                running.overlay = running.renderer.overlay({}, roots=authority.bundle, client=strange.certificate)
+                running.serve(look(running), to(backend, **proving), database(backend, **proving))
+                assert running.get(HOST).status_code >= 500, "for servers, or of another authority"
+                assert of_database(running) == ""
+            running.serve(look(running), to(backend), database(backend))
+            assert running.get(HOST).status_code >= 500
+            assert of_database(running) == ""
+            running.overlay = running.renderer.overlay({}, roots=authority.bundle)
+            running.serve(look(running), to(backend, **proving), database(backend, **proving))
+            assert running.get(HOST).status_code >= 500
+            assert of_database(running) == ""
+            assert len(backend.requests) == heard
+    finally:
+        running.overlay = NO_OVERLAY
 
 
 def test_clients_see_the_certificate_that_was_issued(running: Front, authority: FakeAuthority) -> None:
