@@ -246,6 +246,8 @@ class Tracker:
         self._let_go()
         for revision in list(self._dirty):
             record = self._records.get(revision)
+            if revision not in self._dirty:  # another task's call took it meanwhile
+                continue
             self._dirty.pop(revision)
             if record is None:
                 continue

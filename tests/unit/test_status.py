@@ -308,3 +308,23 @@ def test_stages_are_typed_in_order() -> None:
 def test_nobody_hears_of_convergence_before_it_is_noted_as_applied() -> None:
     """Between the last push and the note that it concerns nobody, a listener still sees it progress."""
     assert judge(Record(ONE, stages=dict.fromkeys(PUSHED, 1.0))) == ("Progressing", "WaitingApplied", "not yet applied")
+
+
+def test_two_tasks_may_write_at_the_same_time() -> None:
+    """The loop and the observer of agents do; each record that has changed is written once."""
+
+    class Slow(Records):
+        async def save_record(self, record: RevisionRecord) -> None:
+            await asyncio.sleep(0)
+            await super().save_record(record)
+
+    store = Slow()
+    slow = Tracker(store, Clock())
+    for revision in (ONE, TWO):
+        slow.begin(revision)
+
+    async def scenario() -> None:
+        await asyncio.gather(slow.flush(), slow.flush())
+
+    asyncio.run(scenario())
+    assert sorted(store.saved) == sorted([ONE, TWO])
