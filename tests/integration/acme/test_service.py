@@ -3,146 +3,39 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 
-from schemas.fleet import Fleet
-from tests.support import documents
-from tests.support.fleet import Installation, installation
-from tests.support.parts import require
-from tests.support.pebble import NameServer, Pebble
-from tests.support.traefik import Backend, backends
+from tests.support.acme_site import HOST, ISSUED, ZONE, another_clock, site
+from tests.support.dns_server import dns_server
 from tests.support.waiting import wait_for
 
-HOST = "shop.example.test"
-ISSUED = "the ACME server issued a certificate"
-TEAM = documents.team("shop", hostnames=[f"*.app.{documents.DOMAIN}", "*.example.test"], agents=["vps-1"])
-
-
-@dataclass
-class Site:
-    """A fleet with one backend, and an ACME server that finds every name at its front."""
-
-    plane: Installation
-    pebble: Pebble
-    backend: Backend
-    folder: Path
-
-    def files(self, *hosts: str, **certificate: Any) -> dict[str, bytes | str | None]:
-        """A certificate and a route for each host."""
-        found: dict[str, bytes | str | None] = {}
-        for host in hosts or (HOST,):
-            name = host.partition(".")[0]
-            found[f"certificates/{name}.yaml"] = documents.certificate(name, host, issuer="acme", **certificate)
-            found[f"routes/shop/{name}.yaml"] = documents.route(
-                name, host, backends=[{"agent": "vps-1", "port": self.backend.port}], tls={"mode": "terminate"}
-            )
-        return found
-
-    def fleet(self, **acme: Any) -> bytes:
-        said = {"directories": {"pebble": {"url": self.pebble.url}}, "termsAgreed": True, **acme}
-        return documents.fleet(TEAM, acme=said)
-
-    def verified(self, host: str = HOST) -> bool:
-        """Let openssl connect as a client would that trusts the ACME server's root alone."""
-        assert self.plane.front is not None
-        root = self.folder / "root.pem"
-        root.write_text(self.pebble.root())
-        port = self.plane.front.ports["websecure"]
-        said = subprocess.run(
-            [
-                *(require("openssl"), "s_client", "-connect", f"127.0.0.1:{port}", "-servername", host, "-brief"),
-                *("-verify_return_error", "-verify_hostname", host, "-CAfile", root),
-            ],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=False,
-        )
-        return said.returncode == 0 and "Verification: OK" in said.stdout + said.stderr
-
-    def until_verified(self, host: str = HOST, deadline: float = 60) -> None:
-        wait_for(lambda: self.verified(host), deadline, what=f"{host}\n{self.plane.log()[-6000:]}")
-
-    def status(self, name: str = "shop") -> dict[str, Any]:
-        """How the API says that a certificate stands."""
-        found: dict[str, Any] = next(
-            one for one in self.plane.ask("/certificates")["certificates"] if one["name"] == name
-        )
-        return found
-
-    def fingerprint(self, host: str = HOST) -> str:
-        """SHA-256 of the leaf that the front serves."""
-        return self.leaf(host).fingerprint(hashes.SHA256()).hex()
-
-    def leaf(self, host: str = HOST) -> x509.Certificate:
-        """The leaf that the front serves."""
-        assert self.plane.front is not None
-        with self.plane.front.connect("websecure", host) as connection:
-            der = connection.getpeercert(binary_form=True)  # type: ignore[attr-defined]
-        return x509.load_der_x509_certificate(der)
-
-
-@contextmanager
-def site(folder: Path, *, options: tuple[str, ...] = (), **pebble: Any) -> Iterator[Site]:
-    """Run everything; the ACME server looks for answers at the front's entry point for plain HTTP."""
-    names = NameServer(folder)
-    fleet = Fleet.model_validate(json.loads(documents.fleet(TEAM)))
-    try:
-        with (
-            backends("app") as (backend,),
-            installation(folder / "plane", start=False, fleet=fleet, options=list(options)) as plane,
-        ):
-            assert plane.front is not None
-            server = Pebble(folder / "pebble", resolver_port=names.port, http_port=plane.front.ports["web"], **pebble)
-            try:
-                settings = folder / "acme.toml"
-                settings.write_text(_settings(server))
-                settings.chmod(0o600)
-                plane.environment["CLOUDLUNACY_ACME_FILE"] = str(settings)
-                yield Site(plane, server, backend, folder)
-            finally:
-                server.close()
-    finally:
-        names.close()
-
-
-def _settings(server: Pebble) -> str:
-    return f'[[directory]]\nurl = "{server.url}"\nca-file = "{server.files.certificate}"\n'
-
-
-def another_clock(**how: str) -> dict[str, str]:
-    """The environment of a program with a clock of its own, which faketime's library makes.
-
-    The monotonic clock is left alone: where it runs fast, Python's threads wait for ever.
-    """
-    require("faketime")
-    library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
-    return {"LD_PRELOAD": str(library), "FAKETIME_DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1", **how}
-
-
-def start(one: Site, files: Mapping[str, bytes | str | None], *, wait: bool = True) -> str:
-    """Push a whole repository, and start."""
-    revision = one.plane.push({"fleet.yaml": one.fleet(), "agents/vps-1.yaml": documents.agent("vps-1"), **files})
-    one.plane.start(wait=wait)
-    return revision
+CHALLENGES = "/.well-known/acme-challenge/"
+ROOT = Path(__file__).parents[3]
+HOOK = """\
+#!{python}
+import asyncio, sys
+sys.path.insert(0, "{root}")
+from pydantic import SecretStr
+from reconciler.pki.acme.dns01 import Dns01, NameServer, Rfc2136, UpdateKey
+from reconciler.pki.acme.solver import Challenge
+verb, domain, value = sys.argv[1:]
+key = UpdateKey("{names.key.name}", SecretStr("{secret}"))
+with open("{called}", "a") as file:
+    print(verb, domain, file=file)
+dns = Dns01(Rfc2136(NameServer("127.0.0.1", {names.address.port}), key))
+asyncio.run(getattr(dns, verb)(Challenge(domain, "", "", value)))
+"""
 
 
 def test_a_certificate_for_a_host_in_the_repo_is_ordered_and_served(tmp_path: Path) -> None:
     """From the commit to a handshake that openssl verifies against the server's root; the route waits meanwhile."""
     with site(tmp_path) as one:
-        start(one, one.files())
+        one.start(one.files())
         one.until_verified()
         assert one.plane.front is not None
         assert one.plane.front.get(HOST, tls=True).json()["backend"] == "app"
@@ -160,17 +53,11 @@ def test_a_certificate_for_a_host_in_the_repo_is_ordered_and_served(tmp_path: Pa
         assert "shop" in one.plane.cli("certificate", "list").stdout
 
 
-def logged(one: Site, event: str) -> list[dict[str, Any]]:
-    """What serve wrote about certificates, in order."""
-    lines = [json.loads(line) for line in one.plane.log().splitlines() if line.startswith("{")]
-    return [line for line in lines if line["event"] == event]
-
-
 def test_a_certificate_is_renewed_in_time_while_the_clock_runs_fast(tmp_path: Path) -> None:
     """Of two hours of validity, one passes and the next runs: another certificate is served before the first has ended,
     and no client is refused meanwhile."""
     with site(tmp_path, lifetime=7200) as one:
-        start(one, one.files())
+        one.start(one.files())
         one.until_verified()
         first = one.leaf()
         one.plane.stop()
@@ -184,7 +71,7 @@ def test_a_certificate_is_renewed_in_time_while_the_clock_runs_fast(tmp_path: Pa
 
         wait_for(renewed, 120)
         assert one.verified()
-        issued = [datetime.fromisoformat(line["time"]) for line in logged(one, ISSUED)]
+        issued = [datetime.fromisoformat(line["time"]) for line in one.logged(ISSUED)]
         begins, ends = first.not_valid_before_utc, first.not_valid_after_utc
         assert begins + (ends - begins) / 2 <= issued[1] < ends
 
@@ -194,7 +81,7 @@ def test_refused_nonces_hold_no_certificate_up(tmp_path: Path, percent: int) -> 
     """With every fifth and every second nonce refused, the certificates of five hosts come, each with one order."""
     hosts = [f"n{number}.example.test" for number in range(5)]
     with site(tmp_path, nonce_reject=percent) as one:
-        start(one, one.files(*hosts))
+        one.start(one.files(*hosts))
         for host in hosts:
             one.until_verified(host)
         assert one.plane.metric("cloudlunacy_acme_orders_total") == 5
@@ -211,7 +98,7 @@ def test_a_server_that_is_killed_in_the_middle_of_an_order_is_gone_back_to(tmp_p
     clock.write_text("+0\n")
     with site(tmp_path, sleep=5) as one:
         one.plane.environment |= another_clock(FAKETIME_TIMESTAMP_FILE=str(clock), FAKETIME_CACHE_DURATION="1")
-        start(one, one.files())
+        one.start(one.files())
         wait_for(lambda: "POST /chalZ/" in one.pebble.log(), 60)
         one.pebble.kill()
         wait_for(lambda: one.status()["reason"] not in ("missing", "OrderUnderWay"), 60)
@@ -224,3 +111,66 @@ def test_a_server_that_is_killed_in_the_middle_of_an_order_is_gone_back_to(tmp_p
         one.pebble.start()
         clock.write_text("+70s\n")
         one.until_verified(deadline=90)
+
+
+def test_a_wildcard_is_proven_by_a_dynamic_update(tmp_path: Path) -> None:
+    """The machine's settings name the server and the key of a zone; a host below the wildcard is served with it, and
+    nothing of the key is in the log or in what the API says."""
+    with dns_server(tmp_path / "named", ZONE) as names, site(tmp_path, resolver_port=names.address.port) as one:
+        secret = names.key.secret.get_secret_value()
+        one.also(
+            f'[[dns]]\nzones = ["{ZONE}"]\nserver = "{names.address}"\n'
+            f'key-name = "{names.key.name}"\nkey-secret = "{secret}"\n'
+        )
+        one.start(one.files(f"*.apps.{ZONE}"))
+        one.until_verified(f"web.apps.{ZONE}")
+        assert names.txt(f"_acme-challenge.apps.{ZONE}") == set()
+        assert "acme-challenge" not in one.plane.published.read_text()  # nobody asks over HTTP
+        said = json.dumps(one.plane.ask("/certificates")) + one.plane.log()
+        assert secret not in said
+
+
+def test_a_host_is_proven_by_a_program_of_the_operator(tmp_path: Path) -> None:
+    """The hook of the settings writes the record; the fleet file says that names are proven by DNS."""
+    with dns_server(tmp_path / "named", ZONE) as names, site(tmp_path, resolver_port=names.address.port) as one:
+        hook = tmp_path / "hook"
+        secret, called = names.key.secret.get_secret_value(), tmp_path / "called"
+        hook.write_text(HOOK.format(python=sys.executable, root=ROOT, names=names, secret=secret, called=called))
+        hook.chmod(0o700)
+        one.also(f'[[dns]]\nhook = "{hook}"\n')
+        one.start(one.files(f"shop.{ZONE}"), challenge="dns-01")
+        one.until_verified(f"shop.{ZONE}")
+        assert called.read_text().split() == ["present", f"shop.{ZONE}", "cleanup", f"shop.{ZONE}"]
+
+
+def test_no_route_takes_a_challenge(tmp_path: Path) -> None:
+    """A team has every path of the host over plain HTTP, another route asks for the path itself: the former gets all
+    but the challenges, the latter is refused with a sentence, and the certificate comes."""
+    with site(tmp_path) as one:
+        greedy = one.route("greedy", HOST, tls={"mode": "none"}, paths=[{"prefix": "/"}], headers=[])
+        thief = one.route("thief", "thief.example.test", tls={"mode": "none"}, paths=[{"prefix": CHALLENGES}])
+        one.start({**one.files(), "routes/shop/greedy.yaml": greedy, "routes/shop/thief.yaml": thief})
+        one.until_verified()
+        assert one.plane.front is not None
+        assert one.plane.front.get(HOST).json()["path"] == "/"
+        assert one.plane.front.get(HOST, "/.well-known/other").json()["path"] == "/.well-known/other"
+        for host in (HOST, "thief.example.test", "nobody.example.test"):
+            for path in (f"{CHALLENGES}token", f"{CHALLENGES}%74oken", f"{CHALLENGES}a/../token"):
+                assert one.plane.front.get(host, path).text == "not found\n"
+        (refused,) = [one for one in one.plane.ask("/status")["quarantined"] if one["file"].endswith("thief.yaml")]
+        assert refused["code"] == "path-reserved"
+        assert not [path for path in one.backend.requests if "acme-challenge" in path]
+
+
+def test_a_front_that_leads_nowhere_costs_no_attempt_at_the_server(tmp_path: Path) -> None:
+    """While another router takes the path, the order is not looked at by the server: the delay names the front."""
+    with site(tmp_path) as one:
+        assert one.plane.front is not None
+        (one.plane.front.directory / "other.yml").write_text(
+            "http: {routers: {other: {rule: PathPrefix(`/`), entryPoints: [web], priority: 2100000000, service: other}}"
+            f", services: {{other: {{loadBalancer: {{servers: [{{url: 'http://127.0.0.1:{one.backend.port}'}}]}}}}}}}}"
+        )
+        one.start(one.files())
+        wait_for(lambda: one.status()["reason"] == "ChallengeNotServed", 60, what=one.plane.log()[-3000:])
+        assert 'The front "front-1" does not lead /.well-known/acme-challenge/' in one.status()["message"]
+        assert "POST /chalZ/" not in one.pebble.log()
