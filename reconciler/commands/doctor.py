@@ -91,6 +91,8 @@ class Facts:
     """Name of our file in the watched directory."""
     wanted_entry_points: tuple[str, ...] = ()
     api: Answer | str | None = None
+    severing: str | None = None
+    """Why this user cannot end live connections; empty where it can, None where that was not tried."""
     remote: tuple[bool, str] | None = None
     """(answers, newest commit or why not)."""
 
@@ -277,6 +279,20 @@ def _entry_points(facts: Facts) -> Iterator[Check]:
         yield Check("entry points", "ok", ", ".join(facts.wanted_entry_points))
 
 
+def _severing(facts: Facts) -> Iterator[Check]:
+    if facts.severing is None:
+        return
+    if facts.severing:
+        message = f"Connections to databases go on when their route or agent goes: {facts.severing}."
+        hint = (
+            "Give serve CAP_NET_ADMIN (AmbientCapabilities= of systemd, --cap-add of containers), or restart Traefik "
+            "to end them."
+        )
+        yield Check("live connections", "warn", message, hint)
+    else:
+        yield Check("live connections", "ok", "connections end with the route that led there")
+
+
 def _remote(facts: Facts) -> Iterator[Check]:
     if facts.remote is None:
         return
@@ -300,6 +316,7 @@ RULES: Final[tuple[Callable[[Facts], Iterator[Check]], ...]] = (
     _watched,
     _api,
     _entry_points,
+    _severing,
     _remote,
 )
 

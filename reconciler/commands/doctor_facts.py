@@ -23,6 +23,8 @@ from reconciler.errors import CloudLunacyError
 from reconciler.pki.authority.authority import Authority
 from reconciler.pki.server_certificate import read_leaf
 from reconciler.pki.vault import in_clear
+from reconciler.traefik import sock_diag
+from reconciler.traefik.sock_diag import Unable
 from schemas.fleet import Fleet
 
 PATIENCE: Final = 10.0
@@ -69,8 +71,17 @@ def collect(
         own_file="" if traefik_file is None else traefik_file.name,
         wanted_entry_points=tuple(entry_points),
         api=_ask(traefik_api) if traefik_api else None,
+        severing=None if traefik_file is None else _severing(),
         remote=None if remote_head is None else _ask_remote(remote_head),
     )
+
+
+def _severing() -> str:
+    try:
+        sock_diag.probe()
+    except Unable as error:
+        return str(error)
+    return ""
 
 
 def entry_points_of(fleet: Fleet) -> tuple[str, ...]:

@@ -5,11 +5,20 @@ from __future__ import annotations
 import argparse
 
 from reconciler.commands import mongodb_check
-from reconciler.commands.mongodb_lookup import NAME, add_options, connection_string, openers_of, read_state
+from reconciler.commands.mongodb_lookup import (
+    NAME,
+    add_options,
+    add_source_options,
+    connection_string,
+    openers_of,
+    read_state,
+)
 from reconciler.commands.output import say, say_json, tell
-from reconciler.errors import Misused
+from reconciler.errors import Broken, Misused
 from reconciler.mongodb.connection_string import ConnectionString
 from reconciler.mongodb.places import Place, find
+from reconciler.traefik.severing import sever
+from reconciler.traefik.sock_diag import Unable
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -34,6 +43,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     uri.add_argument("--format", choices=("text", "json"), default="text")
     uri.set_defaults(run=run_uri)
     mongodb_check.add_parser(actions)
+    disconnect = actions.add_parser(
+        "disconnect",
+        help="end the live connections to a database",
+        description="End every connection from this machine, which has to be the front's, to a database. Clients may "
+        "come again: to keep them away, remove the route or change the password first. Needs CAP_NET_ADMIN (sudo).",
+    )
+    disconnect.add_argument("name", metavar="NAME", help=NAME)
+    add_source_options(disconnect)
+    disconnect.set_defaults(run=run_disconnect)
 
 
 def run_uri(options: argparse.Namespace) -> int:
@@ -56,6 +74,18 @@ def run_uri(options: argparse.Namespace) -> int:
     if not options.tls_ca_file:
         tell("Where the certificate is of the fleet's own authority, clients need its roots: --tls-ca-file PATH. "
              "The control plane has them at /.well-known/ca.pem and in its data directory.")  # fmt: skip
+    return 0
+
+
+def run_disconnect(options: argparse.Namespace) -> int:
+    """End connections, and say how many there were."""
+    backends = sorted({one for place in find(options.name, read_state(options)) for one in place.backends})
+    try:
+        count = sever(backends)
+    except Unable as error:
+        hint = "Run it with sudo on the machine of the front, or restart Traefik."
+        raise Broken(f"connections cannot be ended: {error}.", hint=hint) from None
+    say(f"{count} connections to {', '.join(backends)} were ended.")
     return 0
 
 

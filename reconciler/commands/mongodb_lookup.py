@@ -27,14 +27,19 @@ from schemas.secret import Secret
 NAME = "an agent, a route or a deployment of type mongodb (TEAM/NAME where several teams have one), or the host"
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add where to look, and what shall stand in the connection string."""
+def add_source_options(parser: argparse.ArgumentParser) -> None:
+    """Add where to look."""
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--dir", type=Path, metavar="DIR", help="look in a state repo (default: .)")
     source.add_argument("--server", metavar="URL", help="look at what this control plane has in service")
     parser.add_argument("--data", type=Path, metavar="DIR",
                         help="the same, on its machine; opens passwords, with --dir too")  # fmt: skip
     add_trust_options(parser)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add where to look, and what shall stand in the connection string."""
+    add_source_options(parser)
     parser.add_argument("--user", metavar="U", help="who logs in (default: the only user of the deployment)")
     parser.add_argument("--database", metavar="DB", help="database to use (default: the user's)")
     parser.add_argument("--identity", type=Path, action="append", default=[], metavar="FILE",
@@ -49,8 +54,6 @@ def read_state(options: argparse.Namespace) -> State:
     Raises:
         Broken, Transient, Refused: when it cannot be read.
     """
-    if not 0 < options.port < 65536:
-        raise Misused(f"{options.port} is no port.")
     if options.dir is None and (options.server is not None or options.data is not None):
         if options.server is not None:
             options = argparse.Namespace(**{**vars(options), "data": None})
@@ -78,6 +81,8 @@ def connection_string(
         Rejected: when the database has no such user, or nobody here can open the secret.
         Broken: when there is no secret.
     """
+    if not 0 < options.port < 65536:
+        raise Misused(f"{options.port} is no port.")
     user = _user(place, options.user)
     database = options.database if options.database is not None else (user.database if user is not None else "")
     return ConnectionString(

@@ -68,7 +68,7 @@ class Doorman:
 
     def __init__(self, sockets: Mapping[Door, socket.socket]) -> None:
         self._sockets = dict(sockets)
-        self._open = 0
+        self._talks: dict[asyncio.Task[Any], asyncio.StreamWriter] = {}
 
     @classmethod
     def open(cls, data: Path) -> Doorman:
@@ -108,23 +108,33 @@ class Doorman:
             for server in servers:
                 server.close()
             self.close()
+            await self._hang_up()
 
     def close(self) -> None:
         for one in self._sockets.values():
             one.close()
 
+    async def _hang_up(self) -> None:
+        """Let every conversation end by itself, because a cancelled one is an error to asyncio's streams."""
+        for writer in self._talks.values():
+            writer.transport.abort()
+        if self._talks:
+            await asyncio.wait(self._talks, timeout=SECONDS)
+
     async def answer(self, door: Door, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Hold one conversation. Raises nothing: whoever does not behave is closed."""
-        if self._open >= MOST_CONNECTIONS:
+        task = asyncio.current_task()
+        assert task is not None
+        if len(self._talks) >= MOST_CONNECTIONS:
             writer.close()
             return
-        self._open += 1
+        self._talks[task] = writer
         try:
             with suppress(TimeoutError, OSError, Malformed):
                 async with asyncio.timeout(SECONDS):
                     await _converse(SENTENCES[door], reader, writer)
         finally:
-            self._open -= 1
+            del self._talks[task]
             writer.close()
 
 

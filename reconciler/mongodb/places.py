@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
+from reconciler.desired.backends import endpoints
+from reconciler.desired.compile_problem import CompileProblem
 from reconciler.desired.finding import did_you_mean
 from reconciler.desired.state import State
 from reconciler.desired.view import View, port_of
@@ -22,6 +25,8 @@ class Place:
     agent: str
     route: ObjectKey
     spec: RouteSpec
+    backends: tuple[str, ...] = ()
+    """``host:port`` on the agent."""
     deployments: tuple[ObjectKey, ...] = ()
     users: tuple[MongoDBUser, ...] = ()
 
@@ -106,7 +111,14 @@ def _of_route(key: ObjectKey, state: State, view: View) -> Iterator[Place]:
         )
         users = dict.fromkeys(user for one in deployments for user in _users(state, one))
         host = f"{agent}.mongodb.{view.fleet.spec.domain}"
-        yield Place(host, agent, key, route.spec, deployments, tuple(users))
+        yield Place(host, agent, key, route.spec, tuple(_ports(key, agent, backends, view)), deployments, tuple(users))
+
+
+def _ports(key: ObjectKey, agent: str, backends: Sequence[Backend], view: View) -> Iterator[str]:
+    for backend in backends:
+        with suppress(CompileProblem):  # a last good version whose deployment is gone
+            found = endpoints(key.team, backend, view, ())
+            yield from (one.address for one in found if one.agent == agent)
 
 
 def _agents(team: str, backend: Backend, view: View) -> Iterator[str]:

@@ -260,6 +260,13 @@ def live_connections(world: World) -> int:
     return 0
 
 
+def require_severing() -> None:
+    try:
+        sock_diag.probe()
+    except Unable as error:
+        pytest.skip(f"connections cannot be ended here: {error}")
+
+
 def _said(document: str, after: str, more: str) -> str:
     assert after in document
     return document.replace(after, after + more, 1)
@@ -280,10 +287,7 @@ REVOKED: dict[str, Callable[[World], dict[str, bytes | str | None]]] = {
 @pytest.mark.parametrize("why", REVOKED)
 def test_live_connections_end_with_what_led_there(world: World, why: str) -> None:
     """Although Traefik keeps them; the timeline says so, and with the former files clients come back."""
-    try:
-        sock_diag.probe()
-    except Unable as error:
-        pytest.skip(f"connections cannot be ended here: {error}")
+    require_severing()
     files = REVOKED[why](world)
     before = {path: world.one.repo.show(path) for path in files}
     with client(world.uri) as connected:
@@ -301,6 +305,19 @@ def test_live_connections_end_with_what_led_there(world: World, why: str) -> Non
             world.one.live(dict(before), "Undo")
     with client(world.uri) as connected:
         connected.get_default_database().orders.insert_one({"n": 5})
+
+
+@pytest.mark.usefixtures("by_name")
+def test_somebody_may_end_live_connections(world: World) -> None:
+    """By command, on the machine of the front; the driver comes again, because the route is still there."""
+    require_severing()
+    with client(world.uri) as connected:
+        orders = connected.get_default_database().orders
+        orders.insert_one({"n": 6})
+        ended = world.one.cli("mongodb", "disconnect", "orders")
+        assert ended.returncode == 0, ended.stderr
+        assert int(ended.stdout.split()[0]) > 0
+        orders.insert_one({"n": 7})
 
 
 def test_a_published_file_has_no_password(world: World) -> None:

@@ -34,6 +34,7 @@ GOOD = Facts(
     own_file="cloudlunacy.yml",
     wanted_entry_points=("web", "websecure"),
     api=Answer("3.7.15", ("web", "websecure"), 0.4),
+    severing="",
     remote=(True, "0123abc"),
 )
 
@@ -43,9 +44,9 @@ def only_bad(facts: Facts) -> list[Check]:
 
 
 def test_a_sound_installation_has_nothing_but_ok() -> None:
-    """Twelve checks, each with a word on what was found."""
+    """Thirteen checks, each with a word on what was found."""
     checks = examine(GOOD)
-    assert [check.status for check in checks] == ["ok"] * 12
+    assert [check.status for check in checks] == ["ok"] * 13
     assert healthy(checks)
 
 
@@ -70,6 +71,7 @@ def test_a_sound_installation_has_nothing_but_ok() -> None:
         (replace(GOOD, open_files=256), "fail", "may open 256 files"),
         (replace(GOOD, open_files=1024), "warn", "may open 1024 files"),
         (replace(GOOD, inotify=(16, 8192)), "warn", "Only 16 inotify instances"),
+        (replace(GOOD, severing="only Linux can"), "warn", "when their route or agent goes: only Linux can."),
         (replace(GOOD, watched=DirectoryFacts(Path("/w"), None, writable=True)), "fail", "/w does not exist"),
         (replace(GOOD, watched=DirectoryFacts(Path("/w"), 0o755, writable=False)), "fail", "/w cannot be written"),
         (
@@ -107,7 +109,7 @@ def test_each_fault_is_named_with_a_remedy(facts: Facts, status: str, words: str
 
 def test_what_was_not_asked_for_is_not_judged() -> None:
     """Without directories, API and remote only the machine itself is looked at."""
-    asked = replace(GOOD, data=None, clear_keys=None, watched=None, api=None, remote=None)
+    asked = replace(GOOD, data=None, clear_keys=None, watched=None, api=None, severing=None, remote=None)
     facts = replace(asked, open_files=None, inotify=None)
     assert [check.name for check in examine(facts)] == ["python", "git", "traefik", "clock"]
 

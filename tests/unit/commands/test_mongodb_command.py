@@ -11,8 +11,10 @@ import pytest
 from pymongo.uri_parser import parse_uri
 
 from reconciler import cli
+from reconciler.commands import mongodb_command
 from reconciler.pki.keystore import KeyStore
 from reconciler.pki.sealing import seal
+from reconciler.traefik.sock_diag import Unable
 from tests.support import documents
 from tests.unit.mongodb.test_places import USER, deployment, route
 
@@ -131,6 +133,28 @@ def test_a_password_need_not_be_an_argument(
     said = json.loads(out)
     assert (said["ok"], said["host"], [one["step"] for one in said["steps"]]) == (False, HOST, ["address"])
     assert "canary" not in out + err
+
+
+def test_connections_are_ended_when_somebody_asks(
+    repo: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those to the agent's port; where the machine does not let us, a sentence says why."""
+    asked: list[str] = []
+
+    def ended(backends: list[str]) -> int:
+        asked.extend(backends)
+        return 3
+
+    monkeypatch.setattr(mongodb_command, "sever", ended)
+    assert run("disconnect", "orders", "--dir", repo) == 0
+    assert (asked, capsys.readouterr().out) == (["127.0.0.1:27117"], "3 connections to 127.0.0.1:27117 were ended.\n")
+
+    def refused(_: list[str]) -> int:
+        raise Unable("only Linux can")
+
+    monkeypatch.setattr(mongodb_command, "sever", refused)
+    assert run("disconnect", "orders", "--dir", repo) == 1
+    assert "connections cannot be ended: only Linux can. Run it with sudo" in capsys.readouterr().err
 
 
 def test_a_database_whose_users_nobody_knows_has_gaps(repo: Path, capsys: pytest.CaptureFixture[str]) -> None:

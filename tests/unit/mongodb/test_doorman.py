@@ -16,6 +16,7 @@ from pymongo.errors import OperationFailure
 from reconciler.desired.doors import DOORS, Door
 from reconciler.mongodb import doorman as module
 from reconciler.mongodb.doorman import FILE_NAME, HOST, SENTENCES, Doorman
+from tests.support.waiting import eventually
 
 
 def attended(doorman: Doorman, visit: Callable[[], None]) -> None:
@@ -82,6 +83,29 @@ def test_who_speaks_something_else_is_closed(tmp_path: Path, data: bytes) -> Non
 
     attended(doorman, visit)
     assert answers == [b""]
+
+
+def test_whoever_is_there_when_it_ends_is_closed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Without an error in the log."""
+    doorman = Doorman.open(tmp_path)
+
+    async def scenario() -> bytes:
+        serving = asyncio.create_task(doorman.run())
+        await asyncio.sleep(0)
+        reader, writer = await asyncio.open_connection(HOST, doorman.ports["plain"])
+        writer.write(b"\x30\0\0\0")
+        await eventually(lambda: bool(doorman._talks), 10)
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+        try:
+            return await reader.read(1)
+        except ConnectionResetError:
+            return b""
+        finally:
+            writer.close()
+
+    assert asyncio.run(scenario()) == b""
+    assert caplog.records == []
 
 
 def test_nobody_stays_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
