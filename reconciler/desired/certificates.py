@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from reconciler.desired.claims import covered
-from reconciler.desired.coverage import certificate_of, ends_tls, implicit_certificates
+from reconciler.desired.coverage import FRONT_CLIENT, certificate_of, ends_tls, implicit_certificates
 from reconciler.desired.finding import Finding
 from reconciler.desired.state import State
 from schemas.certificate import Certificate, CertificateSpec
@@ -19,7 +19,7 @@ NO_REASONS: Final[Mapping[str, str]] = {}
 def desired_certificates(state: State) -> dict[str, CertificateSpec]:
     """Return what shall exist: name → what it says. Quarantined objects in their last good version, and the implicit.
 
-    What ``provided`` names is in a secret; the others are issued.
+    One of these is for fronts as clients. What ``provided`` names is in a secret; the others are issued.
     """
     if state.fleet is None:
         return {}
@@ -32,6 +32,7 @@ def desired_certificates(state: State) -> dict[str, CertificateSpec]:
     for pattern, name in implicit_certificates(state.fleet).items():
         if not state.claims.at("certificate", pattern):
             found[name] = CertificateSpec(dns_names=(pattern,), issuer="internal")
+    found[FRONT_CLIENT] = CertificateSpec(dns_names=(f"fronts.{state.fleet.spec.domain}",), issuer="internal")
     return found
 
 

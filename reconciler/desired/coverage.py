@@ -20,6 +20,8 @@ from schemas.objects import AnyObject, ObjectKey
 from schemas.route import Route
 
 IN_USE: Final = "certificate-in-use"
+FRONT_CLIENT: Final = f"{RESERVED}fronts"
+"""The certificate by which fronts prove themselves to agents whose routes ask for it. No host is served with it."""
 _MOST_NAMED: Final = 5
 
 

@@ -20,8 +20,9 @@ from functools import partial
 from typing import Final, Literal
 
 from reconciler.desired.certificates import PENDING, certificates_in_use, desired_certificates, pending
+from reconciler.desired.coverage import FRONT_CLIENT
 from reconciler.desired.finding import Finding
-from reconciler.desired.overlay import NO_OVERLAY, Overlay
+from reconciler.desired.overlay import NO_CLIENT, NO_OVERLAY, Overlay
 from reconciler.desired.render import Renderer
 from reconciler.desired.state import State
 from reconciler.desired.view import OpenSecret
@@ -277,14 +278,16 @@ class Certificates:
         shown = (self._authority.bundle().pem, *((name, pair.chain) for name, pair in sorted(self.pairs.items())))
         if shown != self._shown:
             overlay = self._overlay_of(self.pairs)
-            if (overlay.texts, overlay.roots) != (self.overlay.texts, self.overlay.roots):
+            if _content(overlay) != _content(self.overlay):
                 self.overlay = overlay
             self._shown = shown
 
     def _overlay_of(self, pairs: Mapping[str, CertificatePair]) -> Overlay:
-        certificates = {name: pair.certificate for name, pair in pairs.items()}
-        overlay = self._renderer.overlay(certificates, roots=self._authority.bundle().pem)
-        return replace(overlay, leaves={name: pair.held.fingerprint for name, pair in pairs.items()})
+        served = {name: pair for name, pair in pairs.items() if name != FRONT_CLIENT}
+        certificates = {name: pair.certificate for name, pair in served.items()}
+        client = pairs[FRONT_CLIENT].certificate if FRONT_CLIENT in pairs else NO_CLIENT
+        overlay = self._renderer.overlay(certificates, roots=self._authority.bundle().pem, client=client)
+        return replace(overlay, leaves={name: pair.held.fingerprint for name, pair in served.items()})
 
     def delays(self) -> Mapping[str, Delay]:
         """Say what holds certificates up, by name."""
@@ -303,6 +306,10 @@ class Certificates:
         notices, self._notices = self._notices, []
         for notice in notices:
             await self._events.append(notice)
+
+
+def _content(overlay: Overlay) -> tuple[object, ...]:
+    return overlay.texts, overlay.roots, overlay.client
 
 
 def _in_use(state: State) -> AbstractSet[str]:

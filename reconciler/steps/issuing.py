@@ -9,6 +9,7 @@ import datetime as dt
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
+from reconciler.desired.coverage import FRONT_CLIENT
 from reconciler.desired.lookup import SecretUnavailable
 from reconciler.desired.state import State
 from reconciler.desired.view import OpenSecret
@@ -78,7 +79,8 @@ class Issuing:
         return True
 
     def _issue(self, name: str, wanted: Desired, now: dt.datetime) -> CertificatePair | None:
-        key, profile = new_key(), profiles.server(Names.of(wanted.names), wanted.lifetime)
+        make = profiles.client if name == FRONT_CLIENT else profiles.server
+        key, profile = new_key(), make(Names.of(wanted.names), wanted.lifetime)
         try:
             leaf = self._authority.issue(profile, key.public_key(), holder=f"certificate/{name}", now=now)
         except CloudLunacyError as error:

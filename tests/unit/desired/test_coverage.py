@@ -224,6 +224,7 @@ def test_the_wanted_certificates_are_objects_and_implicit_ones() -> None:
     found = desired_certificates(state)
     assert {name: (spec.issuer, spec.dns_names) for name, spec in found.items()} == {
         "apps": ("internal", ("*.app.cloudlunacy.test",)),
+        "cloudlunacy__fronts": ("internal", ("fronts.cloudlunacy.test",)),
         "cloudlunacy__mongodb": ("internal", ("*.mongodb.cloudlunacy.test",)),
         "shop": ("internal", ("shop.test",)),
     }

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
 from reconciler.desired.lookup import SecretUnavailable
 from reconciler.desired.render import Renderer
 from reconciler.desired.state import State
@@ -29,7 +32,7 @@ from tests.support.pairs import FakeAuthority
 
 START = dt.datetime(2026, 6, 1, 12, tzinfo=dt.UTC)
 TLS: Any = {"mode": "terminate"}
-APP, MONGODB = "cloudlunacy__app", "cloudlunacy__mongodb"
+APP, FRONTS, MONGODB = "cloudlunacy__app", "cloudlunacy__fronts", "cloudlunacy__mongodb"
 SHOP = "shop.test"
 Content = dict[str, bytes | None]
 FILES: Content = {
@@ -127,22 +130,40 @@ def world(tmp_path: Path) -> World:
 
 
 def test_a_route_gets_its_certificate_in_the_pass_that_brings_it(tmp_path: Path) -> None:
-    """The authority signs for the certificate and for the two implicit ones, and permits what the fleet names."""
+    """The authority signs for the certificate and for the three implicit ones, and permits what the fleet names."""
 
     async def run() -> None:
         one = world(tmp_path)
         published = await one.publish(State(), FILES | INTERNAL | ROUTE)
         assert WEB in published.state.served
-        assert sorted(one.step.pairs) == [APP, MONGODB, "shop"]
+        assert sorted(one.step.pairs) == [APP, FRONTS, MONGODB, "shop"]
         assert one.store.load().pairs == one.step.pairs
         assert b"BEGIN CERTIFICATE" in published.overlay.texts["tls.certificates"]
         assert published.overlay.roots == one.authority.bundle().pem
         assert one.said("CertificateIssued") == [
             "certificate/cloudlunacy__app",
+            "certificate/cloudlunacy__fronts",
             "certificate/cloudlunacy__mongodb",
             "certificate/shop",
         ]
         assert not await one.step.look(published)
+
+    asyncio.run(run())
+
+
+def test_fronts_get_a_pair_to_prove_themselves_with(tmp_path: Path) -> None:
+    """For clients alone, and among nothing that a front shows to anybody."""
+
+    async def run() -> None:
+        one = world(tmp_path)
+        published = await one.publish(State(), FILES | INTERNAL | ROUTE)
+        pair = one.step.pairs[FRONTS]
+        leaf = x509.load_pem_x509_certificate(pair.chain.encode())
+        usage = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        assert list(usage) == [ExtendedKeyUsageOID.CLIENT_AUTH]
+        assert published.overlay.client == pair.certificate
+        assert pair.key.splitlines()[2].encode() not in published.overlay.texts["tls.certificates"]
+        assert FRONTS not in published.overlay.leaves
 
     asyncio.run(run())
 
@@ -250,7 +271,7 @@ def test_what_nobody_wants_is_dropped_once_every_front_has_forgotten_it(tmp_path
         one.step.poke()
         assert await one.step.look(gone)
         assert "shop" not in one.step.pairs
-        assert sorted(one.store.load().pairs) == [APP, MONGODB]
+        assert sorted(one.store.load().pairs) == [APP, FRONTS, MONGODB]
         assert one.said("CertificateDropped") == ["certificate/shop"]
 
     asyncio.run(run())
