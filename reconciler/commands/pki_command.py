@@ -15,9 +15,10 @@ from typing import Final
 
 from cryptography import x509
 
-from reconciler.commands import pki_report
+from reconciler.commands import pki_report, pki_rotate
 from reconciler.commands.output import say, say_json, tell
 from reconciler.errors import Broken
+from reconciler.pki import rotation_file
 from reconciler.pki.authority import founding, intermediates
 from reconciler.pki.authority.authority import Authority
 from reconciler.pki.authority.names import LOOPBACK, Names, Permitted, permitted_for
@@ -25,6 +26,7 @@ from reconciler.pki.authority.pairs import pem, read_certificate, read_key, same
 from reconciler.pki.authority.profiles import Issuer, PrivateKey
 from reconciler.pki.authority.requests import MAX_AUTHORITY_REQUEST
 from reconciler.pki.private_files import write_new
+from reconciler.pki.server_certificate import read_leaf
 from reconciler.pki.vault import KEY_FILE, PASSPHRASE_FILE, Vault
 
 _STANDARD: Final = Path("-")
@@ -46,6 +48,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     _add_request(actions)
     _add_sign(actions)
     _add_install(actions)
+    pki_rotate.add_parser(actions)
 
 
 def _add_init(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -70,9 +73,9 @@ def _add_init(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def _add_status(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = actions.add_parser(
         "status",
-        help="show roots, intermediates and what waits",
-        description="Show roots and intermediates with their SHA-256, how many certificates there are, and what waits "
-        "for a person.",
+        help="show roots, intermediates, rotations and what waits",
+        description="Show roots and intermediates with their SHA-256, how many certificates there are, which keys are "
+        "being rotated and since when the others sign, and what waits for a person.",
     )
     _add_data(parser)
     parser.add_argument("--format", choices=("text", "json"), default="text")
@@ -148,7 +151,8 @@ def run_init(options: argparse.Namespace) -> int:
 
 def run_status(options: argparse.Namespace) -> int:
     """Show the authority; this needs no key."""
-    said = pki_report.report(Authority(*_keys(options)), _now())
+    keys, vault = _keys(options)
+    said = pki_report.report(Authority(keys, vault), rotation_file.load(keys), read_leaf(keys), _now())
     if options.format == "json":
         say_json(said)
     else:

@@ -1,4 +1,4 @@
-"""What ``cloudlunacy pki status`` shows, as text and as JSON: certificates, counts, and what waits for a person."""
+"""What ``cloudlunacy pki status`` shows, as text and JSON: certificates, counts, rotations, what waits for a person."""
 
 from __future__ import annotations
 
@@ -6,21 +6,28 @@ import datetime as dt
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from cryptography import x509
+
 from reconciler.pki.authority import intermediates, profiles
 from reconciler.pki.authority.authority import Authority
 from reconciler.pki.authority.folder import AuthorityKind
 from reconciler.pki.authority.pairs import Pair
+from reconciler.pki.rotation import DEFAULTS, Rotation, Subject
+from reconciler.pki.rotation_file import Kept
 
 _SOON: Final = dt.timedelta(days=90)
 
 
-def report(authority: Authority, now: dt.datetime) -> Mapping[str, Any]:
-    """Return everything as JSON values; times are RFC 3339."""
+def report(authority: Authority, kept: Kept, server: x509.Certificate | None, now: dt.datetime) -> Mapping[str, Any]:
+    """Return everything as JSON values; times are RFC 3339. ``server``: what the control plane presents."""
     outstanding = authority.outstanding()
     return {
         "roots": _pairs(authority, "root", now),
         "intermediates": _pairs(authority, "intermediate", now),
         "certificates": {kind: dict(states) for kind, states in sorted(authority.counts(now).items())},
+        "server": None if server is None else {"notAfter": _time(server.not_valid_after_utc)},
+        "rotations": [_rotation(kept, one) for one in kept.under_way.values()],
+        "keys": [_key(subject, since) for subject, since in sorted(kept.signing_since.items())],
         "outstanding": outstanding
         and {
             "reason": outstanding.reason,
@@ -39,6 +46,12 @@ def as_text(said: Mapping[str, Any]) -> str:
             lines += _about(kind, one)
     lines.append("certificates")
     lines += [f"  {kind:<13} {_counted(states)}" for kind, states in said["certificates"].items()]
+    if said["server"]:
+        lines += ["server's own certificate", f"  valid until   {said['server']['notAfter']}"]
+    if said["keys"]:
+        lines += ["keys", *(_about_key(one) for one in said["keys"])]
+    for one in said["rotations"]:
+        lines += ["", *_about_rotation(one)]
     if said["outstanding"]:
         lines += ["", "waits for a person", f"  {said['outstanding']['message']}", f"  {said['outstanding']['hint']}"]
     return "\n".join(lines)
@@ -52,6 +65,48 @@ def _about(kind: str, one: Mapping[str, Any]) -> Iterator[str]:
     yield f"  key           {one['key']}"
     if "permitted" in one:
         yield f"  may sign      {', '.join(one['permitted']) or 'nothing'}"
+
+
+def _about_key(one: Mapping[str, Any]) -> str:
+    by_itself = f"; rotated by itself on {one['due'][:10]}" if one["due"] else ""
+    return f"  {one['subject']:<13} signs since {one['since'][:10]}{by_itself}"
+
+
+def _about_rotation(one: Mapping[str, Any]) -> Iterator[str]:
+    urgent = ", known to others" if one["tainted"] else ""
+    yield f"rotation of {one['subject']} (since {one['begun']}{urgent})"
+    yield f"  phase         {one['phase']}, since {one['since']}"
+    waits = one["waiting"]
+    if waits:
+        yield f"  waits         {waits['why']}"
+        if waits["who"]:
+            more = f" and {waits['count'] - len(waits['who'])} more" if waits["count"] > len(waits["who"]) else ""
+            yield f"  for           {', '.join(waits['who'])}{more}"
+        if waits["until"]:
+            yield f"  at most until {waits['until']}"
+
+
+def _rotation(kept: Kept, one: Rotation) -> Mapping[str, Any]:
+    waiting = kept.waiting.get(one.subject)
+    return {
+        "subject": one.subject,
+        "phase": one.phase,
+        "begun": _time(one.begun),
+        "since": _time(one.since),
+        "tainted": one.tainted,
+        "waiting": waiting
+        and {
+            "why": waiting.why,
+            "who": list(waiting.who),
+            "count": waiting.count,
+            "until": waiting.until and _time(waiting.until),
+        },
+    }
+
+
+def _key(subject: Subject, since: dt.datetime) -> Mapping[str, Any]:
+    every = DEFAULTS.every.get(subject)
+    return {"subject": subject, "since": _time(since), "due": every and _time(since + every)}
 
 
 def _state(state: str) -> str:
