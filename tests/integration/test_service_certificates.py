@@ -32,6 +32,7 @@ from tests.support.parts import require
 from tests.support.signing_requests import greedy
 from tests.support.tls_service import TlsService, Watcher
 from tests.support.tokens import new_key
+from tests.support.traefik import backends
 from tests.support.waiting import wait_for
 
 HOST = f"web.vps-1.agents.{DOMAIN}"
@@ -298,3 +299,26 @@ def test_what_may_not_be_named_is_told_by_validate(one: Installation, tmp_path: 
     assert (problem["code"], problem["file"]) == ("service-name-not-granted", "deployments/shop/web.yaml")
     assert "vps" not in problem["message"]
     assert "routes" in problem["hint"]
+
+
+def test_a_front_and_a_service_prove_themselves_to_each_other(tmp_path: Path) -> None:
+    """Through Traefik to a service that takes nobody without a certificate, over a route that asks for one."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.verify_mode = ssl.CERT_REQUIRED
+    with backends("one", tls=[context]) as (backend,), installation(tmp_path / "one", start_files()) as one:
+        done = one.enrol("vps-1")
+        assert done.returncode == 0, done.stderr
+        one.run_agent("vps-1")
+        one.wait_connected("vps-1")
+        deployment = documents.deployment("web", "vps-1", port=backend.port, tls={})
+        transports = {"web": {"scheme": "https", "clientCertificate": True}, "mute": {"scheme": "https"}}
+        routes = {
+            f"routes/shop/{name}.yaml": documents.route(name, backends=[{"deployment": "web"}], transport=transport)
+            for name, transport in transports.items()
+        }
+        one.live({"deployments/shop/web.yaml": deployment, **routes})
+        context.load_cert_chain(place(one) / "tls.pem")
+        context.load_verify_locations(place(one) / "ca.crt")
+        assert one.get("web").json()["backend"] == "one"
+        assert one.get("mute").status_code >= 500
+        assert "PRIVATE" not in json.dumps(one.ask("/certificates"))
