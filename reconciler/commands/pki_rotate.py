@@ -64,9 +64,8 @@ def run(options: argparse.Namespace) -> int:
         say(f"{begun.subject}: {described(begun)}")
     if not options.wait:
         if options.format == "text":
-            tell(
-                f"It goes on by itself. To follow it: cloudlunacy pki rotate {begun.subject} --wait {target_words(options)}"
-            )
+            again = f"cloudlunacy pki rotate {begun.subject} --wait {target_words(options)}"
+            tell(f"It goes on by itself. To follow it: {again}")
         return 0
     return 0 if follow(lambda: _found(options), begun, options.timeout) else 1
 
