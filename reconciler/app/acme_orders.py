@@ -49,6 +49,10 @@ class Workshop(Protocol):
         """Return a chain."""
         ...
 
+    async def forgive(self, terms: OrderTerms) -> None:
+        """Let no back-off hold the next attempt."""
+        ...
+
     def not_before(self, terms: OrderTerms) -> datetime | None:
         """Return when the next attempt may be made."""
         ...
@@ -71,6 +75,8 @@ class _Held:
 
     terms: OrderTerms | None
     delay: Delay
+    mended: bool = False
+    """Somebody says that what failed was mended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +147,19 @@ class AcmeOrders:
                 # it is not published yet, and what is published says how it is ordered
                 self._holds[name] = _Held(None, Delay(now + SOON, "NotPublished", "The certificate is not published."))
                 continue
-            self._holds.pop(name, None)
-            task = asyncio.create_task(self._order(name, terms), name=f"acme {name}")
+            held = self._holds.pop(name, None)
+            mended = held is not None and (held.mended or held.terms not in (None, terms))
+            task = asyncio.create_task(self._order(name, terms, mended=mended), name=f"acme {name}")
             self._attempts[name] = _Attempt(terms, now, task)
+
+    def retry(self, name: str) -> bool:
+        """Let no back-off hold an order any longer: somebody says that something was mended. False: nothing waits."""
+        held = self._holds.get(name)
+        if held is None or held.terms is None or name in self._attempts:
+            return False
+        self._holds[name] = _Held(held.terms, Delay(self._now(), held.delay.reason, held.delay.message), mended=True)
+        self.changed()
+        return True
 
     def delays(self) -> Mapping[str, Delay]:
         """Say what is under way, and what has to wait and why."""
@@ -228,11 +244,16 @@ class AcmeOrders:
                 self._workshop = await asyncio.to_thread(self._load)
             return self._workshop
 
-    async def _order(self, name: str, terms: OrderTerms) -> None:
-        """Order one certificate, tell of it, and remember when to try again where it fails."""
+    async def _order(self, name: str, terms: OrderTerms, *, mended: bool) -> None:
+        """Order one certificate, tell of it, and remember when to try again where it fails.
+
+        ``mended``: the last attempt failed, and something about it is said otherwise now.
+        """
         log.info("a certificate is ordered", certificate=name, server=_host(terms.directory), by=terms.challenge)
         try:
             began = self._clock()
+            if mended:
+                await (await self._loaded()).forgive(terms)
             pair = await self._ordered(name, terms)
             self._metrics.ordered("issued", self._clock() - began)
             self._delivered[name] = _Delivered(pair.held.fingerprint, self._now() + PATIENCE)

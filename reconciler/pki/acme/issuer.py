@@ -97,6 +97,16 @@ class Issuer:
         wait = self._wait(schedule.name_set(names))
         return None if wait is None else wait.until
 
+    async def forgive(self, names: Iterable[str]) -> None:
+        """Let no back-off hold the next attempt: somebody has mended something. Budgets hold it on.
+
+        Raises:
+            Broken: what must be remembered cannot be written.
+        """
+        which = schedule.name_set(names)
+        if self._ledger.of(which).wait_until is not None:
+            await self._change(which, schedule.forgiven)
+
     async def issue(self, wanted: Wanted) -> str:
         """Return a chain, PEM, the certificate for ``wanted.key`` first.
 

@@ -94,6 +94,10 @@ class Issuers:
                 self._dns01.of(name.removeprefix("*."))
         return await self.issuer(terms).issue(Wanted(terms.names, key, solver, replaces))
 
+    async def forgive(self, terms: OrderTerms) -> None:
+        """Let no back-off hold the next attempt, as :meth:`Issuer.forgive`."""
+        await self.issuer(terms).forgive(terms.names)
+
     def not_before(self, terms: OrderTerms) -> datetime | None:
         """Return when the next attempt may be made, None for now."""
         return self.issuer(terms).not_before(terms.names)

@@ -192,6 +192,11 @@ def succeeded(history: History) -> History:
     return replace(history, failures=0, failed_at=None, wait_until=None, order_url="", renewal=None)
 
 
+def forgiven(history: History) -> History:
+    """Forget failures: somebody has mended what failed. Orders stay counted."""
+    return replace(history, failures=0, failed_at=None, wait_until=None)
+
+
 def rehearsal_succeeded(history: History) -> History:
     """Note that the staging directory issued for these names; failures on the way there are over."""
     return replace(history, failures=0, failed_at=None, wait_until=None, rehearsed=True)

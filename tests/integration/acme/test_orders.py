@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -252,5 +253,36 @@ def test_a_renewal_is_asked_for_in_time(server: Pebble, tmp_path: Path) -> None:
         at = bench.orders.suggested(bench.arrived)["shop"]
         assert held.not_before + (held.not_after - held.not_before) / 2 <= at < held.not_after
         assert told == [1]
+
+    asyncio.run(scenario())
+
+
+def test_what_was_mended_waits_for_no_back_off(server: Pebble, tmp_path: Path) -> None:
+    """Other terms for the same names, or a person's word, end a back-off; the budget is counted on."""
+
+    async def scenario() -> None:
+        table = Http01()
+        bench = Bench(tmp_path, (server,), {"shop": terms_at(server, agreed=False)}, table)
+
+        def waits_for(reason: str) -> bool:
+            delay = bench.orders.delays().get("shop")
+            return delay is not None and delay.reason == reason
+
+        bench.ask()
+        await bench.until(lambda: waits_for("AcmeTermsNotAgreed"))
+        assert not bench.orders.retry("other")
+        bench.terms["shop"] = terms_at(server)
+        bench.ask()
+        await bench.until(lambda: waits_for("AcmeChallengeFailed"))
+        async with serving(table, server.http_port):
+            bench.ask()
+            assert waits_for("AcmeChallengeFailed")
+            assert bench.orders.retry("shop")
+            bench.ask()
+            assert not bench.orders.retry("shop")
+            await bench.until(lambda: "shop" in bench.arrived)
+        (ledger,) = (tmp_path / "keys" / "acme").glob("*.ledger.json")
+        (history,) = json.loads(ledger.read_text())["histories"].values()
+        assert len(history["orders"]) == 2
 
     asyncio.run(scenario())
