@@ -163,14 +163,14 @@ class InService:
     async def _confirm(self, published: Published) -> None:
         """Every front has loaded the generation: from here on it is what a failure goes back to."""
         confirmed = replace(published, confirmed=True)
+        if self.on_confirmed is not None:  # first: what a crash prevents is done once it is confirmed after the restart
+            await self.on_confirmed(self._confirmed.state, confirmed.state)
         try:
             await self._fronts.confirm(confirmed)
         except (Transient, Broken) as error:  # the next look confirms it
             log.warning("a generation cannot be noted as loaded", generation=published.generation, error=str(error))
             return
-        former, self._confirmed, self.published = self._confirmed, confirmed, confirmed
-        if self.on_confirmed is not None:
-            await self.on_confirmed(former.state, confirmed.state)
+        self.published = self._confirmed = confirmed
         record = self._tracker.get(published.revision)
         if record is not None and record.generation == published.generation:
             self._tracker.note(published.revision, waiting=("", ""), stopped=None)

@@ -16,6 +16,7 @@ from typing import Final, Literal
 
 from reconciler.desired.severed import lost_ways
 from reconciler.desired.state import State
+from reconciler.errors import Broken, Transient
 from reconciler.observability.logs import get_logger
 from reconciler.store.protocols import Event, EventStore
 from reconciler.traefik import sock_diag
@@ -52,7 +53,10 @@ class Severing:
             await self._tell("ConnectionsEnded", "info", text, after.revision)
 
     async def _tell(self, kind: str, severity: Literal["info", "warning"], message: str, revision: str) -> None:
-        await self._events.append(Event(self._clock(), kind, severity, f"revision/{revision}", message, revision))
+        try:
+            await self._events.append(Event(self._clock(), kind, severity, f"revision/{revision}", message, revision))
+        except (Transient, Broken) as error:
+            log.warning("an event is lost", type=kind, message=message, error=str(error))
 
 
 def sever(backends: Iterable[str]) -> int:
