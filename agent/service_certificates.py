@@ -41,6 +41,8 @@ from schemas.session import CertificateAnswer, Item, ItemResult
 log = logging.getLogger(__name__)
 
 KINDS: Final = frozenset({"Certificate"})
+SELDOM: Final = 1.0
+"""Seconds for which a look at the disk is good enough: answers for many services come at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class ServiceCertificates:
         self._said: tuple[ItemResult, ...] = ()
         self._answers: deque[CertificateAnswer] = deque()
         self._ask: Callable[[Ask], None] | None = None
+        self._said_of_grants = ""
         self._retired: frozenset[str] = frozenset()
         self._leave_within = 0.0
         self._wake = asyncio.Event()
@@ -176,8 +179,9 @@ class ServiceCertificates:
             allowed = await self._grants()
             while self._answers:
                 await self._take(self._answers.popleft())
-            for service in list(self._services.values()):
-                await self._look_at(service, allowed)
+            for service in self._services.values():
+                if self._monotonic() - service.looked_at >= SELDOM:
+                    await self._look_at(service, allowed)
                 await self._ask_for(service)
         if not isinstance(allowed, Denied):
             for service in list(self._services.values()):
@@ -194,11 +198,14 @@ class ServiceCertificates:
         try:
             return (await asyncio.to_thread(grants.load, self._data)).services
         except Denied as denied:
-            log.error("%s", denied)  # noqa: TRY400  the message says it all
+            if str(denied) != self._said_of_grants:
+                log.error("%s", denied)  # noqa: TRY400  the message says it all
+            self._said_of_grants = str(denied)
             return denied
 
     async def _look_at(self, service: ServiceState, allowed: ServiceGrants | Denied) -> None:
         """Find where its files belong and what is there; bring them there when they lie elsewhere."""
+        service.looked_at = self._monotonic()
         try:
             if isinstance(allowed, Denied) and (service.wanted.directory or service.wanted.group):
                 raise allowed

@@ -23,6 +23,7 @@ class ServiceState:
     wanted: ServiceCertificate
     asking: Backoff
     telling: Backoff
+    looked_at: float = 0.0
     place: Place | None = None
     denied: tuple[str, str] = ("", "")
     """Reason and message, where the files cannot be where they belong."""

@@ -224,12 +224,12 @@ def test_a_service_follows_the_roots_of_its_agent(world: World) -> None:
     bundle = world.data / "certificate" / "bundle.pem"
     bundle.parent.mkdir()
     bundle.write_bytes((files(world) / "ca.crt").read_bytes())
-    world.step()
+    world.step(1)
     former = files(world).resolve()
     assert world.apply(wanted)[ID].state == "Applied"
     assert files(world).resolve() == former, "the same roots are no reason"
     bundle.write_bytes(bundle.read_bytes() * 2)
-    world.step()
+    world.step(1)
     assert (files(world) / "ca.crt").read_bytes() == bundle.read_bytes()
     assert leaf(files(world)).serial_number == serial
     assert pair_in(files(world))
@@ -242,14 +242,29 @@ def test_a_retired_authority_is_left_in_time(world: World) -> None:
     wanted = item()
     world.issue(wanted)
     world.service.leave(frozenset({"0" * 64}), 100.0)
-    world.step()
+    world.step(1)
     world.step(100)
     assert not world.asked
     above = x509.load_pem_x509_certificates((files(world) / "tls.crt").read_bytes())[1]
     world.service.leave(frozenset({authority_id(above)}), 100.0)
-    world.step()
+    world.step(1)
     assert not world.asked
     world.step(51)
     world.answer(wanted)
     world.step(100)
     assert not world.asked, "the next is under it as well, and asking again would not end"
+
+
+def test_many_services_share_the_agent(world: World) -> None:
+    """Each gets its own, whatever becomes of the others, and an idle look asks for nothing."""
+    items = [item(f"Certificate/shop/s{number}") for number in range(20)]
+    world.apply(*items)
+    world.connect()
+    world.step()
+    assert len({ask.csr for ask in world.asked}) == 20
+    for number, one in enumerate(items):
+        world.answer(one, **({"reason": "Unavailable", "retrySeconds": 60} if number == 7 else {}))
+    states = [result.state for result in world.apply(*items).values()]
+    assert states == ["Applied"] * 7 + ["Failed"] + ["Applied"] * 12
+    world.step(30)
+    assert not world.asked
