@@ -15,7 +15,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, Literal, Protocol
 
@@ -37,6 +38,8 @@ COMING: Final = 3600.0
 """Seconds that a committed enrolment may take until it is in service."""
 NOT_READY_SECONDS: Final = 5.0
 RETRY_SECONDS: Final = 10.0
+LOOK_SECONDS: Final = 600.0
+"""Between two looks for whom nobody revoked."""
 MAX_ENROLMENTS: Final = 10_000
 
 Reason = Literal["cessationOfOperation", "privilegeWithdrawn", "superseded"]
@@ -120,6 +123,10 @@ class Issuer(Protocol):
         """Return end and time of revocation of the agent's newest certificate."""
         ...
 
+    def holders(self, now: float) -> Mapping[str, float]:
+        """Return the agents that have a good certificate, and when the newest of each was issued."""
+        ...
+
     def revoke(self, name: str, reason: Reason, now: float) -> int:
         """Revoke all that is good of an agent's; return how many that were."""
         ...
@@ -149,6 +156,8 @@ class AgentCertificates:
         self._buckets = CallerBuckets(burst, per_second)
         self._enrolled: OrderedDict[str, Enrolled] = OrderedDict()
         self._revoked: dict[str, Reason] = {}
+        self._knows = False
+        """The directory knows who is in service."""
         self._more = asyncio.Event()
         self._turn = asyncio.Lock()
         """What is decided still holds when it is signed."""
@@ -236,7 +245,14 @@ class AgentCertificates:
     # --- revocation -----------------------------------------------------------------------------------------------
 
     def revoke(self, names: Iterable[str]) -> None:
-        """Revoke what these agents have, soon. Call it when the directory knows why: the reason is taken from it."""
+        """Revoke what these agents have, soon. Call it when the directory knows why: the reason is taken from it.
+
+        Call it with nobody, too, once the directory knows who is in service: whom an earlier process had no time to
+        revoke is found then.
+        """
+        if not self._knows:
+            self._knows = True
+            self._more.set()
         for name in names:
             self._enrolled.pop(name, None)
             self._revoked[name] = self._reason(name)
@@ -265,13 +281,30 @@ class AgentCertificates:
     async def run(self) -> None:
         """Revoke for ever. A disk that is full today may not be tomorrow."""
         while True:
-            await self._more.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):  # wait_for of Python 3.11 may swallow a cancellation
+                    await self._more.wait()
             try:
                 async with self._turn:
+                    await self._find_forgotten()
                     await self._revoke_waiting()
             except CloudLunacyError as error:
                 log.warning("certificates cannot be revoked yet", agents=sorted(self._revoked), error=str(error))
                 await asyncio.sleep(RETRY_SECONDS)
+
+    async def _find_forgotten(self) -> None:
+        """Find whom a process that was killed after a publication did not revoke (docs/adr/0021).
+
+        A young certificate of somebody who is unknown may be of an enrolment that is on its way into service.
+        """
+        if not self._knows or self._fleet() is None:
+            return
+        now = self._clock()
+        for name, issued in (await asyncio.to_thread(self._issuer.holders, now)).items():
+            key = self._directory.published(name)
+            gone = key is None and issued + COMING < now
+            if gone or self._directory.quarantined(name) or (key is not None and self._directory.barred(name, key)):
+                self._revoked.setdefault(name, self._reason(name))
 
     async def _revoke_waiting(self) -> dict[str, int]:
         """Return agent → how many were revoked."""

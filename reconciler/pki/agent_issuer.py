@@ -8,6 +8,7 @@ certificate is asked for; where that waits for a person, agents are asked to com
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from dataclasses import replace
 
 from reconciler.pki.authority import profiles, requests
@@ -52,6 +53,16 @@ class AgentIssuer:
         if found is None:
             return None
         return found.not_after.timestamp(), None if found.revoked_at is None else found.revoked_at.timestamp()
+
+    def holders(self, now: float) -> Mapping[str, float]:
+        """Return the agents that have a good certificate, those of their services included, and the newest's issue."""
+        found: dict[str, float] = {}
+        for holder, issued in self._authority.holders(_time(now)).items():
+            kind, _, rest = holder.partition("/")
+            if kind == "agent":
+                name = rest.partition("/")[0]
+                found[name] = max(found.get(name, 0.0), issued.at.timestamp())
+        return found
 
     def revoke(self, name: str, reason: Reason, now: float) -> int:
         """Revoke all that is good of an agent's, its services' included; return how many that were."""

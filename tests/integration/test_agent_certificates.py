@@ -245,3 +245,37 @@ def test_a_revoked_agent_is_refused_and_on_the_list(
     with pytest.raises(CredentialsUnavailable) as caught:
         asked(one, "vps-2", request())
     assert caught.value.refused
+
+
+FORGETFUL = """
+import sys
+from reconciler.agents import certificates
+async def later(self):
+    self._more.clear()
+    return {{}}
+{patch}
+from reconciler.__main__ import main
+sys.exit(main())
+"""
+
+
+def test_who_was_deleted_right_before_a_kill_is_on_the_list_after_the_start(tmp_path: Path) -> None:
+    """The process died after the publication and before the revocation; the next one finds what was forgotten."""
+    never, at_once = tmp_path / "never.py", tmp_path / "at_once.py"
+    never.write_text(FORGETFUL.format(patch="certificates.AgentCertificates._revoke_waiting = later"))
+    at_once.write_text(FORGETFUL.format(patch="certificates.COMING = 0.0"))
+    with installation(tmp_path / "one", start_files(), traefik=False, entry=[sys.executable, str(never)]) as one:
+        chain = {name: chain_of(enrolled(one, name)) for name in ("vps-1", "vps-2")}
+        gone, kept = (x509.load_pem_x509_certificate(chain[name].encode()).serial_number for name in ("vps-2", "vps-1"))
+        fleet = documents.fleet(documents.team("shop", agents=["vps-1"]))
+        one.live({"agents/vps-2.yaml": None, "fleet.yaml": fleet}, "Delete vps-2")
+        one.kill()
+        one.entry = [sys.executable, str(at_once)]
+        one.start()
+        wait_for(lambda: gone in listed(one), 20, what="the revocation")
+        assert kept not in listed(one)
+
+
+def listed(one: Installation) -> set[int]:
+    crl = x509.load_der_x509_crl(one.client.get(CRL_PATH).content)
+    return {entry.serial_number for entry in crl}

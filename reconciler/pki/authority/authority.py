@@ -199,6 +199,11 @@ class Authority:
                 self._revoke(one.serial, reason, now)
         return good
 
+    def holders(self, now: dt.datetime) -> Mapping[str, Issued]:
+        """Return the newest good certificate of each holder that has one."""
+        with self._turn():
+            return {one.holder: one for one in self._folder.inventory if one.good(now)}
+
     def crl(self, now: dt.datetime, key_id: str = "") -> bytes:
         """Return the list of revocations of the current intermediate, or of the one with this key; DER (RFC 5280, 5).
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -57,6 +57,9 @@ class NoAuthority:
 
     def last(self, name: str) -> tuple[float, float | None] | None:
         return None
+
+    def holders(self, now: float) -> Mapping[str, float]:
+        return {}
 
     def revoke(self, name: str, reason: Reason, now: float) -> int:
         return 0

@@ -99,6 +99,11 @@ class ScriptedIssuer:
     def last(self, name: str) -> tuple[float, float | None] | None:
         return self.lasts.get(name)
 
+    def holders(self, now: float) -> dict[str, float]:
+        return {
+            name: ends - DAY for name, (ends, revoked_at) in self.lasts.items() if revoked_at is None and ends > now
+        }
+
     def revoke(self, name: str, reason: Reason, now: float) -> int:
         self._fail()
         self.revoked.append((name, reason))
@@ -255,6 +260,59 @@ def test_a_revocation_on_the_way_is_not_overtaken() -> None:
 
     async def gone(desk: Desk) -> None:
         desk.put()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("agents", "age", "revoked"),
+    [
+        ({}, COMING + 1, [("vps", "cessationOfOperation")]),
+        ({}, COMING - 1, []),
+        ({"vps": agent("vps", MINE)}, COMING + 1, []),
+        ({"vps": agent("vps", None)}, COMING + 1, [("vps", "superseded")]),
+        ({"vps": agent("vps", MINE, state="quarantined")}, 1.0, [("vps", "privilegeWithdrawn")]),
+    ],
+)
+def test_whom_a_killed_process_did_not_revoke_is_found_by_the_next(
+    agents: dict[str, Agent], age: float, revoked: list[tuple[str, str]]
+) -> None:
+    """Once it is known who is in service; a young certificate may be of an enrolment that is on its way."""
+
+    async def scenario(desk: Desk) -> None:
+        desk.issuer.lasts["vps"] = (NOW - age + DAY, None)
+        desk.issuer.lasts["other"] = (NOW - COMING - 1 + DAY, None)
+        await asyncio.sleep(0)
+        assert desk.issuer.revoked == []
+        desk.service.revoke(desk.directory.update({"other": agent("other", OTHERS), **agents}))
+        await eventually(lambda: not desk.service._more.is_set())
+        assert desk.issuer.revoked == revoked
+
+    run(scenario)
+
+
+def test_without_a_fleet_nobody_is_taken_for_forgotten() -> None:
+    """Where nothing is known of what is in service, nobody is revoked for not being known."""
+
+    async def scenario(desk: Desk) -> None:
+        desk.fleet = None
+        desk.issuer.lasts["vps"] = (NOW - 2 * COMING + DAY, None)
+        desk.service.revoke(frozenset())
+        await eventually(lambda: not desk.service._more.is_set())
+        assert desk.issuer.revoked == []
+
+    run(scenario)
+
+
+def test_a_barred_key_is_found_too() -> None:
+    """The control plane died between the bar and the revocation."""
+
+    async def scenario(desk: Desk) -> None:
+        desk.issuer.lasts["vps"] = (NOW + DAY, None)
+        desk.directory.bar([("vps", MINE)])
+        desk.put(vps=MINE)
+        await eventually(lambda: desk.issuer.revoked == [("vps", "superseded")])
+        assert desk.directory.thumbprint("vps") is None
 
     run(scenario)
 
