@@ -25,6 +25,7 @@ from agent.credentials import Credentials
 from schemas.certificates_api import CRL_PATH
 from schemas.session import SUBPROTOCOL
 from tests.support import documents
+from tests.support.agent_hub import running_hub, wanted
 from tests.support.documents import DOMAIN
 from tests.support.fleet import Installation, installation, start_files
 from tests.support.orphans import tied
@@ -322,3 +323,20 @@ def test_a_front_and_a_service_prove_themselves_to_each_other(tmp_path: Path) ->
         assert one.get("web").json()["backend"] == "one"
         assert one.get("mute").status_code >= 500
         assert "PRIVATE" not in json.dumps(one.ask("/certificates"))
+
+
+def test_a_hub_without_an_authority_answers_too() -> None:
+    """With a reason, so that the agent comes back later."""
+
+    async def scenario() -> None:
+        async with running_hub() as hub, hub.agent("vps-1") as agent:
+            await agent.hello()
+            (wanted_item,) = wanted(3).items()
+            await agent.say("certificate-request", id=wanted_item.id, digest=wanted_item.digest, csr="csr")
+            answer = await agent.hear()
+            assert (answer["type"], answer["id"], answer["reason"]) == ("certificate", wanted_item.id, "Unavailable")
+            assert answer["retrySeconds"] > 0
+            messages = hub.hub.counters.messages
+            assert (messages["certificate-request", "in"], messages["certificate", "out"]) == (1, 1)
+
+    asyncio.run(scenario())

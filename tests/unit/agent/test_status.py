@@ -13,6 +13,7 @@ from agent.documents import Applied, DocumentStore
 from agent.keys import Unusable
 from schemas.jwk import JwkSet
 from tests.support.agent_certificates import issuer, pair
+from tests.support.service_world import NAMES, World, item
 from tests.support.tokens import NOW
 
 
@@ -38,6 +39,15 @@ def test_each_state_is_told(tmp_path: Path) -> None:
     assert good[2:] == [f"certificate    until 2027-01-16 08:00:00 UTC; {renewed}", "applied        generation 7"]
     assert "ended at 2027-01-16 08:00:00 UTC. To get another: cloudlunacy token create" in ended[2]
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_services_are_told_of(world: World) -> None:
+    """Each with its names, its end and its fingerprint."""
+    data = world.data
+    AgentFile(name="vps-1", server="https://a.test", issuer="https://a.test", jwks=JwkSet(keys=())).save(data)
+    world.issue(item())
+    line = status.lines(data, NOW)[-1]
+    assert line.startswith(f"shop/orders    {', '.join(NAMES)}; until 2027-01-16 08:00:00 UTC; SHA-256 ")
 
 
 def test_a_machine_that_is_not_enrolled_says_so(tmp_path: Path) -> None:
