@@ -20,6 +20,8 @@ class FrontStatus(Model):
     file: str
     loaded_generation: int | None = None
     """What its Traefik serves; None where the API does not answer."""
+    mongodb_port: int | None = None
+    """Of the entry point for MongoDB; None where that is not known."""
     message: str = ""
 
 

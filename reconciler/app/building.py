@@ -22,6 +22,7 @@ from reconciler.agents.session import SessionLimits
 from reconciler.app.access import Access, composer
 from reconciler.app.acme import Acme
 from reconciler.app.certificate import OwnCertificate
+from reconciler.app.front_status import front_status
 from reconciler.app.mongodb import MongoDB
 from reconciler.app.own_names import connectable, url_of
 from reconciler.app.rotating import rotation_api, rotations_of
@@ -29,7 +30,7 @@ from reconciler.app.services import service_certificates
 from reconciler.convergence import Record
 from reconciler.desired.codes import CODES
 from reconciler.desired.render import Renderer
-from reconciler.errors import Broken, CloudLunacyError, Transient
+from reconciler.errors import Broken, CloudLunacyError
 from reconciler.git.mirror import Mirror
 from reconciler.git.remote import Remote
 from reconciler.git.signatures import SigningKeys
@@ -371,7 +372,8 @@ class Parts:
         self.loop.reconsider()
 
     async def fronts(self) -> tuple[FrontStatus, ...]:
-        return tuple([await _front_status(front) for front in self._fronts.fronts])
+        fleet = self.loop.published.state.fleet
+        return tuple([await front_status(front, fleet) for front in self._fronts.fronts])
 
     async def plan(self, revision: str) -> Plan | None:
         record = self._tracker.get(revision)
@@ -389,11 +391,3 @@ class Parts:
                 if await self.mirror.descends(newer, revision):
                     return newer
         return None
-
-
-async def _front_status(front: Front) -> FrontStatus:
-    try:
-        loaded = await front.api.generation()
-    except (Transient, Broken) as error:
-        return FrontStatus(name=front.name, file=str(front.file.path), message=str(error))
-    return FrontStatus(name=front.name, file=str(front.file.path), loaded_generation=loaded)

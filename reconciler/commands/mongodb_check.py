@@ -11,7 +11,7 @@ from typing import Any
 from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
 
-from reconciler.commands.mongodb_lookup import NAME, add_options, connection_string, openers_of, read_state
+from reconciler.commands.mongodb_lookup import NAME, add_options, connection_string, look, openers_of
 from reconciler.commands.output import say, say_json
 from reconciler.desired.finding import did_you_mean
 from reconciler.errors import Broken, CloudLunacyError, Misused
@@ -62,10 +62,10 @@ def _wanted(options: argparse.Namespace) -> Iterator[Wanted]:
     if "://" in text:
         yield _of_uri(text, options)
         return
-    state = read_state(options)
+    looked = look(options)
     openers = openers_of(options)
-    for place in find(text, state):
-        one = connection_string(place, state, openers, options)
+    for place in find(text, looked.state):
+        one = connection_string(place, looked, openers, user=options.user, database=options.database)
         yield Wanted(
             host=one.host,
             port=one.port,
@@ -115,7 +115,7 @@ def _known(host: str, options: argparse.Namespace) -> tuple[Place | None, str]:
     """Look the host up where a state was named; a connection string can be checked without."""
     if options.dir is None and options.server is None and options.data is None:
         return None, ""
-    known = {one.host: one for one in places(read_state(options))}
+    known = {one.host: one for one in places(look(options).state)}
     return known.get(host), "" if host in known else did_you_mean(host, known)
 
 

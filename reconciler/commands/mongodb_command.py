@@ -10,8 +10,8 @@ from reconciler.commands.mongodb_lookup import (
     add_options,
     add_source_options,
     connection_string,
+    look,
     openers_of,
-    read_state,
 )
 from reconciler.commands.output import say, say_json, tell
 from reconciler.errors import Broken, Misused
@@ -59,11 +59,9 @@ def run_uri(options: argparse.Namespace) -> int:
     openers = openers_of(options) if options.show_password else ()
     if options.show_password and not openers:
         raise Misused("--show-password needs what opens the secret: --data DIR or --identity FILE.")
-    state = read_state(options)
-    found = [
-        (place, connection_string(place, state, openers, options, ca_file=options.tls_ca_file))
-        for place in find(options.name, state)
-    ]
+    looked = look(options)
+    more = {"user": options.user, "database": options.database, "ca_file": options.tls_ca_file}
+    found = [(place, connection_string(place, looked, openers, **more)) for place in find(options.name, looked.state)]
     if options.format == "json":
         say_json([_as_json(place, one) for place, one in found])
     else:
@@ -79,7 +77,7 @@ def run_uri(options: argparse.Namespace) -> int:
 
 def run_disconnect(options: argparse.Namespace) -> int:
     """End connections, and say how many there were."""
-    backends = sorted({one for place in find(options.name, read_state(options)) for one in place.backends})
+    backends = sorted({one for place in find(options.name, look(options).state) for one in place.backends})
     try:
         count = sever(backends)
     except Unable as error:

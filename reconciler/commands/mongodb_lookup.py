@@ -6,6 +6,7 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from reconciler.commands.client import Client, add_trust_options, target_of
 from reconciler.commands.evaluate import judge
@@ -19,10 +20,18 @@ from reconciler.mongodb.connection_string import PORT, ConnectionString
 from reconciler.mongodb.places import Place
 from reconciler.pki.identities import identities_of_file, identity_of_data, open_with
 from reconciler.pki.sealing import Opener
-from schemas.api import PublishedState
+from schemas.api import FleetStatus, PublishedState
 from schemas.deployment import MongoDBUser
 from schemas.objects import ObjectKey
 from schemas.secret import Secret
+
+
+class Looked(NamedTuple):
+    """What was found, and the port at which clients reach Traefik."""
+
+    state: State
+    port: int
+
 
 NAME = "an agent, a route or a deployment of type mongodb (TEAM/NAME where several teams have one), or the host"
 
@@ -44,22 +53,39 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--database", metavar="DB", help="database to use (default: the user's)")
     parser.add_argument("--identity", type=Path, action="append", default=[], metavar="FILE",
                         help="file with an age identity that opens the secret")  # fmt: skip
-    parser.add_argument("--port", type=int, default=PORT, metavar="P",
-                        help="of Traefik's entry point for MongoDB (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--port", type=int, metavar="P",
+                        help=f"where clients reach Traefik (default: its entry point's, else {PORT})")  # fmt: skip
 
 
-def read_state(options: argparse.Namespace) -> State:
+def look(options: argparse.Namespace) -> Looked:
     """Return what is in service at a control plane, or would be of a directory.
+
+    Raises:
+        Misused: when the port is none.
+        Broken, Transient, Refused: when it cannot be read.
+    """
+    port: int | None = getattr(options, "port", None)
+    if port is not None and not 0 < port < 65536:
+        raise Misused(f"{port} is no port.")
+    if options.dir is not None or (options.server is None and options.data is None):
+        return Looked(judge(read_directory(options.dir or Path())).settled.state, port or PORT)
+    if options.server is not None:
+        options = argparse.Namespace(**{**vars(options), "data": None})
+    with Client(target_of(options, os.environ)) as client:
+        return ask(client, port)
+
+
+def ask(client: Client, port: int | None = None) -> Looked:
+    """Ask a control plane for what is in service, and for the port where none is given.
 
     Raises:
         Broken, Transient, Refused: when it cannot be read.
     """
-    if options.dir is None and (options.server is not None or options.data is not None):
-        if options.server is not None:
-            options = argparse.Namespace(**{**vars(options), "data": None})
-        with Client(target_of(options, os.environ)) as client:
-            return state_from(client.read(PublishedState, "/state"))
-    return judge(read_directory(options.dir or Path())).settled.state
+    state = state_from(client.read(PublishedState, "/state"))
+    if port is None:
+        ports = [one.mongodb_port for one in client.read(FleetStatus, "/status").fronts]
+        port = next(filter(None, ports), PORT)
+    return Looked(state, port)
 
 
 def openers_of(options: argparse.Namespace) -> Sequence[Opener]:
@@ -73,25 +99,32 @@ def openers_of(options: argparse.Namespace) -> Sequence[Opener]:
 
 
 def connection_string(
-    place: Place, state: State, openers: Sequence[Opener], options: argparse.Namespace, *, ca_file: str = ""
+    place: Place,
+    looked: Looked,
+    openers: Sequence[Opener],
+    *,
+    user: str | None = None,
+    database: str | None = None,
+    ca_file: str = "",
 ) -> ConnectionString:
     """Return the connection string of a database; without ``openers`` the password stays a gap.
+
+    ``user`` and ``database``: others than the deployment's only user and that user's database.
 
     Raises:
         Rejected: when the database has no such user, or nobody here can open the secret.
         Broken: when there is no secret.
     """
-    if not 0 < options.port < 65536:
-        raise Misused(f"{options.port} is no port.")
-    user = _user(place, options.user)
-    database = options.database if options.database is not None else (user.database if user is not None else "")
+    known = _user(place, user)
+    if database is None:
+        database = known.database if known is not None else ""
     return ConnectionString(
         host=place.host,
-        port=options.port,
-        user=user.name if user is not None else options.user or "<user>",
-        password=_password(place, user, state, openers) if openers else "<password>",
+        port=looked.port,
+        user=known.name if known is not None else user or "<user>",
+        password=_password(place, known, looked.state, openers) if openers else "<password>",
         database=database,
-        auth_source=user.database if user is not None else "",
+        auth_source=known.database if known is not None else "",
         ca_file=ca_file,
     )
 

@@ -6,7 +6,6 @@ this deployment names, made through the localhost exception: the one thing that 
 
 from __future__ import annotations
 
-import argparse
 import secrets
 from pathlib import Path
 from typing import Any, Final
@@ -18,14 +17,12 @@ from reconciler.commands.client import Client, Target
 from reconciler.commands.demo.folder import Folder
 from reconciler.commands.demo.parts import AGENTS, MONGODB_PORT, Part, listens
 from reconciler.commands.demo.ports import HOST, Ports
-from reconciler.commands.mongodb_lookup import connection_string
-from reconciler.commands.plan_command import state_from
+from reconciler.commands.mongodb_lookup import ask, connection_string
 from reconciler.errors import Broken
 from reconciler.mongodb.check import led_to
 from reconciler.mongodb.connection_string import ConnectionString
 from reconciler.mongodb.places import find
 from reconciler.pki.identities import identity_of_data
-from schemas.api import PublishedState
 
 AGENT: Final = AGENTS[0]
 NAME: Final = "orders"
@@ -73,17 +70,16 @@ def create_user(folder: Folder, ports: Ports, password: str) -> None:
         raise Broken(f"the database's user cannot be made: {error}.") from None
 
 
-def uri(folder: Folder, ports: Ports, target: Target) -> ConnectionString:
+def uri(folder: Folder, target: Target) -> ConnectionString:
     """Return what ``cloudlunacy mongodb uri orders --show-password`` prints.
 
     Raises:
         Broken, Rejected, Transient: when the control plane has no such database in service.
     """
     with Client(target) as client:
-        state = state_from(client.read(PublishedState, "/state"))
-    options = argparse.Namespace(user=None, database=None, port=ports.front["mongodb"])
+        looked = ask(client)
     opener = identity_of_data(folder.data, {})
-    return connection_string(find(NAME, state)[0], state, [opener], options, ca_file=str(folder.ca))
+    return connection_string(find(NAME, looked.state)[0], looked, [opener], ca_file=str(folder.ca))
 
 
 def write_and_read(one: ConnectionString, word: str) -> None:

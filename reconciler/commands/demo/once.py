@@ -119,6 +119,6 @@ def _try_mongodb(demo: Demo, word: str) -> Iterator[str]:
     if demo.programs.mongod is None:
         yield f"MongoDB was not tried: {demo.programs.no_mongod}"
         return
-    one = database.uri(demo.folder, demo.ports, demo.target)
+    one = database.uri(demo.folder, demo.target)
     database.write_and_read(one, word)
     yield f"{one.host} keeps what is written through Traefik, by TLS and password"

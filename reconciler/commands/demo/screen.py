@@ -86,9 +86,9 @@ def _sections(demo: Demo) -> Iterator[_Section]:
 def _mongodb(demo: Demo) -> _Section:
     if demo.programs.mongod is None:
         return _Section("No MongoDB", ((demo.programs.no_mongod, ""),))
-    data, port = shown(demo.folder.data, demo.folder.work), demo.ports.front["mongodb"]
-    one = database.uri(demo.folder, demo.ports, demo.target)
-    command, there = "cloudlunacy mongodb", f"--data {data} --port {port}"
+    there = f"--data {shown(demo.folder.data, demo.folder.work)}"
+    one = database.uri(demo.folder, demo.target)
+    command = "cloudlunacy mongodb"
     return _Section(f"Ask MongoDB through Traefik: {one}", (
         (f"{command} uri {database.NAME} {there} --show-password --tls-ca-file {demo.folder.ca}", "prints it"),
         (f"{command} check {database.NAME} {there} --connect {HOST}", "goes there step by step"),

@@ -140,7 +140,9 @@ def test_the_fleet_is_counted(tmp_path: Path) -> None:
         assert said["publishedObjects"] == {"Fleet": 1, "Agent": 2, "Route": 2}
         assert (said["agentsConnected"], said["agentsTotal"]) == (1, 2)
         assert [each["file"] for each in said["quarantined"]] == [BROKEN]
-        assert said["fronts"] == [{"name": "front-1", "file": "/f", "loadedGeneration": GENERATION, "message": ""}]
+        assert said["fronts"] == [
+            {"name": "front-1", "file": "/f", "loadedGeneration": GENERATION, "mongodbPort": None, "message": ""}
+        ]
         assert answer.headers["cache-control"] == "no-store"
 
     run(tmp_path, scenario, control)
