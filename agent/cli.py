@@ -130,7 +130,9 @@ def _run_agent(options: argparse.Namespace) -> int:
         trust = TrustService(credentials, files, [keeper.leave, certificates.leave])
         services: list[Service] = [trust, certificates, RecordingService(frozenset({"Deployment"}))]
         others = {"agent-certificate": keeper.run, "agent-services": certificates.run}
-        run_until_signalled(options.data, services, credentials, asker=certificates, others=others)
+        run_until_signalled(
+            options.data, services, credentials, asker=certificates, others=others, metrics=certificates.metrics
+        )
     except Unusable as error:
         return _fail(str(error))
     except OSError as error:

@@ -162,6 +162,7 @@ def run_until_signalled(
     settings: ClientSettings | None = None,
     asker: Asker | None = None,
     others: Tasks | None = None,
+    metrics: Callable[[], Mapping[str, float]] = dict,
 ) -> None:
     """Be the agent until SIGTERM or SIGINT."""
 
@@ -169,7 +170,7 @@ def run_until_signalled(
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await run(data_dir, services, credentials, stop, settings=settings, asker=asker, others=others)
+        await run(data_dir, services, credentials, stop, settings=settings, asker=asker, others=others, metrics=metrics)
 
     asyncio.run(main())
 

@@ -133,6 +133,15 @@ class ServiceCertificates:
             except OSError as error:
                 log.warning("the files of %s cannot be removed: %s", name, error.strerror)
 
+    def metrics(self) -> dict[str, float]:
+        """Return what goes with heartbeats: how many services there are and have failed, when the first one ends."""
+        if not self._services:
+            return {}
+        ends = [one.held.life.ends - self._now() for one in self._services.values() if one.held is not None]
+        failed = sum(result.state == "Failed" for result in self._results())
+        found = {"service_certificates": float(len(self._services)), "service_certificates_failed": float(failed)}
+        return found | ({"service_certificates_seconds_left": round(min(ends), 3)} if ends else {})
+
     # --- as one who asks --------------------------------------------------------------------------------------------
 
     def connected(self, ask: Callable[[Ask], None]) -> None:

@@ -266,5 +266,10 @@ def test_many_services_share_the_agent(world: World) -> None:
         world.answer(one, **({"reason": "Unavailable", "retrySeconds": 60} if number == 7 else {}))
     states = [result.state for result in world.apply(*items).values()]
     assert states == ["Applied"] * 7 + ["Failed"] + ["Applied"] * 12
+    assert world.service.metrics() == {
+        "service_certificates": 20.0,
+        "service_certificates_failed": 1.0,
+        "service_certificates_seconds_left": DAY,
+    }
     world.step(30)
     assert not world.asked
