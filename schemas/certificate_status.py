@@ -8,6 +8,7 @@ from typing import Final, Literal
 from schemas.base import Model
 
 LIST_PATH: Final = "/api/v1/certificates"
+RETRY_PATH: Final = "/api/v1/certificates/{name}/retry"
 
 CertificateState = Literal["Good", "Due", "Pending", "Expired", "Retained"]
 """Good: it is there, and nothing is to be done before ``next_look``.

@@ -59,6 +59,10 @@ class Acme:
             self._terms = (state, terms)
         return terms.get(name)
 
+    async def retry(self, name: str, actor: str) -> bool:
+        """Let no back-off hold an order any longer. False: no order of that name waits."""
+        return await self._orders.retry(name, actor)
+
     async def run(self) -> None:
         """Answer challenges, and ask for renewals, until cancelled."""
         try:

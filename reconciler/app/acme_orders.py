@@ -152,13 +152,15 @@ class AcmeOrders:
             task = asyncio.create_task(self._order(name, terms, mended=mended), name=f"acme {name}")
             self._attempts[name] = _Attempt(terms, now, task)
 
-    def retry(self, name: str) -> bool:
+    async def retry(self, name: str, actor: str) -> bool:
         """Let no back-off hold an order any longer: somebody says that something was mended. False: nothing waits."""
         held = self._holds.get(name)
         if held is None or held.terms is None or name in self._attempts:
             return False
         self._holds[name] = _Held(held.terms, Delay(self._now(), held.delay.reason, held.delay.message), mended=True)
         self.changed()
+        text = f"{actor} wants it to be ordered now."
+        await self._tell(Event(self._clock(), "CertificateRetried", "info", _subject(name), text, actor=actor))
         return True
 
     def delays(self) -> Mapping[str, Delay]:
@@ -298,12 +300,12 @@ class AcmeOrders:
         self._metrics.ordered(reason, 0)
         if reason not in ("AcmeBackOff", "AcmeBudget"):
             again = f" The next attempt is at {until or now + LATER:%Y-%m-%d %H:%M:%S} UTC."
-            await self._tell(name, f"{error}{again}")
+            await self._tell(Event(self._clock(), "CertificateFailed", "warning", _subject(name), f"{error}{again}"))
         log.warning("an order failed", certificate=name, reason=reason, error=str(error), not_before=str(until))
 
-    async def _tell(self, name: str, text: str) -> None:
+    async def _tell(self, event: Event) -> None:
         try:
-            await self._events.append(Event(self._clock(), "CertificateFailed", "warning", f"certificate/{name}", text))
+            await self._events.append(event)
         except CloudLunacyError as error:
             log.warning("an event cannot be written", error=str(error))
 
@@ -314,6 +316,10 @@ class AcmeOrders:
 def _said_of(attempt: _Attempt) -> str:
     how = f"{_host(attempt.terms.directory)} is asked for it since {attempt.began:%Y-%m-%d %H:%M:%S} UTC"
     return f"{how}; its names are proven by {attempt.terms.challenge}."
+
+
+def _subject(name: str) -> str:
+    return f"certificate/{name}"
 
 
 def _host(directory: str) -> str:

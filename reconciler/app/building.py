@@ -175,7 +175,6 @@ class Parts:
                 self._store,
             ),
         )
-
         self._metrics.messages_of(lambda: self._hub.counters.messages)
 
     def _session_limits(self) -> SessionLimits:
@@ -307,6 +306,7 @@ class Parts:
                 certificates=self._certificates,
                 authority=self.certificate.authority,
                 statuses=lambda: self._front_certificates.statuses(self.loop.published),
+                retry=self.acme.retry,
             ),
             access=self._access.api(authenticator),
             rotations=rotation_api(self, authenticator),

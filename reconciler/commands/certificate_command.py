@@ -6,9 +6,10 @@ import argparse
 import os
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from urllib.parse import quote
 
-from reconciler.commands.client import Client, add_target_options, target_of
-from reconciler.commands.output import say, say_json
+from reconciler.commands.client import Client, add_target_options, target_of, target_words
+from reconciler.commands.output import say, say_json, tell
 from reconciler.errors import Broken
 from schemas.certificate_status import CertificateList, CertificateStatus, ServedLeaf
 
@@ -29,6 +30,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     showing = actions.add_parser("show", help="all about one", description="Show everything about one certificate.")
     showing.add_argument("name", metavar="NAME", help="of the Certificate object, or of an implicit certificate")
     _add_options(showing, run_show)
+    again = actions.add_parser(
+        "retry",
+        help="order one now",
+        description="Order a certificate of an ACME server now, because what failed is mended. The number of orders "
+        "in a week stays bounded.",
+    )
+    again.add_argument("name", metavar="NAME", help="of the Certificate object")
+    add_target_options(again)
+    again.set_defaults(run=run_retry)
 
 
 def _add_options(parser: argparse.ArgumentParser, run: object) -> None:
@@ -58,6 +68,14 @@ def run_show(options: argparse.Namespace) -> int:
         say_json(one.model_dump(mode="json", by_alias=True))
     else:
         say(as_text(one, datetime.now(UTC)))
+    return 0
+
+
+def run_retry(options: argparse.Namespace) -> int:
+    """Say that it is on its way."""
+    with Client(target_of(options, os.environ)) as client:
+        client.post(f"/certificates/{quote(options.name, safe='')}/retry", {})
+    tell(f"It is ordered now; how it stands: cloudlunacy certificate show {options.name} {target_words(options)}")
     return 0
 
 

@@ -270,19 +270,20 @@ def test_what_was_mended_waits_for_no_back_off(server: Pebble, tmp_path: Path) -
 
         bench.ask()
         await bench.until(lambda: waits_for("AcmeTermsNotAgreed"))
-        assert not bench.orders.retry("other")
+        assert not await bench.orders.retry("other", "ops")
         bench.terms["shop"] = terms_at(server)
         bench.ask()
         await bench.until(lambda: waits_for("AcmeChallengeFailed"))
         async with serving(table, server.http_port):
             bench.ask()
             assert waits_for("AcmeChallengeFailed")
-            assert bench.orders.retry("shop")
+            assert await bench.orders.retry("shop", "ops")
             bench.ask()
-            assert not bench.orders.retry("shop")
+            assert not await bench.orders.retry("shop", "ops")
             await bench.until(lambda: "shop" in bench.arrived)
         (ledger,) = (tmp_path / "keys" / "acme").glob("*.ledger.json")
         (history,) = json.loads(ledger.read_text())["histories"].values()
         assert len(history["orders"]) == 2
+        assert [one.actor for one in bench.events.disk.events if one.type == "CertificateRetried"] == ["ops"]
 
     asyncio.run(scenario())

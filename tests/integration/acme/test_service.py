@@ -163,10 +163,12 @@ def test_no_route_takes_a_challenge(tmp_path: Path) -> None:
 
 
 def test_a_front_that_leads_nowhere_costs_no_attempt_at_the_server(tmp_path: Path) -> None:
-    """While another router takes the path, the order is not looked at by the server: the delay names the front."""
+    """While another router takes the path, the server is not told to look: the delay names the front. Once that router
+    is gone, a person's word brings the certificate without waiting for the back-off."""
     with site(tmp_path) as one:
         assert one.plane.front is not None
-        (one.plane.front.directory / "other.yml").write_text(
+        other = one.plane.front.directory / "other.yml"
+        other.write_text(
             "http: {routers: {other: {rule: PathPrefix(`/`), entryPoints: [web], priority: 2100000000, service: other}}"
             f", services: {{other: {{loadBalancer: {{servers: [{{url: 'http://127.0.0.1:{one.backend.port}'}}]}}}}}}}}"
         )
@@ -174,3 +176,12 @@ def test_a_front_that_leads_nowhere_costs_no_attempt_at_the_server(tmp_path: Pat
         wait_for(lambda: one.status()["reason"] == "ChallengeNotServed", 60, what=one.plane.log()[-3000:])
         assert 'The front "front-1" does not lead /.well-known/acme-challenge/' in one.status()["message"]
         assert "POST /chalZ/" not in one.pebble.log()
+        other.unlink()
+        again = one.plane.cli("certificate", "retry", "shop")
+        assert again.returncode == 0, again.stderr
+        one.until_verified(deadline=40)
+        refused = one.plane.cli("certificate", "retry", "shop")
+        assert (refused.returncode, refused.stderr.partition(".")[0]) == (
+            1,
+            'cloudlunacy: no order of a certificate "shop" waits',
+        )

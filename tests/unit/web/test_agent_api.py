@@ -16,7 +16,7 @@ from agent.keys import AgentKey
 from reconciler.agents import enrolment as enrolment_module
 from reconciler.errors import Broken, Transient
 from reconciler.pki.operator_credential import OperatorCredential
-from schemas.certificate_status import LIST_PATH
+from schemas.certificate_status import LIST_PATH, RETRY_PATH
 from schemas.certificates_api import BUNDLE_PATH, CERTIFICATE_PATH, CRL_PATH
 from tests.support.agent_plane import Served, served
 from tests.support.signing_requests import request
@@ -122,6 +122,7 @@ MATRIX = {
     "an access token": ("POST", TOKEN, [401] * 7),
     "a certificate": ("POST", CERTIFICATE_PATH, [401, 403, 403, 403, 200, 200, 401]),
     "how certificates stand": ("GET", LIST_PATH, [401, 200, 403, 200, 403, 403, 401]),
+    "an order at once": ("POST", RETRY_PATH.format(name="shop"), [401, 403, 403, 409, 403, 403, 401]),
     "the keys": ("GET", "/.well-known/jwks.json", [200] * 7),
     "the roots": ("GET", BUNDLE_PATH, [200] * 7),
     "the revocations": ("GET", CRL_PATH, [200] * 7),
