@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -214,6 +215,32 @@ def test_connections_are_limited(running: tuple[Front, Doorman], database: Mongo
         wait_for(lambda: has_room(connect), 10, what="a connection after others were closed")
     finally:
         serve(one, database)
+
+
+def leaf_of(database: Mongod) -> bytes:
+    """What the database itself presents."""
+    context = ssl.create_default_context(cafile=str(database.roots))
+    raw = socket.create_connection(("127.0.0.1", database.port), 5)
+    with context.wrap_socket(raw, server_hostname="vps-1.agents.cloudlunacy.test") as connection:
+        return connection.getpeercert(binary_form=True) or b""
+
+
+def test_a_database_takes_a_renewed_certificate(
+    connect: Any, database: Mongod, authority: FakeAuthority, tmp_path: Path
+) -> None:
+    """The files are swapped as an agent does, mongod is told, and whoever is connected notices nothing."""
+    before = leaf_of(database)
+    authority.context_of_agent(tmp_path, "vps-1")
+    with connect(maxPoolSize=1) as client:
+        client[DATABASE].orders.insert_one({"n": 8})
+        connections = client.admin.command("hello")["connectionId"]
+        (tmp_path / "vps-1.pem").replace(database.pem)
+        with database.direct(username="root", password="root") as root:
+            root.admin.command("rotateCertificates", 1)
+        assert client.admin.command("hello")["connectionId"] == connections
+    assert leaf_of(database) != before
+    with connect() as client:
+        client[DATABASE].orders.insert_one({"n": 9})
 
 
 # --- cloudlunacy mongodb check -------------------------------------------------------------------------------------
