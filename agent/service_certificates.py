@@ -279,7 +279,7 @@ class ServiceCertificates:
         if answer.reason:
             self._refuse(service, answer.reason, answer.message, answer.retry_seconds)
             return
-        chain, roots = answer.certificate.encode(), answer.bundle.encode()
+        chain, roots = (text.encode("utf-8", "replace") for text in (answer.certificate, answer.bundle))
         try:
             files = Files(fresh.pem, chain, roots, self._now())
             check(files, service.wanted)

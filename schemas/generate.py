@@ -37,7 +37,9 @@ _BETWEEN_FIELDS: Final[dict[str, dict[str, Any]]] = {
         "allOf": [_when("container", "image"), _when("process", "command"), _when("mongodb", "mongodb")],
         "anyOf": [{"required": ["agents"]}, {"required": ["agentSelector"]}],
     },
+    "Reload": {"oneOf": [{"required": ["signal", "pidFile"]}, {"required": ["command"]}]},
     "RouteSpec": {"allOf": [_when("tcp", "entryPoint")]},
+    "ServiceTLS": {"dependentRequired": {"group": ["directory"]}},
 }
 """Model → what its validators say, as far as a schema can."""
 

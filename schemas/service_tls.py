@@ -7,16 +7,20 @@ docs/services.md.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
 from schemas.base import Model
-from schemas.names import Duration, HostPattern, Name, seconds
+from schemas.names import NAME_PATTERN, Duration, HostPattern, Name, seconds
 
 SHORTEST: Final = 3600.0
 LONGEST: Final = 2160 * 3600.0
 """Seconds that the certificate of a service may live."""
+
+_NAME: Final = NAME_PATTERN.strip("^$")
+_SERVICE_ITEM: Final = re.compile(rf"Certificate/({_NAME})/({_NAME})")
 
 AbsolutePath = Annotated[
     str,
@@ -61,6 +65,12 @@ class Installation(Model):
     reload: Reload | None = None
     """Without it nobody is told, and the service finds the new files by itself."""
 
+    @model_validator(mode="after")
+    def _can_be_reached(self) -> Self:
+        if self.group is not None and self.directory is None:
+            raise ValueError("group needs directory: nobody but the agent's user gets into its data directory")
+        return self
+
 
 class ServiceTLS(Installation):
     """A certificate for each agent that the deployment runs on. It is renewed at half its life, with a new key."""
@@ -96,5 +106,5 @@ def service_item_id(team: str, deployment: str) -> str:
 
 def service_of(item_id: str) -> tuple[str, str] | None:
     """Return team and deployment of such an id; None for any other, such as that of a Certificate object."""
-    kind, *rest = item_id.split("/")
-    return (rest[0], rest[1]) if kind == "Certificate" and len(rest) == 2 else None
+    match = _SERVICE_ITEM.fullmatch(item_id)
+    return None if match is None else (match[1], match[2])

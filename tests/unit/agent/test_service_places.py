@@ -76,6 +76,16 @@ def test_what_lies_there_already_is_not_replaced(world: World, tmp_path: Path) -
     assert (place / "orders" / "mine").read_text() == "mine"
 
 
+@pytest.mark.parametrize(
+    "item_id",
+    ["Certificate/../escape", "Certificate/shop/..", "Certificate/a.b/c", "Certificate/shop/x/y", "Certificate//x"],
+)
+def test_no_id_names_another_folder(world: World, item_id: str) -> None:
+    """What is no team and deployment is no service, and nothing is written for it."""
+    assert world.apply(item(item_id))[item_id].reason == "Recorded"
+    assert not (world.data / "services").exists()
+
+
 def test_two_services_cannot_share_a_directory(world: World, tmp_path: Path) -> None:
     """The first has it, the other is told."""
     place = tmp_path / "etc"
@@ -89,13 +99,16 @@ def test_two_services_cannot_share_a_directory(world: World, tmp_path: Path) -> 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give files to a group")
-def test_a_group_may_read_if_it_is_granted(world: World) -> None:
+def test_a_group_may_read_if_it_is_granted(world: World, tmp_path: Path) -> None:
     """Then directory and files are its, and nobody else's."""
-    wanted = item(group="daemon")
+    place = tmp_path / "etc"
+    place.mkdir()
+    wanted = item(directory=str(place / "orders"), group="daemon")
+    grant(world, f'directories = ["{place}"]')
     assert world.apply(wanted)[ID].reason == "NotGranted"
-    grant(world, 'groups = ["daemon"]')
+    grant(world, f'directories = ["{place}"]\ngroups = ["daemon"]')
     assert world.issue(wanted).state == "Applied"
-    directory = files(world).resolve()
+    directory = (place / "orders").resolve()
     assert stat.S_IMODE(directory.stat().st_mode) == 0o750
     assert {(path.group(), stat.S_IMODE(path.stat().st_mode)) for path in directory.iterdir()} == {("daemon", 0o640)}
 

@@ -51,11 +51,12 @@ def codes(state: State) -> list[str]:
 def test_a_service_has_the_names_of_its_agent_by_itself() -> None:
     """Each agent is told of its own two names, with the rest of what the deployment says."""
     reload = {"signal": "HUP", "pidFile": "/run/web/web.pid"}
-    state = state_of(files(where=("vps-1", "vps-2"), lifetime="24h", group="web", reload=reload))
+    state = state_of(files(where=("vps-1", "vps-2"), lifetime="24h", directory="/etc/web", group="web", reload=reload))
     assert item(state).spec == {
         "dnsNames": OWN,
         "lifetime": "24h",
         "keyType": "p-256",
+        "directory": "/etc/web",
         "group": "web",
         "reload": reload,
     }
@@ -181,7 +182,8 @@ def test_a_name_that_is_too_long_is_left_out() -> None:
         {"directory": "/etc/../root"},
         {"directory": "relative"},
         {"directory": "/"},
-        {"group": "a b"},
+        {"group": "a b", "directory": "/etc/a"},
+        {"group": "a"},
         {"keyType": "dsa"},
     ],
 )
