@@ -7,6 +7,7 @@ import ssl
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from reconciler.pki.authority import pairs, profiles
 from reconciler.pki.authority.names import Names, Permitted
@@ -37,6 +38,13 @@ class FakeAuthority:
     def client(self, *hosts: str) -> CertificatePair:
         """What a front proves itself with."""
         return self._issue(profiles.client(Names.of(hosts)), INTERNAL)
+
+    def chain_for(self, key: ec.EllipticCurvePrivateKey, *hosts: str) -> str:
+        """A chain for somebody's key."""
+        profile = profiles.server(Names.of(hosts), dt.timedelta(days=90))
+        serial = x509.random_serial_number()
+        leaf = profiles.leaf(profile, key.public_key(), self.intermediate, serial=serial, now=self.now)
+        return pairs.pem(leaf, self.intermediate.certificate).decode()
 
     def context_of_agent(self, folder: Path, name: str, domain: str = "cloudlunacy.test") -> ssl.SSLContext:
         """What an agent presents to a front."""

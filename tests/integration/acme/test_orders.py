@@ -27,12 +27,14 @@ from reconciler.pki.renewal import Desired, Source
 from reconciler.pki.vault import Vault
 from tests.support.acme import LIMITS, NAME, Hanging, answering, verified
 from tests.support.memory_store import MemoryStore
-from tests.support.pebble import Pebble, pebble, serving
+from tests.support.pebble import Middle, Pebble, middle, pebble, serving
 from tests.support.waiting import eventually
+
+ARI_HEADERS = {"content-type": "application/json", "retry-after": "21600"}
 
 
 def terms_at(
-    server: Pebble, *names: str, staging: str = "", challenge: ChallengeType = "http-01", agreed: bool = True
+    server: Pebble | Middle, *names: str, staging: str = "", challenge: ChallengeType = "http-01", agreed: bool = True
 ) -> OrderTerms:
     return OrderTerms(
         names or (NAME,), server.url, staging, challenge, ("ops@example.test",), agreed, timedelta(days=1)
@@ -44,7 +46,7 @@ class Bench:
     """Orders as they stand in one data directory; another bench on the same directory is another process."""
 
     folder: Path
-    servers: tuple[Pebble, ...]
+    servers: tuple[Pebble | Middle, ...]
     terms: dict[str, OrderTerms]
     http01: Solver = field(default_factory=Http01)
     arrived: dict[str, CertificatePair] = field(default_factory=dict)
@@ -285,5 +287,35 @@ def test_what_was_mended_waits_for_no_back_off(server: Pebble, tmp_path: Path) -
         (history,) = json.loads(ledger.read_text())["histories"].values()
         assert len(history["orders"]) == 2
         assert [one.actor for one in bench.events.disk.events if one.type == "CertificateRetried"] == ["ops"]
+
+    asyncio.run(scenario())
+
+
+def test_a_moment_that_the_server_suggests_counts(server: Pebble, tmp_path: Path) -> None:
+    """It is asked for once, not before it wants to be asked again, and lies in the window that the server named."""
+    begins = datetime.now(UTC) + timedelta(hours=1)
+    window = {"start": begins.isoformat(), "end": (begins + timedelta(hours=1)).isoformat()}
+    answer = json.dumps({"suggestedWindow": window}).encode()
+
+    async def scenario() -> None:
+        async with answering(server) as table, middle(tmp_path / "middle", server) as between:
+            between.directory["renewalInfo"] = f"https://127.0.0.1:{between.port}/ari"
+            between.meddle = lambda _, path: (200, ARI_HEADERS, answer) if path.startswith("/ari/") else None
+            bench = Bench(tmp_path, (between,), {"shop": terms_at(between)}, table)
+            bench.ask()
+            await bench.until(lambda: "shop" in bench.arrived)
+            bench.orders.suggested(bench.arrived)
+            await bench.orders.look_at_renewals()
+            await bench.orders.look_at_renewals()
+            at = bench.orders.suggested(bench.arrived)["shop"]
+            assert begins <= at <= begins + timedelta(hours=1)
+            assert len([seen for seen in between.seen if "/ari/" in seen]) == 1
+            former = bench.arrived.pop("shop")
+            bench.orders._have = {"shop": former}
+            bench.orders.ask({"shop": Desired((NAME,), timedelta(days=90), timedelta(days=1), former.held.source)})
+            await bench.until(lambda: "shop" in bench.arrived)
+        replaced = [payload.get("replaces") for payload in between.payloads() if "identifiers" in payload]
+        assert replaced[0] is None
+        assert replaced[1] is not None
 
     asyncio.run(scenario())

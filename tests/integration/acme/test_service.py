@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import time
 from datetime import datetime
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.app.acme_challenges import PORT_FILE
 from tests.support.acme_site import HOST, ISSUED, ZONE, another_clock, site
 from tests.support.dns_server import dns_server
 from tests.support.waiting import wait_for
@@ -185,3 +187,20 @@ def test_a_front_that_leads_nowhere_costs_no_attempt_at_the_server(tmp_path: Pat
             1,
             'cloudlunacy: no order of a certificate "shop" waits',
         )
+
+
+def test_fronts_follow_a_listener_that_had_to_move(tmp_path: Path) -> None:
+    """Somebody took its port while it was away: the fronts get another generation that leads to the new one."""
+    with site(tmp_path) as one:
+        one.start(one.files())
+        one.until_verified()
+        one.plane.stop()
+        port = int((one.plane.data / PORT_FILE).read_text())
+        assert f"http://127.0.0.1:{port}" in one.plane.published.read_text()
+        with socket.create_server(("127.0.0.1", port)):
+            one.plane.start()
+            now = int((one.plane.data / PORT_FILE).read_text())
+            assert now != port
+            wait_for(lambda: f"http://127.0.0.1:{now}" in one.plane.published.read_text(), 20)
+            one.plane.push(one.files("late.example.test"))
+            one.until_verified("late.example.test")
