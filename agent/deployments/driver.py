@@ -1,0 +1,66 @@
+"""The seam to what runs instances: the container engine, or the supervisor of processes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import NamedTuple, Protocol
+
+from agent.deployments.actions import Action
+from agent.deployments.health import Probe
+from agent.deployments.observed import Instance, Observed
+
+
+class DriverError(Exception):
+    """Something could not be done. The text is for people, without secrets.
+
+    ``retryable``: it may work later although nothing was changed here. ``engine``: the engine itself is away, which
+    says nothing about the instance.
+    """
+
+    def __init__(self, reason: str, message: str, *, retryable: bool = False, engine: bool = False) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.retryable = retryable or engine
+        self.engine = engine
+
+
+class Stats(NamedTuple):
+    """What an instance uses now."""
+
+    cpu_seconds: float
+    memory_bytes: int
+    pids: int
+
+
+class Driver(Protocol):
+    """All calls may be cancelled at any point and made again: each leaves what a later call finds its way from."""
+
+    type: str
+    """The ``type`` of deployments that it runs."""
+
+    async def observe(self) -> Observed:
+        """Return what there is of this agent. Raises DriverError."""
+        ...
+
+    async def carry_out(self, action: Action, secrets: Mapping[str, str]) -> None:
+        """Do it; ``secrets`` are environment variables for an instance that is created. Raises DriverError."""
+        ...
+
+    async def run_inside(self, instance: Instance, command: tuple[str, ...], timeout_seconds: float) -> Probe:
+        """Run a probe's command where the instance runs; exit code 0 is good. Raises DriverError."""
+        ...
+
+    def logs(self, instance: Instance, *, tail: int, follow: bool = False) -> AsyncIterator[str]:
+        """Yield what it wrote, line by line. Raises DriverError."""
+        ...
+
+    async def stats(self, instance: Instance) -> Stats:
+        """Say what it uses. Raises DriverError."""
+        ...
+
+    async def watch(self, changed: Callable[[], None]) -> None:
+        """Call ``changed`` whenever something may be different, until cancelled."""
+        ...
+
+    async def close(self) -> None: ...
