@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from reconciler.app.acme_challenges import PORT_FILE
 from tests.support.acme_site import HOST, ISSUED, ZONE, another_clock, site
@@ -204,3 +205,22 @@ def test_fronts_follow_a_listener_that_had_to_move(tmp_path: Path) -> None:
             wait_for(lambda: f"http://127.0.0.1:{now}" in one.plane.published.read_text(), 20)
             one.plane.push(one.files("late.example.test"))
             one.until_verified("late.example.test")
+
+
+def test_a_control_plane_that_is_killed_in_the_middle_of_an_order_goes_on(tmp_path: Path) -> None:
+    """The next start brings the certificate at once, for the key that waited on the disk. The order is the same one,
+    unless the server has looked in vain meanwhile; what was ordered is counted, and nothing twice."""
+    with site(tmp_path, sleep=5) as one:
+        one.start(one.files())
+        wait_for(lambda: "POST /chalZ/" in one.pebble.log(), 60)
+        one.plane.kill()
+        waiting = one.plane.data / "keys" / "certificates" / "shop.waiting.pem"
+        key = load_pem_private_key(waiting.read_bytes(), None).public_key()
+        one.plane.start()
+        one.until_verified()
+        assert one.leaf().public_key() == key
+        assert not waiting.exists()
+        (ledger,) = (one.plane.data / "keys" / "acme").glob("*.ledger.json")
+        (history,) = json.loads(ledger.read_text())["histories"].values()
+        placed = one.pebble.log().count("POST /order-plz -> calling handler()")
+        assert len(history["orders"]) == placed <= 2
