@@ -15,7 +15,7 @@ from typing import Final
 
 from cryptography import x509
 
-from reconciler.commands import pki_report, pki_rotate
+from reconciler.commands import pki_report, pki_reseal, pki_rotate
 from reconciler.commands.output import say, say_json, tell
 from reconciler.errors import Broken
 from reconciler.pki import rotation_file
@@ -49,6 +49,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     _add_sign(actions)
     _add_install(actions)
     pki_rotate.add_parser(actions)
+    pki_reseal.add_parser(actions)
 
 
 def _add_init(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -20,7 +20,7 @@ from reconciler.pki.authority import pairs, profiles
 from reconciler.pki.authority.authority import Authority
 from reconciler.pki.authority.names import LOOPBACK, Names, Permitted, covers, permitted_for
 from reconciler.pki.private_files import read_private, write_private
-from reconciler.pki.vault import Vault, is_sealed
+from reconciler.pki.vault import Vault
 
 FILE_NAME: Final = "server.pem"
 HOLDER: Final = "server"
@@ -150,7 +150,7 @@ def load(path: Path, vault: Vault) -> Served | None:
     if not good or not isinstance(key, ec.EllipticCurvePrivateKey):
         return None
     served = Served((leaf, *above), key)
-    if vault.sealing and not is_sealed(rest):
+    if vault.wants(rest):
         _save(path, served, vault)
     return served
 

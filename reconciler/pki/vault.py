@@ -6,13 +6,19 @@ key is noticed before any file is touched. Without a key, files stay clear (PKCS
 
 A sealed file is text: base64 of nonce (12 bytes), ciphertext and tag (16 bytes) between two marks. The purpose of the
 key is associated data, so that one key cannot be put in another's place. The role (previous, current, next) is not part
-of the purpose: rotation renames files.
+of the purpose: rotation renames files. The first 4 bytes of the nonce say by which key it was sealed, the others are
+random: of the few thousand seals of a key's life no two meet.
+
+One key-encryption key follows another in one write of ``sealing.json`` (:func:`change_key`), which then holds the
+former key, sealed with the new one. What the former key sealed is sealed anew in passing, as what is found in clear;
+once nothing is left, the former key is forgotten.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import hmac
 import json
 import secrets
 from collections.abc import Callable, Mapping
@@ -41,6 +47,8 @@ _BEGIN: Final = b"-----BEGIN CLOUDLUNACY SEALED KEY-----\n"
 _END: Final = b"-----END CLOUDLUNACY SEALED KEY-----\n"
 _CLEAR_MARKS: Final = (b"PRIVATE KEY-----", b"AGE-SECRET-KEY-1")
 _CHECK: Final = "check"
+_FORMER: Final = "former"
+_ID_BYTES: Final = 4
 _NAMES: Final = {"hkdf-sha256": "a key file", "scrypt": "a passphrase"}
 _HINT: Final = f"Name the file with the right key in {KEY_FILE} or {PASSPHRASE_FILE}."
 
@@ -101,8 +109,11 @@ def _passphrase(path: Path, content: bytes) -> Secret:
 class Vault:
     """Seals and opens. Without a key it keeps things clear, and refuses what is sealed with a sentence."""
 
-    def __init__(self, key: bytes | None = None) -> None:
+    def __init__(self, key: bytes | None = None, *, former: bytes | None = None) -> None:
+        self._key = key
         self._cipher = None if key is None else AESGCM(key)
+        self._former = None if former is None else AESGCM(former)
+        self._id = b"" if key is None else _id_of(key)
 
     def __repr__(self) -> str:
         return f"Vault({'sealing' if self.sealing else 'clear'})"
@@ -124,7 +135,7 @@ class Vault:
             content = read_private(path)
         except OSError as error:
             raise Broken(f"{path} cannot be used: {error.strerror}.") from None
-        kind, salt, check = _read_sealing(path, content)
+        kind, salt, check, former = _read_sealing(path, content)
         if kind != secret.kind:
             text = f"The keys in {directory} are sealed with {_NAMES[kind]}, and {_NAMES[secret.kind]} was given."
             raise Broken(text, hint=_HINT)
@@ -134,7 +145,10 @@ class Vault:
         except Broken:
             text = f"The keys in {directory} are sealed with another {_NAMES[kind].removeprefix('a ')}."
             raise Broken(text, hint=_HINT) from None
-        return vault
+        if former is None:
+            return vault
+        both = cls(vault._key, former=vault.open(_FORMER, former))
+        return both if both.left(directory) else vault._forget_former(path, content)
 
     @classmethod
     def of_environment(cls, directory: Path, environment: Mapping[str, str]) -> Vault:
@@ -155,7 +169,7 @@ class Vault:
         """Return what to store for ``clear``: a sealed block, or ``clear`` itself where there is no key."""
         if self._cipher is None:
             return clear
-        nonce = secrets.token_bytes(_NONCE_BYTES)
+        nonce = self._id + secrets.token_bytes(_NONCE_BYTES - _ID_BYTES)
         block = nonce + self._cipher.encrypt(nonce, clear, _associated(purpose))
         return _BEGIN + base64.encodebytes(block) + _END
 
@@ -169,18 +183,56 @@ class Vault:
             return stored
         if self._cipher is None:
             raise sealed(purpose)
-        text = stored.removeprefix(_BEGIN).removesuffix(_END).replace(b"\n", b"")
+        cipher = self._former if self._former is not None and self.wants(stored) else self._cipher
         try:
-            block = base64.b64decode(text, validate=True)
-            return self._cipher.decrypt(block[:_NONCE_BYTES], block[_NONCE_BYTES:], _associated(purpose))
+            block = _block(stored)
+            return cipher.decrypt(block[:_NONCE_BYTES], block[_NONCE_BYTES:], _associated(purpose))
         except (InvalidTag, ValueError):
             raise Broken(
                 f'The key "{purpose}" cannot be opened: it is damaged, or was sealed with another key.',
                 hint=f"Restore it from a backup, together with {_SEALING}.",
             ) from None
 
+    def wants(self, stored: bytes) -> bool:
+        """Say whether a file should be written anew: it is in clear and there is a key, or sealed with the former."""
+        if not is_sealed(stored):
+            return self.sealing
+        return self._former is not None and not self._is_ours(stored)
+
+    def _is_ours(self, stored: bytes) -> bool:
+        try:
+            return _block(stored).startswith(self._id)
+        except ValueError:
+            return True  # damaged, and not for the former key to mend
+
+    def left(self, directory: Path) -> tuple[str, ...]:
+        """List the files below ``directory`` that the former key has sealed, relative, sorted.
+
+        Raises:
+            Broken: when something there cannot be read.
+        """
+        files = (path for path in directory.rglob("*") if path.is_file() and path.name != _SEALING)
+        try:
+            return tuple(sorted(str(path.relative_to(directory)) for path in files if self._is_left(path)))
+        except OSError as error:
+            raise Broken(f"{error.filename or directory} cannot be read: {error.strerror}.") from None
+
+    def _is_left(self, path: Path) -> bool:
+        with path.open("rb") as file:
+            _, mark, rest = file.read(MAX_SIZE).partition(_BEGIN)
+        return bool(mark) and self.wants(mark + rest)
+
+    def _forget_former(self, path: Path, content: bytes) -> Vault:
+        document = json.loads(content)
+        del document["former"]
+        try:
+            write_private(path, json.dumps(document, indent=2).encode())
+        except OSError as error:
+            raise Broken(f"{path} cannot be written: {error.strerror}.") from None
+        return self
+
     def read(self, path: Path, purpose: str) -> bytes:
-        """Return the content of a private file; one that is found in clear is sealed when there is a key.
+        """Return the content of a private file; one in clear, or sealed with a former key, is sealed when there is one.
 
         Raises:
             Broken: as :meth:`open`, and when others may read the file.
@@ -188,7 +240,7 @@ class Vault:
         """
         stored = read_private(path)
         clear = self.open(purpose, stored)
-        if self.sealing and not is_sealed(stored):
+        if self.wants(stored):
             write_private(path, self.seal(purpose, clear))
         return clear
 
@@ -225,6 +277,40 @@ def is_sealed(stored: bytes) -> bool:
     return stored.startswith(_BEGIN)
 
 
+def change_key(directory: Path, old: Secret, new: Secret) -> Vault:
+    """Let the keys in ``directory`` be opened by another secret from now on; return the vault of that secret.
+
+    One write decides: before it the old secret counts, after it the new one alone. What was sealed before is sealed
+    anew when it is read. Nobody else may have the keys open.
+
+    Raises:
+        Broken: when ``old`` is not the right one, or a former change has not reached every file yet.
+    """
+    vault = Vault.unlock(directory, old)
+    if left := vault.left(directory):
+        hint = "Start serve once; if they are of no use any more, remove them."
+        raise Broken(f"The change before is not done: {', '.join(left)}.", hint=hint)
+    document = json.loads(_new_sealing(new))
+    key = new.derive(bytes.fromhex(document["salt"]))
+    former = Vault(key).seal(_FORMER, vault._key or b"")  # noqa: SLF001 - it never leaves this module in clear
+    path = directory / _SEALING
+    try:
+        write_private(path, json.dumps(document | {"former": former.decode("ascii")}, indent=2).encode())
+    except OSError as error:
+        raise Broken(f"{path} cannot be written: {error.strerror}.") from None
+    return Vault.unlock(directory, new)
+
+
+def _id_of(key: bytes) -> bytes:
+    """Return by what a key is known: nothing follows from it, but which of two it is."""
+    return hmac.digest(key, b"cloudlunacy key id 1", "sha256")[:_ID_BYTES]
+
+
+def _block(stored: bytes) -> bytes:
+    """Raise ValueError when it is no base64."""
+    return base64.b64decode(stored.removeprefix(_BEGIN).removesuffix(_END).replace(b"\n", b""), validate=True)
+
+
 def _associated(purpose: str) -> bytes:
     return f"cloudlunacy 1 {purpose}".encode()
 
@@ -236,13 +322,14 @@ def _new_sealing(secret: Secret) -> bytes:
     return json.dumps(document, indent=2).encode()
 
 
-def _read_sealing(path: Path, content: bytes) -> tuple[Literal["hkdf-sha256", "scrypt"], bytes, bytes]:
+def _read_sealing(path: Path, content: bytes) -> tuple[Literal["hkdf-sha256", "scrypt"], bytes, bytes, bytes | None]:
     try:
         document = json.loads(content)
         kind, salt, check = document["kdf"], bytes.fromhex(document["salt"]), document["check"].encode("ascii")
+        former = document["former"].encode("ascii") if "former" in document else None
         good = document["version"] == 1 and kind in _NAMES and len(salt) == _SALT_BYTES and is_sealed(check)
     except (ValueError, TypeError, KeyError, AttributeError):
         good = False
     if not good:
         raise Broken(f"{path} is damaged; the keys cannot be opened without it.", hint="Restore it from a backup.")
-    return kind, salt, check
+    return kind, salt, check, former

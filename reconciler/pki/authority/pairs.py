@@ -95,7 +95,7 @@ def load(path: Path, purpose: str, vault: Vault) -> Pair:
     if not same_key(key.public_key(), read.public_key()):
         raise Broken(f"{path} holds a key that is not the certificate's.", hint="Restore it from a backup.")
     pair = Pair(read, key, sealed=vault.sealing)
-    if vault.sealing and not is_sealed(rest):
+    if vault.wants(rest):
         save(path, pair, purpose, vault)
     return pair
 

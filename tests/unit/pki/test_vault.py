@@ -12,7 +12,7 @@ import pytest
 
 from reconciler.errors import Broken
 from reconciler.pki.keystore import KeyStore
-from reconciler.pki.vault import KEY_FILE, PASSPHRASE_FILE, Secret, Vault, in_clear, is_sealed, read_secret
+from reconciler.pki.vault import KEY_FILE, PASSPHRASE_FILE, Secret, Vault, change_key, in_clear, is_sealed, read_secret
 
 KEY = Secret("hkdf-sha256", b"k" * 32)
 OTHER = Secret("hkdf-sha256", b"o" * 32)
@@ -240,3 +240,59 @@ def test_the_sealing_file_tells_no_secret(tmp_path: Path) -> None:
 
     assert set(document) == {"version", "kdf", "salt", "check"}
     assert stat.S_IMODE((tmp_path / "sealing.json").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(("old", "new"), [(KEY, OTHER), (KEY, PASSPHRASE), (PASSPHRASE, KEY), (KEY, KEY)])
+def test_another_key_takes_over_in_one_step(tmp_path: Path, old: Secret, new: Secret) -> None:
+    """From then on the new key opens everything; what is read is sealed anew, and then the former key is forgotten."""
+    kid = KeyStore(tmp_path, Vault.unlock(tmp_path, old)).signing("access").kid
+    before = everything(tmp_path)
+    vault = change_key(tmp_path, old, new)
+
+    assert len(vault.left(tmp_path)) == 7  # three purposes, two keys each, and the identity
+    if old != new:
+        with pytest.raises(Broken, match="sealed with"):
+            Vault.unlock(tmp_path, old)
+    assert KeyStore(tmp_path, Vault.unlock(tmp_path, new)).signing("access").kid == kid
+    assert Vault.unlock(tmp_path, new).left(tmp_path) == ()
+    assert "former" not in json.loads((tmp_path / "sealing.json").read_text())
+    assert KeyStore(tmp_path, Vault.unlock(tmp_path, new)).signing("access").kid == kid
+    assert not [line for line in before.splitlines() if len(line) > 60 and line in everything(tmp_path)]
+
+
+def test_a_change_that_is_cut_off_anywhere_loses_nothing(tmp_path: Path) -> None:
+    """However many files were sealed anew when the process died, the new key opens all of them."""
+    kid = KeyStore(tmp_path, Vault.unlock(tmp_path, KEY)).signing("access").kid
+    vault = change_key(tmp_path, KEY, OTHER)
+    for path in sorted(tmp_path.glob("*.pem")):
+        vault.read(path, path.name.partition("-")[0])
+        left = Vault.unlock(tmp_path, OTHER)
+        assert left.open("access", (tmp_path / "access-current.pem").read_bytes()).startswith(b"-----BEGIN PRIVATE KEY")
+        assert left.left(tmp_path)
+    assert KeyStore(tmp_path, Vault.unlock(tmp_path, OTHER)).signing("access").kid == kid
+
+
+def test_a_second_change_waits_for_the_first(tmp_path: Path) -> None:
+    """Two former keys at once there are not: the sentence says which files the first has not reached."""
+    KeyStore(tmp_path, Vault.unlock(tmp_path, KEY))
+    change_key(tmp_path, KEY, OTHER)
+
+    with pytest.raises(Broken, match=r"not done: access-current\.pem"):
+        change_key(tmp_path, OTHER, PASSPHRASE)
+    with pytest.raises(Broken, match="sealed with another key file"):
+        change_key(tmp_path, KEY, PASSPHRASE)
+    KeyStore(tmp_path, Vault.unlock(tmp_path, OTHER))
+    change_key(tmp_path, OTHER, PASSPHRASE)
+    KeyStore(tmp_path, Vault.unlock(tmp_path, PASSPHRASE))
+
+
+def test_a_former_key_opens_nothing_that_is_sealed_now(tmp_path: Path) -> None:
+    """Whoever knows the old secret and an old sealing.json reads no key that was made or sealed since."""
+    KeyStore(tmp_path, Vault.unlock(tmp_path, KEY))
+    old = (tmp_path / "sealing.json").read_bytes()
+    KeyStore(tmp_path, change_key(tmp_path, KEY, OTHER))
+    Vault.unlock(tmp_path, OTHER)
+    (tmp_path / "sealing.json").write_bytes(old)
+
+    with pytest.raises(Broken, match="cannot be opened"):
+        KeyStore(tmp_path, Vault.unlock(tmp_path, KEY))
