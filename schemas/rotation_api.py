@@ -2,6 +2,7 @@
 
 ``POST /api/v1/pki/rotations``  begin one, or let one be urgent   :class:`RotationRequest` → :class:`RotationView`
 ``GET  /api/v1/pki/rotations``  what is under way                 → :class:`RotationList`
+``POST /api/v1/pki/rotations/{subject}/cancellation``  give one up → :class:`RotationView`
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pydantic import Field
 from schemas.base import Model
 
 ROTATIONS_PATH: Final = "/api/v1/pki/rotations"
+CANCELLATION_PATH: Final = "/api/v1/pki/rotations/{subject}/cancellation"
 LONGEST_SECONDS: Final = 30 * 86_400.0
 
 Subject = Literal["root", "intermediate", "access", "desired", "operator", "age"]

@@ -33,6 +33,7 @@ from reconciler.pki.rotation import (
     Subject,
     Times,
     begin,
+    cancelled,
     decide,
     due,
     enter,
@@ -133,6 +134,19 @@ class Rotations:
         await self.look()
         return self.kept.under_way.get(subject, begun)
 
+    async def cancel(self, subject: Subject, *, actor: str = "") -> Rotation:
+        """Give a rotation up whose next key has not taken over.
+
+        Raises:
+            Refused: 404 ``no-such-rotation``, 409 ``too-late``.
+            Broken: when files cannot be written; then it goes on.
+        """
+        async with self._turn:
+            rotation = cancelled(self.kept.under_way, subject)
+            await asyncio.to_thread(self._give_up, enter(rotation, "prepare", self._now()), actor)
+        await self.look()
+        return rotation
+
     async def look(self) -> None:
         """Bring every rotation as far as it may go.
 
@@ -189,9 +203,18 @@ class Rotations:
         if go.phase is not None:
             self._enter(enter(rotation, go.phase, self._now()), "")
             return
-        others = {one: known for one, known in kept.under_way.items() if one != subject}
-        self._save(replace(kept, under_way=others, waiting=_without(kept.waiting, subject)))
+        self._forget(subject)
         self._tell("RotationFinished", "info", subject, "The former key is forgotten.")
+
+    def _give_up(self, rotation: Rotation, actor: str) -> None:
+        self._enter(rotation, "")  # a crash from here on, and the next key is made again
+        self._work.give_up(rotation)
+        self._forget(rotation.subject)
+        self._tell("RotationCancelled", "warning", rotation.subject, "It was given up; the former key stays.", actor)
+
+    def _forget(self, subject: Subject) -> None:
+        others = {one: known for one, known in self.kept.under_way.items() if one != subject}
+        self._save(replace(self.kept, under_way=others, waiting=_without(self.kept.waiting, subject)))
 
     def _enter(self, rotation: Rotation, why: str) -> None:
         under_way = {**self.kept.under_way, rotation.subject: rotation}

@@ -44,6 +44,8 @@ def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser.add_argument("--taint", "--compromised", action="store_true", dest="taint",
                         help="others may know the key: replace at once what it signed, refuse its tokens, and wait for "
                         "no agent that is away")  # fmt: skip
+    parser.add_argument("--cancel", action="store_true",
+                        help="give up a rotation whose next key has not taken over yet")  # fmt: skip
     parser.add_argument("--deadline", type=_duration, metavar="TIME",
                         help="how long agents that do not acknowledge are waited for "
                         "(default: 72h; with --taint 10m)")  # fmt: skip
@@ -57,6 +59,11 @@ def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 def run(options: argparse.Namespace) -> int:
     """Begin, and follow it where that is asked for. 1: it was not over in time."""
+    if options.cancel:
+        with Client(target_of(options, os.environ)) as client:
+            client.post(f"/pki/rotations/{options.subject}/cancellation", {})
+        say(f"{options.subject}: given up; the former key stays.")
+        return 0
     begun = _begun(options)
     if options.format == "json":
         say_json(begun.model_dump(mode="json", by_alias=True))

@@ -38,6 +38,11 @@ class RotatedKeys:
                 self._purpose_work(rotation.subject, rotation)
         return ""
 
+    def give_up(self, rotation: Rotation) -> None:
+        """Forget the next root or intermediate. Other next keys are known for long, and stay."""
+        if rotation.subject == "root" or rotation.subject == "intermediate":
+            self._authority.drop_next()
+
     def trust(self, replace_within: dt.timedelta) -> Mapping[str, Any]:
         """Return what agents are to believe by now, as the member of their item says it."""
         trust = Trust(

@@ -156,7 +156,7 @@ def begin(
     if known is not None and tainted and not known.tainted:
         urgent = replace(known, tainted=True, deadline=longest, actor=actor)
         # The next key lay beside the tainted one, so another is made as long as nobody depends on it.
-        return replace(urgent, phase="prepare", since=now) if known.phase in ("prepare", "distribute") else urgent
+        return enter(urgent, "prepare", now) if known.phase in ("prepare", "distribute") else urgent
     in_the_way = [one for one in under_way if one == subject or {one, subject} <= OF_THE_AUTHORITY]
     if in_the_way:
         raise Refused(
@@ -166,6 +166,25 @@ def begin(
             hint="cloudlunacy pki status shows what it waits for. A key that others know cannot wait: use --taint.",
         )
     return Rotation(subject, "prepare", now, now, longest, tainted, actor)
+
+
+def cancelled(under_way: Mapping[Subject, Rotation], subject: Subject) -> Rotation:
+    """Return the rotation that is given up, before its next key took over.
+
+    Raises:
+        Refused: 404 ``no-such-rotation``; 409 ``too-late``: then only another rotation leads on.
+    """
+    known = under_way.get(subject)
+    if known is None:
+        raise Refused(f"No rotation of {subject} is under way.", status=404, code="no-such-rotation")
+    if known.phase not in ("prepare", "distribute"):
+        raise Refused(
+            f"The next key of {subject} has taken over ({known.phase}).",
+            status=409,
+            code="too-late",
+            hint="Wait for the end; then rotate it again.",
+        )
+    return known
 
 
 def due(

@@ -11,13 +11,14 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
+from reconciler.errors import Refused
 from reconciler.pki.authenticator import Authenticator, Identity, Scope
-from reconciler.pki.rotation import Rotation, Subject
+from reconciler.pki.rotation import SUBJECTS, Rotation, Subject
 from reconciler.pki.rotation_file import Kept
 from reconciler.web.bodies import json_answer, read_json
 from reconciler.web.endpoint import Endpoint
 from reconciler.web.problem import invalid
-from schemas.rotation_api import ROTATIONS_PATH, RotationList, RotationRequest, RotationView
+from schemas.rotation_api import CANCELLATION_PATH, ROTATIONS_PATH, RotationList, RotationRequest, RotationView
 
 
 class Rotations(Protocol):
@@ -28,6 +29,8 @@ class Rotations(Protocol):
     async def begin(
         self, subject: Subject, *, tainted: bool = False, deadline: dt.timedelta | None = None, actor: str = ""
     ) -> Rotation: ...
+
+    async def cancel(self, subject: Subject, *, actor: str = "") -> Rotation: ...
 
 
 class RotationApi:
@@ -53,6 +56,8 @@ class RotationApi:
                      response=RotationList),
             Endpoint("POST", ROTATIONS_PATH, "Let a key give way to another", self.begin, "admin",
                      request=RotationRequest, response=RotationView, status=201),
+            Endpoint("POST", CANCELLATION_PATH, "Give a rotation up before the next key takes over", self.cancel,
+                     "admin", response=RotationView),
         )  # fmt: skip
 
     async def rotations(self, request: Request) -> Response:
@@ -78,6 +83,13 @@ class RotationApi:
             wanted.subject, tainted=wanted.tainted, deadline=deadline, actor=str(caller)
         )
         return json_answer(view(self._rotations.kept, begun), 201)
+
+    async def cancel(self, request: Request) -> Response:
+        caller, subject = self._caller(request, "admin"), request.path_params["subject"]
+        if subject not in SUBJECTS:
+            raise Refused(f'There is no key "{subject}".', status=404, code="no-such-rotation")
+        given_up = await self._rotations.cancel(subject, actor=str(caller))
+        return json_answer(view(self._rotations.kept, given_up))
 
     def _caller(self, request: Request, scope: Scope) -> Identity:
         identity = self._authenticator.authenticate(request.method, str(request.url), request.headers, self._clock())

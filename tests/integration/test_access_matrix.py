@@ -88,6 +88,7 @@ TABLE: Final[dict[tuple[str, str], Row]] = {
     ("GET", "/api/v1/events"): Row(holders("read")),
     ("GET", "/api/v1/stream"): Row(holders("read")),
     ("GET", "/api/v1/certificates"): Row(holders("read")),
+    ("POST", "/api/v1/certificates/{name}/retry"): Row(holders("operate", 409), {}),
     ("POST", "/api/v1/approvals"): Row(holders("approve", 409), {"checksum": CHECKSUM}),
     ("POST", "/api/v1/reconcile"): Row(holders("operate", 202), {}),
     ("POST", "/api/v1/enrolment-tokens"): Row(holders("enrol", 201), {"agent": "vps-9"}),
@@ -95,6 +96,10 @@ TABLE: Final[dict[tuple[str, str], Row]] = {
     ("POST", "/api/v1/tokens"): Row(holders("admin", 201), {"kind": "ci", "scopes": ["read"]}),
     ("POST", "/api/v1/tokens/{token}/revocation"): Row(holders("admin", 404), {}),
     ("POST", "/api/v1/agents/{name}/revocation"): Row(holders("operate", 404), {}),
+    ("GET", "/api/v1/pki/rotations"): Row(holders("read")),
+    ("POST", "/api/v1/pki/rotations"): Row(holders("admin", 201), {"subject": "access"}),
+    ("POST", "/api/v1/pki/rotations/{subject}/cancellation"): Row(holders("admin", 404), {}),
+    ("GET", "/.well-known/crl/{key}.der"): Row(everybody(404)),
     ("POST", "/api/v1/agents/certificate"): Row(agents(), {"csr": signing_request()}),
     ("GET", "/api/v1/agents/stream"): Row(everybody(426)),
     ("WS", "/api/v1/agents/stream"): Row(agents(101)),
@@ -228,6 +233,8 @@ class Plane:
             "{revision}": "newest",
             "{name}": "nobody",
             "{token}": "none",
+            "{subject}": "age",
+            "{key}": "00",
             "{id}": self.enrolment_token.partition(".")[0],
         }
         for name, value in own.items():

@@ -242,6 +242,11 @@ class Authority:
         with self._turn():
             succession.promote(self._folder, kind)
 
+    def drop_next(self) -> None:
+        """Forget the next ones: they never signed anything that left."""
+        with self._turn():
+            succession.drop_next(self._folder)
+
     def drop_former(self, kind: AuthorityKind) -> None:
         """Forget the former one."""
         with self._turn():

@@ -55,6 +55,15 @@ def promote(folder: Folder, kind: AuthorityKind) -> None:
     _promote(folder, "intermediate")
 
 
+def drop_next(folder: Folder) -> None:
+    """Give up what was prepared."""
+    folder.want_root(wanted=False)
+    if folder.pair("intermediate") is not None:
+        folder.drop_waiting_key()
+    folder.drop("intermediate", "next")
+    folder.drop("root", "next")
+
+
 def drop_former(folder: Folder, kind: AuthorityKind) -> None:
     """Forget the former one: nobody trusts or lists it from here on."""
     folder.drop("intermediate", "previous")
