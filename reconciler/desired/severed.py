@@ -24,8 +24,9 @@ def lost_ways(before: State, after: State) -> tuple[str, ...]:
     """Return the backends (``host:port``) that some client could reach and cannot any more.
 
     That is where a route of type tcp or mongodb is gone, an agent is gone or in quarantine, or an IP allow list has
-    changed. Where another route still leads to the backend its clients are cut off too, and come again. A backend of
-    weight 0 keeps its connections: it is taken out of service, and not away from anybody.
+    changed. Where another route still leads to the backend, or the last good version of one to an agent that is gone,
+    clients are cut off too, and come again. A backend of weight 0 keeps its connections: it is taken out of service,
+    and not away from anybody.
     """
     if before is after:
         return ()
@@ -49,16 +50,17 @@ def _ways(state: State) -> dict[str, set[Way]]:
     return found
 
 
-def _addresses(key: ObjectKey, route: Route, state: State, view: View) -> Iterable[str]:
-    try:
-        return {
-            endpoint.address
-            for index, backend in enumerate(route.spec.backends)
-            for endpoint in endpoints(key.team, backend, view, ("spec", "backends", index))
-            if endpoint.in_service
-        }
-    except CompileProblem:  # its last good version is in service, and what it names is gone
-        return set(_compiled(state.compiled.get(key, ())))
+def _addresses(key: ObjectKey, route: Route, state: State, view: View) -> set[str]:
+    found: set[str] = set()
+    for index, backend in enumerate(route.spec.backends):
+        try:
+            resolved = endpoints(key.team, backend, view, ("spec", "backends", index))
+        except CompileProblem:
+            if backend.agent is None:  # its deployment is gone, by a slip perhaps: the last good version is in service
+                found |= set(_compiled(state.compiled.get(key, ())))
+            continue
+        found |= {endpoint.address for endpoint in resolved if endpoint.in_service}
+    return found
 
 
 def _compiled(objects: Iterable[TraefikObject]) -> Iterator[str]:

@@ -21,6 +21,7 @@ from pymongo import MongoClient
 from pymongo.errors import ConfigurationError, OperationFailure, PyMongoError
 
 from reconciler.errors import Broken
+from reconciler.mongodb.connection_string import PLACEHOLDER
 from reconciler.mongodb.doorman import SENTENCES
 from schemas.route import RouteSpec
 from schemas.tls import WRONG_NAME, speaks_no_tls, untrusted
@@ -30,7 +31,6 @@ _SELF_SIGNED: Final = 18
 _WRONG_USER: Final = frozenset({18, 334})
 """AuthenticationFailed, MechanismUnavailable: of a user that it does not know a server names no mechanism, and drivers
 then try one that is too old."""
-_GAP: Final = "<"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +74,10 @@ def check(wanted: Wanted) -> Iterator[Passed]:
     addresses = [wanted.address] if wanted.address else _resolved(wanted.host, wanted.port, left())
     yield Passed("address", f"{wanted.host} is {', '.join(addresses)}")
     with _connected(wanted, addresses, left) as connection:
-        yield Passed("tcp", f"{connection.getpeername()[0]} port {wanted.port} is open")
+        address = str(connection.getpeername()[0])
+        yield Passed("tcp", f"{address} port {wanted.port} is open")
         yield Passed("tls", _shaken(wanted, connection, left()))
-    yield Passed("login", _logged_in(wanted, addresses[0], left()))
+    yield Passed("login", _logged_in(wanted, address, left()))
 
 
 def _read_through(wanted: Wanted) -> None:
@@ -84,9 +85,9 @@ def _read_through(wanted: Wanted) -> None:
     if not wanted.tls:
         hint = "Write tls=true into the connection string."
         raise Broken("the connection string asks for no TLS, and databases are reached over TLS only.", hint=hint)
-    if _GAP in (wanted.user[:1], wanted.password[:1]):
-        gap = wanted.user if wanted.user.startswith(_GAP) else "<password>"
-        hint = "Fill it in; the values' reserved characters percent-encoded."
+    gap = next((one for one in (wanted.user, wanted.password) if PLACEHOLDER.fullmatch(one)), "")
+    if gap:
+        hint = "Fill it in, its reserved characters percent-encoded."
         raise Broken(f"the connection string still has the gap {gap}.", hint=hint)
     with suppress(ValueError):
         ipaddress.ip_address(wanted.host.strip("[]"))

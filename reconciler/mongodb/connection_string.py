@@ -15,7 +15,8 @@ PORT: Final = 27017
 SELECTION_MS: Final = 1500
 """How long a driver looks for its server. Without it a wrong name of the authority is told after 30 seconds."""
 SCHEME: Final = "mongodb://"
-_PLACEHOLDER: Final = re.compile(r"<[a-z]+>")
+PLACEHOLDER: Final = re.compile(r"<[a-z]+>")
+"""A gap for a person to fill. It stands as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,4 +53,4 @@ class ConnectionString:
 
 
 def _quoted(text: str) -> str:
-    return text if _PLACEHOLDER.fullmatch(text) else quote(text, safe="")
+    return text if PLACEHOLDER.fullmatch(text) else quote(text, safe="")

@@ -325,3 +325,17 @@ def test_a_published_file_has_no_password(world: World) -> None:
     events = json.dumps(world.one.ask("/events", limit=1000), ensure_ascii=False)
     for text in (world.one.published.read_text(), world.one.log(), events):
         assert PASSWORD not in text
+
+
+@pytest.mark.usefixtures("by_name")
+def test_live_connections_end_with_an_agent_that_is_locked_out(world: World) -> None:
+    """By one command; after it nobody reaches the database, whatever password they have."""
+    require_severing()
+    with client(world.uri) as connected:
+        orders = connected.get_default_database().orders
+        orders.insert_one({"n": 8})
+        revoked = world.one.cli("agent", "revoke", "vps-1", "--quarantine", "--reason", "stolen", "--yes")
+        assert revoked.returncode == 0, revoked.stderr
+        wait_for(lambda: live_connections(world) == 0, 20, what="no connection to the database")
+        with pytest.raises((AutoReconnect, OperationFailure)):
+            orders.insert_one({"n": 9})

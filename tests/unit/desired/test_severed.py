@@ -45,6 +45,7 @@ def lost(before: dict[str, bytes | None], after: dict[str, bytes | None]) -> tup
         ("agents/vps-2.yaml", documents.agent("vps-2", address="192.0.2.7", state="quarantined"), ("192.0.2.7:27117",)),
         ("agents/vps-2.yaml", documents.agent("vps-2", address="192.0.2.7", state="cordoned"), ()),
         ("agents/vps-2.yaml", documents.agent("vps-2", address="192.0.2.8"), ("192.0.2.7:27117",)),
+        ("agents/vps-2.yaml", None, ("192.0.2.7:27117",)),
         ("routes/shop/web.yaml", None, ()),
     ],
 )
@@ -63,3 +64,19 @@ def test_what_comes_takes_nothing_away() -> None:
     assert lost(BEFORE, BEFORE | {"routes/shop/raw.yaml": second}) == ()
     assert lost(BEFORE | {"routes/shop/raw.yaml": second}, BEFORE) == ("127.0.0.1:27117",)
     assert lost_ways(State(), documents.state_of(BEFORE)) == ()
+
+
+def test_a_last_good_version_takes_nothing_away() -> None:
+    """A route whose deployment is gone, or whose newest version is wrong, leads where it did."""
+    mongodb = {"type": "mongodb", "mongodb": {"version": "6.0"}}
+    deployment = documents.document(
+        "Deployment",
+        "orders",
+        {**mongodb, "agents": ["vps-1"], "ports": [{"container": 27017, "host": 27117}]},
+    )
+    before = BEFORE | {
+        "deployments/shop/orders.yaml": deployment,
+        "routes/shop/db.yaml": database({"deployment": "orders"}),
+    }
+    assert lost(before, before | {"deployments/shop/orders.yaml": None}) == ()
+    assert lost(before, before | {"routes/shop/db.yaml": database({"deployment": "odrers"})}) == ()
