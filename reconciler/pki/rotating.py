@@ -10,7 +10,7 @@ from reconciler.pki.authority.authority import Authority
 from reconciler.pki.authority.folder import AuthorityKind
 from reconciler.pki.authority.names import Permitted
 from reconciler.pki.keystore import KeyStore, Purpose
-from reconciler.pki.rotation import Rotation
+from reconciler.pki.rotation import OF_THE_AUTHORITY, Rotation
 from schemas.trust import Trust
 
 
@@ -40,7 +40,7 @@ class RotatedKeys:
 
     def give_up(self, rotation: Rotation) -> None:
         """Forget the next root or intermediate. Other next keys are known for long, and stay."""
-        if rotation.subject == "root" or rotation.subject == "intermediate":
+        if rotation.subject in OF_THE_AUTHORITY:
             self._authority.drop_next()
 
     def trust(self, replace_within: dt.timedelta) -> Mapping[str, Any]:
