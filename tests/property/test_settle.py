@@ -51,6 +51,7 @@ def fleets() -> list[bytes]:
     found.append(fleet({**team("one"), **grants[0]}))
     found.append(fleet({**team("one"), **grants[0]}, {**team("two"), **grants[0]}, entryPoints={"http": "other"}))
     found.append(fleet({**team("one"), **grants[0]}, entryPoints={"http": "websecure"}))
+    found.append(fleet({**team("one"), **grants[0]}, {**team("two"), **grants[0]}, domain="example.org"))
     return found
 
 
@@ -84,7 +85,10 @@ def routes(name: str) -> list[bytes]:
 
 def deployments() -> list[bytes]:
     found = [deployment("d", *names, port=port) for names in (["x"], ["y"], ["x", "y"]) for port in (8081, 8082)]
-    return [*found, *(deployment("d", agentSelector={"zone": "1"}, port=port) for port in (8081, 8082))]
+    found += [deployment("d", agentSelector={"zone": "1"}, port=port) for port in (8081, 8082)]
+    names = [HOSTS[0], f"x.mongodb.{DOMAIN}"]
+    found += [deployment("d", "x", "y", tls={"dnsNames": listed}) for listed in ([], HOSTS[:1], HOSTS, names)]
+    return [*found, deployment("d", agentSelector={"zone": "1"}, tls={"dnsNames": HOSTS[:1]})]
 
 
 VARIANTS: Final[dict[str, list[bytes]]] = {
