@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -300,6 +301,27 @@ def test_what_may_not_be_named_is_told_by_validate(one: Installation, tmp_path: 
     assert (problem["code"], problem["file"]) == ("service-name-not-granted", "deployments/shop/web.yaml")
     assert "vps" not in problem["message"]
     assert "routes" in problem["hint"]
+
+
+@lives(3600)
+def test_a_service_follows_to_another_authority(one: Installation) -> None:
+    """After an emergency it shows a leaf under the new root alone, was told of it, and has the new roots beside it."""
+    in_service(one)
+    former = roots(one)
+    with TlsService(place(one), pid_file(one)) as service:
+        before = service.leaf(HOST, former)
+        answer = one.post("/pki/rotations", {"subject": "root", "tainted": True})
+        assert answer.status_code == 201, answer.text
+
+        def followed() -> bool:
+            with suppress(OSError):
+                return roots(one) != former and service.leaf(HOST, roots(one)) != before
+            return False
+
+        wait_for(followed, 60, what=f"a leaf under the new root\n{one.agent_log('vps-1')[-2000:]}")
+        wait_for(lambda: (place(one) / "ca.crt").read_text() == roots(one), 30, what="the new roots")
+        with pytest.raises(ssl.SSLCertVerificationError):
+            service.leaf(HOST, former)
 
 
 def test_a_front_and_a_service_prove_themselves_to_each_other(tmp_path: Path) -> None:
