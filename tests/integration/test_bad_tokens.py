@@ -17,7 +17,8 @@ import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from reconciler.pki.keystore import KeyStore
+from reconciler.pki.authority.pairs import key_pem
+from reconciler.pki.keystore import KeyStore, write_private
 from tests.support import documents
 from tests.support.fleet import Installation, installation
 from tests.support.tokens import ISSUER, b64, jwk, jws, new_key, thumbprint
@@ -43,7 +44,11 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     for name, key in (("vps-1", AGENT), ("vps-2", OTHER)):
         files[f"agents/{name}.yaml"] = documents.agent(name, identity={"thumbprint": thumbprint(key)})
     folder = tmp_path_factory.mktemp("bad-tokens")
-    with installation(folder / "one", files, traefik=False, options=["--public-url", ISSUER]) as running:
+    with installation(folder / "one", files, traefik=False, start=False, options=["--public-url", ISSUER]) as running:
+        KeyStore(running.data / "keys")
+        write_private(running.data / "keys" / "access-previous.pem", key_pem(new_key()))  # as after a rotation
+        running.start()
+        running.status_wait(running.repo.tip() or "")
         yield running
 
 
@@ -188,8 +193,8 @@ def test_a_signature_in_der_is_refused(one: Installation, plane: Plane) -> None:
 
 
 def test_only_keys_of_the_purpose_count(one: Installation, plane: Plane) -> None:
-    """The current and the next key of access tokens verify; keys of other purposes and removed ones do not."""
-    for role in ("current", "next"):
+    """The previous, current and next key of access tokens verify; keys of other purposes and removed ones do not."""
+    for role in ("previous", "current", "next"):
         token = by_role(plane, one, role, "access")
         proof = dpop(token, OTHER, jti=fresh())
         require_refused(open_stream(one, token, proof), 401, "key-mismatch")  # the token was good, the proof is not
