@@ -11,7 +11,7 @@ from typing import Any
 from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
 
-from reconciler.commands.mongodb_lookup import NAME, add_options, connection_string, look, openers_of
+from reconciler.commands.mongodb_lookup import NAME, add_options, ca_file_of, connection_string, look, openers_of
 from reconciler.commands.output import say, say_json
 from reconciler.desired.finding import did_you_mean
 from reconciler.errors import Broken, CloudLunacyError, Misused
@@ -20,8 +20,6 @@ from reconciler.mongodb.connection_string import PORT, SCHEME
 from reconciler.mongodb.places import Place, find, places
 
 STANDARD_INPUT = "-"
-CA_FILE = "ca.pem"
-"""In the data directory of ``serve``."""
 
 
 def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -73,7 +71,7 @@ def _wanted(options: argparse.Namespace) -> Iterator[Wanted]:
             password=one.password if openers else "",
             database=one.database,
             auth_source=one.auth_source,
-            ca_file=_ca_file(options),
+            ca_file=_ca_file(options) or ca_file_of(options.data, place),
             address=options.connect,
             route=place.spec,
         )
@@ -104,7 +102,7 @@ def _of_uri(text: str, options: argparse.Namespace) -> Wanted:
         database=parsed["database"] or "",
         auth_source=said.get("authSource", ""),
         tls=bool(said.get("tls", False)),
-        ca_file=_ca_file(options) or str(said.get("tlsCAFile", "")),
+        ca_file=_ca_file(options) or str(said.get("tlsCAFile", "")) or _known_roots(options, place),
         address=options.connect,
         route=place.spec if place is not None else None,
         guess=guess,
@@ -125,9 +123,11 @@ def _ca_file(options: argparse.Namespace) -> str:
         if not path.is_file():
             raise Broken(f"{path} is no file.", hint="It should hold roots (PEM).")
         return str(path)
-    if options.data is not None and (options.data / CA_FILE).is_file():
-        return str(options.data / CA_FILE)
     return ""
+
+
+def _known_roots(options: argparse.Namespace, place: Place | None) -> str:
+    return ca_file_of(options.data, place) if place is not None else ""
 
 
 def _as_json(wanted: Wanted, passed: list[Passed], error: CloudLunacyError | None) -> dict[str, object]:

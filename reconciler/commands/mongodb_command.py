@@ -9,6 +9,7 @@ from reconciler.commands.mongodb_lookup import (
     NAME,
     add_options,
     add_source_options,
+    ca_file_of,
     connection_string,
     look,
     openers_of,
@@ -39,7 +40,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     uri.add_argument("--show-password", action="store_true",
                      help="open the password's secret; needs --data or --identity")  # fmt: skip
     uri.add_argument("--tls-ca-file", default="", metavar="PATH",
-                     help="add tlsCAFile: whom the client trusts, on its machine")  # fmt: skip
+                     help="add tlsCAFile: whom the client trusts, a path on its machine")  # fmt: skip
     uri.add_argument("--format", choices=("text", "json"), default="text")
     uri.set_defaults(run=run_uri)
     mongodb_check.add_parser(actions)
@@ -60,8 +61,11 @@ def run_uri(options: argparse.Namespace) -> int:
     if options.show_password and not openers:
         raise Misused("--show-password needs what opens the secret: --data DIR or --identity FILE.")
     looked = look(options)
-    more = {"user": options.user, "database": options.database, "ca_file": options.tls_ca_file}
-    found = [(place, connection_string(place, looked, openers, **more)) for place in find(options.name, looked.state)]
+    found = []
+    for place in find(options.name, looked.state):
+        ca_file = options.tls_ca_file or ca_file_of(options.data, place)
+        more = {"user": options.user, "database": options.database, "ca_file": ca_file}
+        found.append((place, connection_string(place, looked, openers, **more)))
     if options.format == "json":
         say_json([_as_json(place, one) for place, one in found])
     else:
@@ -69,9 +73,11 @@ def run_uri(options: argparse.Namespace) -> int:
             say(str(one))
     if any(one.password.startswith("<") for _, one in found):
         tell("Put the password in place of <password>, its reserved characters percent-encoded; --show-password does.")
-    if not options.tls_ca_file:
-        tell("Where the certificate is of the fleet's own authority, clients need its roots: --tls-ca-file PATH. "
-             "The control plane has them at /.well-known/ca.pem and in its data directory.")  # fmt: skip
+    if any(one.ca_file for _, one in found) and not options.tls_ca_file:
+        tell("tlsCAFile is on this machine; for another one give the path there with --tls-ca-file.")
+    elif any(place.is_internal and not one.ca_file for place, one in found):
+        tell("The certificate is of the fleet's own authority, so clients need its roots: --tls-ca-file PATH. The "
+             "control plane has them at /.well-known/ca.pem and as ca.pem in its data directory.")  # fmt: skip
     return 0
 
 

@@ -25,6 +25,9 @@ from schemas.deployment import MongoDBUser
 from schemas.objects import ObjectKey
 from schemas.secret import Secret
 
+CA_FILE = "ca.pem"
+"""In the data directory of ``serve``."""
+
 
 class Looked(NamedTuple):
     """What was found, and the port at which clients reach Traefik."""
@@ -86,6 +89,12 @@ def ask(client: Client, port: int | None = None) -> Looked:
         ports = [one.mongodb_port for one in client.read(FleetStatus, "/status").fronts]
         port = next(filter(None, ports), PORT)
     return Looked(state, port)
+
+
+def ca_file_of(data: Path | None, place: Place) -> str:
+    """Return the fleet's roots on the control plane's machine, where these are what a database is verified with."""
+    path = data.absolute() / CA_FILE if data is not None else None
+    return str(path) if path is not None and place.is_internal and path.is_file() else ""
 
 
 def openers_of(options: argparse.Namespace) -> Sequence[Opener]:

@@ -12,6 +12,7 @@ from reconciler.desired.finding import did_you_mean
 from reconciler.desired.state import State
 from reconciler.desired.view import View, port_of
 from reconciler.errors import Rejected
+from schemas.certificate import Certificate
 from schemas.deployment import Deployment, MongoDBUser
 from schemas.objects import ObjectKey
 from schemas.route import Backend, Route, RouteSpec
@@ -27,6 +28,8 @@ class Place:
     spec: RouteSpec
     backends: tuple[str, ...] = ()
     """``host:port`` on the agent."""
+    is_internal: bool = False
+    """Its certificate is of the fleet's own authority."""
     deployments: tuple[ObjectKey, ...] = ()
     users: tuple[MongoDBUser, ...] = ()
 
@@ -111,7 +114,18 @@ def _of_route(key: ObjectKey, state: State, view: View) -> Iterator[Place]:
         )
         users = dict.fromkeys(user for one in deployments for user in _users(state, one))
         host = f"{agent}.mongodb.{view.fleet.spec.domain}"
-        yield Place(host, agent, key, route.spec, tuple(_ports(key, agent, backends, view)), deployments, tuple(users))
+        ports = tuple(_ports(key, agent, backends, view))
+        internal = _is_internal(host, route, state, view)
+        yield Place(host, agent, key, route.spec, ports, internal, deployments, tuple(users))
+
+
+def _is_internal(host: str, route: Route, state: State, view: View) -> bool:
+    """Say who signed what clients see: with passthrough that is the database's own affair."""
+    name = view.certificate_of(host)
+    if name is None or route.spec.tls.mode != "terminate":
+        return False
+    found = state.objects.get(ObjectKey("Certificate", "", name))
+    return not isinstance(found, Certificate) or found.spec.issuer == "internal"
 
 
 def _ports(key: ObjectKey, agent: str, backends: Sequence[Backend], view: View) -> Iterator[str]:

@@ -51,8 +51,7 @@ class World:
     @cached_property
     def uri(self) -> str:
         """What the command prints on the machine of the control plane."""
-        words = ("--tls-ca-file", str(self.one.ca), "--show-password")
-        found = self.one.cli("mongodb", "uri", "orders", *words)
+        found = self.one.cli("mongodb", "uri", "orders", "--show-password")
         assert found.returncode == 0, found.stderr
         return found.stdout.strip()
 

@@ -90,7 +90,7 @@ def _mongodb(demo: Demo) -> _Section:
     one = database.uri(demo.folder, demo.target)
     command = "cloudlunacy mongodb"
     return _Section(f"Ask MongoDB through Traefik: {one}", (
-        (f"{command} uri {database.NAME} {there} --show-password --tls-ca-file {demo.folder.ca}", "prints it"),
+        (f"{command} uri {database.NAME} {there} --show-password", "prints it"),
         (f"{command} check {database.NAME} {there} --connect {HOST}", "goes there step by step"),
         (f"{command} check odrers {there}", "says what is wrong"),
         (f"echo '{HOST} {one.host}' | sudo tee -a /etc/hosts", "so that others find the name"),

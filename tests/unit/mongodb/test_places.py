@@ -20,8 +20,8 @@ def deployment(name: str, *agents: str, port: int = 27117, **spec: object) -> by
     )
 
 
-def route(*backends: object) -> bytes:
-    return documents.document("Route", "db", {"type": "mongodb", "backends": list(backends)})
+def route(*backends: object, **spec: object) -> bytes:
+    return documents.document("Route", "db", {"type": "mongodb", "backends": list(backends), **spec})
 
 
 def state(**more: bytes) -> State:
@@ -81,6 +81,20 @@ def test_other_names_get_a_sentence(name: str, message: str) -> None:
     with pytest.raises(Rejected) as caught:
         find(name, state())
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, True),
+        ({"certificates/db.yaml": documents.certificate("db", "*.mongodb.cloudlunacy.test")}, True),
+        ({"certificates/db.yaml": documents.certificate("db", "*.mongodb.cloudlunacy.test", issuer="acme")}, False),
+        ({"routes/shop/db.yaml": route({"agent": "vps-1", "port": 27117}, tls={"mode": "passthrough"})}, False),
+    ],
+)
+def test_whose_authority_clients_have_to_trust_is_known(files: dict[str, bytes], expected: bool) -> None:
+    """The fleet's own unless an object says otherwise; where TLS ends at the database nobody here knows."""
+    assert [one.is_internal for one in find("vps-1", state(**files))] == [expected]
 
 
 def test_what_gets_no_connections_is_no_place() -> None:
