@@ -288,7 +288,8 @@ class ServiceCertificates:
             self._refuse(service, "NotInstalled", f"It cannot be put into {service.place.link}: {_why(error)}.")
             return
         service.due = renew_at(service.held.life, self._random())
-        service.told, service.tell_at, service.refused = service.wanted.reload is None, 0.0, ("", "")
+        service.told, service.tell_at, service.not_told = service.wanted.reload is None, 0.0, None
+        service.refused = ("", "")
         service.asking.succeeded()
         log.info("%s has certificate %s", service.name, service.held.fingerprint[:16])
 

@@ -82,7 +82,7 @@ class ServiceFiles:
     """The files below ``data`` and in granted directories. All methods block."""
 
     def __init__(self, data: Path) -> None:
-        self._folder = data / FOLDER
+        self._folder = data.absolute() / FOLDER  # a record outlives the directory that the agent was started in
         self._roots = data / LINK / BUNDLE
         """Of the agent itself, who is told when the fleet has other roots."""
 
@@ -137,7 +137,7 @@ class ServiceFiles:
             if link != str(place.link):
                 SwappedDirectory(Path(link)).remove()
         self._write(name, _Record((str(place.link),), record.told))
-        return _held(directory, place, files.chain, files.received_at)
+        return _held(directory.resolve(), place, files.chain, files.received_at)
 
     def move(self, name: ServiceName, held: HeldService, place: Place) -> HeldService:
         """Put what a service has into another place, or give it to another group.

@@ -173,3 +173,24 @@ def test_telling_is_tried_later_and_later(world: World, run: Path) -> None:
     assert min(pauses) > 0
     assert pauses == sorted(pauses)
     assert pauses[-1] <= 30
+
+
+def test_nobody_is_told_twice_because_of_a_path(world: World, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The data directory may be given relative, or lie behind a symbolic link."""
+    (world.data.parent / "link").symlink_to(world.data)
+    monkeypatch.chdir(world.data.parent)
+    grant(world, f"[services.commands]\nreload = ['/bin/sh', '-c', 'echo >> {run}/told']")
+    wanted = item(reload={"command": "reload"})
+    world.data = Path("link")
+    world.restart()
+    world.issue(wanted)
+    for _ in range(3):
+        world.step(60)
+    monkeypatch.chdir("/")
+    world.data = run.parent / "data"
+    world.restart()
+    world.apply(wanted)
+    world.step(60)
+    assert (run / "told").read_text() == "\n"
+    world.apply()
+    assert list(files(world).parent.iterdir()) == []
