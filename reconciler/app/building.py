@@ -204,7 +204,7 @@ class Parts:
             own_hosts=lambda: self.certificate.names,
         )
         self.acme = Acme(settings, self.certificate.vault, pairs, events=store, metrics=self._metrics)
-        self.mongodb = MongoDB(settings.data, store)
+        self.mongodb = MongoDB(settings.data, store, self._metrics)
         self._fronts = Fronts(
             [
                 Front(f"front-{number}", FrontFile(front.file), TraefikAPI(front.api))

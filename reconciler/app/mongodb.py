@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from reconciler.mongodb.doorman import Doorman
+from reconciler.observability.metrics import Metrics
+from reconciler.observability.mongodb_metrics import MongoDBMetrics
 from reconciler.store.protocols import EventStore
 from reconciler.traefik.severing import Severing
 
@@ -16,10 +18,12 @@ class MongoDB:
         Broken: when nothing can be listened on.
     """
 
-    def __init__(self, data: Path, events: EventStore) -> None:
+    def __init__(self, data: Path, events: EventStore, metrics: Metrics) -> None:
+        counted = MongoDBMetrics(metrics.registry)
         self._doorman = Doorman.open(data)
+        self._doorman.on_visit = counted.wrong
         self.doors = self._doorman.doors
-        self.severing = Severing(events)
+        self.severing = Severing(events, counted)
 
     async def run(self) -> None:
         """Answer until cancelled."""

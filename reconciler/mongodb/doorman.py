@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -68,6 +68,8 @@ class Doorman:
 
     def __init__(self, sockets: Mapping[Door, socket.socket]) -> None:
         self._sockets = dict(sockets)
+        self.on_visit: Callable[[Door], None] = lambda _: None
+        """Called for each connection that comes."""
         self._talks: dict[asyncio.Task[Any], asyncio.StreamWriter] = {}
 
     @classmethod
@@ -125,6 +127,7 @@ class Doorman:
         """Hold one conversation. Raises nothing: whoever does not behave is closed."""
         task = asyncio.current_task()
         assert task is not None
+        self.on_visit(door)
         if len(self._talks) >= MOST_CONNECTIONS:
             writer.close()
             return

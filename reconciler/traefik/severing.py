@@ -18,6 +18,7 @@ from reconciler.desired.severed import lost_ways
 from reconciler.desired.state import State
 from reconciler.errors import Broken, Transient
 from reconciler.observability.logs import get_logger
+from reconciler.observability.mongodb_metrics import MongoDBMetrics
 from reconciler.store.protocols import Event, EventStore
 from reconciler.traefik import sock_diag
 from reconciler.traefik.sock_diag import Peer, Unable
@@ -30,8 +31,9 @@ REMAINS: Final = "connections that were open stay open until one side ends them;
 class Severing:
     """Called when every front has loaded a generation. What happened is an event."""
 
-    def __init__(self, events: EventStore, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, events: EventStore, metrics: MongoDBMetrics, clock: Callable[[], float] = time.time) -> None:
         self._events = events
+        self._metrics = metrics
         self._clock = clock
 
     async def confirmed(self, before: State, after: State) -> None:
@@ -44,10 +46,12 @@ class Severing:
             count = await asyncio.to_thread(sever, backends)
         except Unable as error:
             text = f"connections to {where} cannot be ended: {error}; {REMAINS}"
+            self._metrics.remain()
             log.warning("connections cannot be ended", backends=list(backends), error=str(error))
             await self._tell("ConnectionsRemain", "warning", text, after.revision)
             return
         if count:
+            self._metrics.ended(count)
             log.info("connections ended", backends=list(backends), count=count)
             text = f"{count} connections to {where} were ended: what led there is no longer in service"
             await self._tell("ConnectionsEnded", "info", text, after.revision)

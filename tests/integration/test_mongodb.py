@@ -216,6 +216,7 @@ def test_after_a_restart_the_doors_are_where_they_were(world: World) -> None:
     wrong = world.uri.replace(HOST, UNKNOWN)
     with client(wrong) as connected, pytest.raises(OperationFailure, match="No database answers to this name"):
         connected.admin.command("ping")
+    assert world.one.metric("cloudlunacy_mongodb_wrong_connections_total") > 0
     assert world.one.published.read_bytes() == before
 
 
@@ -300,6 +301,7 @@ def test_live_connections_end_with_what_led_there(world: World, why: str) -> Non
                 orders.insert_one({"n": 4})
             events = world.one.ask("/events", limit=1000)["events"]
             assert "ConnectionsEnded" in {one["type"] for one in events}
+            assert world.one.metric("cloudlunacy_connections_ended_total") > 0
         finally:
             world.one.live(dict(before), "Undo")
     with client(world.uri) as connected:

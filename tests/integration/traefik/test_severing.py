@@ -9,7 +9,9 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from prometheus_client import CollectorRegistry
 
+from reconciler.observability.mongodb_metrics import MongoDBMetrics
 from reconciler.traefik import severing, sock_diag
 from reconciler.traefik.severing import Severing
 from reconciler.traefik.sock_diag import Unable
@@ -70,7 +72,9 @@ def test_what_cannot_be_done_is_an_event(monkeypatch: pytest.MonkeyPatch) -> Non
     store = MemoryStore()
     before = state_of(BEFORE)
     after = state_of(BEFORE | {"routes/shop/db.yaml": database()})
-    asyncio.run(Severing(store, clock=lambda: 1.0).confirmed(before, after))
+    registry = CollectorRegistry()
+    asyncio.run(Severing(store, MongoDBMetrics(registry), clock=lambda: 1.0).confirmed(before, after))
+    assert registry.get_sample_value("cloudlunacy_connections_remaining_total") == 1
     [event] = store.disk.events
     assert (event.type, event.severity) == ("ConnectionsRemain", "warning")
     assert "192.0.2.7:27117 cannot be ended: serve lacks the capability CAP_NET_ADMIN" in event.message
