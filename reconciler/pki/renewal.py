@@ -41,7 +41,7 @@ Issuing = Literal["internal", "acme", "provided"]
 
 
 class Source(NamedTuple):
-    """Who signs: the fleet's own authority, an ACME server by the URL of its directory, or somebody who is not asked."""
+    """Who signs: the fleet's own authority, an ACME server by the URL of its directory, or whoever is not asked."""
 
     issuer: Issuing = "internal"
     directory: str = ""

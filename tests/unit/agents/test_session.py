@@ -53,7 +53,7 @@ def want(generation: int, content: int | str | None = None) -> Wanted:
 
 
 def observed(text: str) -> Observed:
-    return Observed(FROM_AGENT.validate_json(text))
+    return Observed(FROM_AGENT.validate_json(text))  # type: ignore[arg-type]
 
 
 def welcome(sequence: int = 1, generation: int = 0, content: int | str | None = None) -> Send:
