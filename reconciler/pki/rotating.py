@@ -60,6 +60,8 @@ class RotatedKeys:
                 return "" if waits is None else f"{waits.message} {waits.hint}"
             case "activate":
                 self._authority.promote_next(kind)
+                if rotation.tainted:
+                    self._authority.revoke_former(now)
             case "remove":
                 self._authority.drop_former(kind)
             case "distribute" | "wait":

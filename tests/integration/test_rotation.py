@@ -125,6 +125,10 @@ def test_with_the_key_of_the_root_elsewhere_a_person_is_told_what_to_do(tmp_path
     names = ("--domain", documents.DOMAIN)
     assert run_cli("pki", "init", "--data", data, "--root-key-out", key, *names).returncode == 0
     with installation(tmp_path / "one", FILES, traefik=False, data=data) as one:
+        assert one.cli("pki", "rotate", "root", "--deadline", "2h").returncode == 0
+        assert "cloudlunacy pki install" in waits_for(one, "root", "not here")
+        assert one.cli("pki", "rotate", "intermediate").returncode == 1
+        assert one.cli("pki", "rotate", "root", "--cancel").stdout == "root: given up; the former key stays.\n"
         begin(one, "intermediate")
         assert "cloudlunacy pki request" in waits_for(one, "intermediate", "waits for the signature")
         request, signed = tmp_path / "request.pem", tmp_path / "signed.pem"

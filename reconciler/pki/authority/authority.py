@@ -205,7 +205,7 @@ class Authority:
             return {one.holder: one for one in self._folder.inventory if one.good(now)}
 
     def crl(self, now: dt.datetime, key_id: str = "") -> bytes:
-        """Return the list of revocations of the current intermediate, or of the one with this key; DER (RFC 5280, 5).
+        """Return the list of revocations of the current intermediate, or of whoever has this key; DER (RFC 5280, 5).
 
         It is signed anew when half its time has passed, and when something was revoked since.
 
@@ -223,11 +223,9 @@ class Authority:
         return tuple(dict.fromkeys(profiles.key_id(pair.certificate) for pair in found if pair is not None))
 
     def _lister(self, key_id: str) -> Issuer:
-        for kind, _, pair in self._folder.pairs():
-            if kind == "intermediate" and profiles.key_id(pair.certificate) == key_id:
-                issuer = pair.issuer()
-                if issuer is not None:
-                    return issuer
+        for _, _, pair in self._folder.pairs():
+            if profiles.key_id(pair.certificate) == key_id and (issuer := pair.issuer()) is not None:
+                return issuer
         raise Refused("No authority here has this key.", status=404, code="no-such-authority")
 
     # --- one follows another (see reconciler.pki.rotation) ----------------------------------------------------------
@@ -241,6 +239,11 @@ class Authority:
         """Let the next one sign from now on; the former stays known."""
         with self._turn():
             succession.promote(self._folder, kind)
+
+    def revoke_former(self, now: dt.datetime) -> None:
+        """Put the former intermediate on the list of its root: others know its key."""
+        with self._turn():
+            succession.revoke_former(self._folder, now)
 
     def drop_next(self) -> None:
         """Forget the next ones: they never signed anything that left."""

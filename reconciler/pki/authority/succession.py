@@ -71,6 +71,18 @@ def drop_former(folder: Folder, kind: AuthorityKind) -> None:
         folder.drop("root", "previous")
 
 
+def revoke_former(folder: Folder, now: dt.datetime) -> None:
+    """Let the root say of every certificate of the former intermediate that its key is known to others."""
+    former, current = folder.pair("intermediate", "previous"), folder.pair("intermediate")
+    listed = folder.inventory.find(former.certificate.serial_number) if former is not None else None
+    if listed is None or current is None:
+        return
+    own = current.certificate.serial_number
+    for one in list(folder.inventory):  # those of the same key were issued before the last of them
+        if one.kind == "intermediate" and one.serial != own and one.at <= listed.at and one.good(now):
+            folder.inventory.revoke(one.serial, "cACompromise", now)
+
+
 def authorities(folder: Folder) -> Authorities:
     """Return the keys that are above what is issued now, and those that nothing shall be served under any more."""
     signing: set[str] = set()

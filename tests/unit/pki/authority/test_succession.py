@@ -148,6 +148,25 @@ def test_each_issuer_has_a_list_of_its_own(authority: Authority, tmp_path: Path)
         authority.crl(NOW, former)
 
 
+def test_of_a_stolen_intermediate_the_root_says_so(authority: Authority) -> None:
+    """Every certificate of the key is on the root's list, also from before it was widened, and the next is not."""
+    first = authority.pairs("intermediate")["current"].certificate
+    authority.ensure_permitted(FLEET | permitted_for(domain="more.test"), NOW)
+    second, root = (
+        authority.pairs("intermediate")["current"].certificate,
+        authority.pairs("root")["current"].certificate,
+    )
+    authority.prepare_next("intermediate", FLEET, NOW + DAY)
+    authority.promote_next("intermediate")
+    for _ in range(2):
+        authority.revoke_former(NOW + DAY)
+    crl = x509.load_der_x509_crl(authority.crl(NOW + DAY, profiles.key_id(root)))
+
+    assert {one.serial_number for one in crl} == {first.serial_number, second.serial_number}
+    assert crl.is_signature_valid(root.public_key())  # type: ignore[arg-type]
+    assert leaf(authority)
+
+
 def serials(crl: bytes) -> set[int]:
     return {one.serial_number for one in x509.load_der_x509_crl(crl)}
 
