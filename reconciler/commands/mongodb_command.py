@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from reconciler.commands import mongodb_check
 from reconciler.commands.mongodb_lookup import (
@@ -71,6 +72,8 @@ def run_uri(options: argparse.Namespace) -> int:
     else:
         for _, one in found:
             say(str(one))
+    if openers and sys.stdout.isatty():
+        tell("This is a secret, and your terminal keeps what it shows. Clear it, or use a pipe.")
     if any(one.password.startswith("<") for _, one in found):
         tell("Put the password in place of <password>, its reserved characters percent-encoded; --show-password does.")
     if any(one.ca_file for _, one in found) and not options.tls_ca_file:

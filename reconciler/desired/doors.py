@@ -17,6 +17,8 @@ from schemas.fleet import Fleet
 Door = Literal["plain", "unnamed", "unknown"]
 """No TLS; TLS without a server name; TLS with a name that no route has."""
 DOORS: Final[tuple[Door, ...]] = get_args(Door)
+MOST_OF_ONE: Final = 16
+"""Connections at a time of one client address: a driver opens three, and nobody shall keep others from being told."""
 _RULES: Final[Mapping[Door, tuple[str, int, RouterTLS | None]]] = {
     "plain": ("HostSNI(`*`)", CATCH_ALL_PRIORITY + 1, None),
     "unnamed": ("HostSNI(`*`)", CATCH_ALL_PRIORITY + 1, {}),
@@ -34,11 +36,13 @@ class Doors:
 def door_objects(fleet: Fleet, doors: Doors) -> TraefikObjects:
     """Return routers and services of the doors, at the entry point for MongoDB."""
     point = fleet.spec.entry_points.mongodb
-    objects: list[TraefikObject] = []
+    limit = f"{RESERVED}doors"
+    objects = [TraefikObject("tcp.middlewares", limit, {"inFlightConn": {"amount": MOST_OF_ONE}})]
     for door in DOORS:
         rule, priority, tls = _RULES[door]
         name = f"{RESERVED}door-{door}"
         router: Router = {"entryPoints": [point], "rule": rule, "priority": priority, "service": name}
+        router["middlewares"] = [limit]
         if tls is not None:
             router["tls"] = tls
         objects.append(TraefikObject("tcp.routers", name, router))
