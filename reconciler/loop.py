@@ -249,8 +249,9 @@ class Reconciler:
         except (Transient, Broken) as error:
             self._tracker.wait(revision, _reason(error), str(error))
             raise
-        except Exception:
-            self._tracker.stop(revision, "Failed", "InternalError", "a bug ended the pass; the log has the details")
+        except Exception as bug:
+            text = f"a bug ended the pass ({type(bug).__name__}); the log has the details, and what is published stays"
+            self._tracker.stop(revision, "Failed", "InternalError", text)
             raise
         finally:
             await self._tracker.flush()

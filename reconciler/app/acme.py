@@ -59,9 +59,9 @@ class Acme:
             self._terms = (state, terms)
         return terms.get(name)
 
-    async def retry(self, name: str, actor: str) -> bool:
-        """Let no back-off hold an order any longer. False: no order of that name waits."""
-        return await self._orders.retry(name, actor)
+    async def retry(self, name: str, actor: str, others: Callable[[str], bool] = lambda _: False) -> bool:
+        """Let no back-off hold an order any longer. False: none of that name waits, and ``others`` have none either."""
+        return await self._orders.retry(name, actor) or others(name)
 
     async def run(self) -> None:
         """Answer challenges, and ask for renewals, until cancelled."""

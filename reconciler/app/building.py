@@ -306,7 +306,7 @@ class Parts:
                 certificates=self._certificates,
                 authority=self.certificate.authority,
                 statuses=lambda: self._front_certificates.statuses(self.loop.published),
-                retry=self.acme.retry,
+                retry=partial(self.acme.retry, others=self._front_certificates.retry),
             ),
             access=self._access.api(authenticator),
             rotations=rotation_api(self, authenticator),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from cryptography import x509
+from cryptography.x509.oid import NameOID
 
 from reconciler.desired.traefik_model import Certificate
 from reconciler.pki.authority.pairs import read_certificate, read_key, same_key
@@ -13,6 +16,7 @@ from reconciler.pki.authority.profiles import authority_id, fingerprint
 from reconciler.pki.renewal import INTERNAL, Held, Source
 
 _END = "-----END CERTIFICATE-----"
+_HOST_LIKE = re.compile(r"[a-z0-9*_-]+(?:\.[a-z0-9*_-]+)+\.?")
 _MOST = 10
 """Certificates in a chain. TLS libraries refuse longer ones, and nobody has them."""
 
@@ -28,6 +32,8 @@ class CertificatePair:
     chain: str
     key: str = field(repr=False)
     held: Held
+    other_names: tuple[str, ...] = ()
+    """What else a front would serve with it: addresses, and hosts in the subject."""
 
     @classmethod
     def read(cls, chain: str, key: str, source: Source = INTERNAL) -> CertificatePair:
@@ -50,7 +56,7 @@ class CertificatePair:
             raise NoPair("the key is no P-256, P-384 or RSA key (2048 bits or more) in PEM without a passphrase")
         if not same_key(private.public_key(), certificates[0].public_key()):
             raise NoPair("the key is not the one of the first certificate")
-        return cls("".join(blocks), key, _held(certificates, source))
+        return cls("".join(blocks), key, _held(certificates, source), _other_names(certificates[0]))
 
     def must_be_for(self, names: Sequence[str]) -> None:
         """Refuse a pair for other names: a front would serve every name that is in it, whoever owns that.
@@ -58,9 +64,9 @@ class CertificatePair:
         Raises:
             NoPair: naming what is missing and what is too much.
         """
-        wanted, there = {name.lower() for name in names}, set(self.held.names)
-        if wanted - there:
-            raise NoPair(f"the certificate lacks {', '.join(sorted(wanted - there))}")
+        wanted, there = {name.lower() for name in names}, {*self.held.names, *self.other_names}
+        if wanted - set(self.held.names):
+            raise NoPair(f"the certificate lacks {', '.join(sorted(wanted - set(self.held.names)))}")
         if there - wanted:
             raise NoPair(f"the certificate also names {', '.join(sorted(there - wanted))}")
 
@@ -86,6 +92,21 @@ def _held(certificates: Sequence[x509.Certificate], source: Source) -> Held:
         fingerprint=fingerprint(leaf),
         authorities=frozenset(authority_id(one) for one in above),
     )
+
+
+def _other_names(leaf: x509.Certificate) -> tuple[str, ...]:
+    """Return what Traefik takes for a name beside the DNS names: addresses, and every part of a common name.
+
+    It joins the names of a certificate with commas and splits them again, so a common name may hold several.
+    """
+    found: list[str] = []
+    for attribute in leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME):
+        parts = str(attribute.value).lower().split(",")
+        found += [part for part in parts if _HOST_LIKE.fullmatch(part)]
+    with suppress(x509.ExtensionNotFound):
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        found += [str(address) for address in names.get_values_for_type(x509.IPAddress)]
+    return tuple(dict.fromkeys(found))
 
 
 def _dns_names(leaf: x509.Certificate) -> tuple[str, ...]:

@@ -30,8 +30,13 @@ class Known:
     probes: Mapping[str, tuple[ServedLeaf, ...]]
 
 
-def desired_of(spec: CertificateSpec, fleet: Fleet) -> Desired:
-    """Return what :func:`reconciler.pki.renewal.actions` looks at. Not for provided ones."""
+def desired_of(spec: CertificateSpec, fleet: Fleet) -> Desired | None:
+    """Return what :func:`reconciler.pki.renewal.actions` looks at.
+
+    None for what is left as it is: a provided certificate, and one of an ACME server that the fleet names no more.
+    """
+    if spec.issuer == "provided" or (spec.issuer == "acme" and not directory_of(spec, fleet)):
+        return None
     return Desired(
         names=spec.dns_names,
         lifetime=dt.timedelta(seconds=seconds(spec.lifetime)),
@@ -41,11 +46,14 @@ def desired_of(spec: CertificateSpec, fleet: Fleet) -> Desired:
 
 
 def directory_of(spec: CertificateSpec, fleet: Fleet) -> str:
-    """Return the URL of the ACME server's directory; empty for another issuer."""
-    if spec.issuer != "acme":
-        return ""
+    """Return the URL of the ACME server's directory.
+
+    Empty for another issuer, and where the fleet has no such directory: a certificate in its last good version may name
+    one that is gone.
+    """
     named = spec.acme.directory if spec.acme is not None else None
-    return fleet.spec.acme.directories[named or fleet.spec.acme.usual_directory].url
+    found = fleet.spec.acme.directories.get(named or fleet.spec.acme.usual_directory)
+    return found.url if found is not None and spec.issuer == "acme" else ""
 
 
 def listing(state: State, known: Known, now: dt.datetime) -> tuple[CertificateStatus, ...]:
@@ -56,7 +64,8 @@ def listing(state: State, known: Known, now: dt.datetime) -> tuple[CertificateSt
     for name in sorted(specs.keys() | known.pairs.keys()):
         spec, pair = specs.get(name), known.pairs.get(name)
         if spec is not None:
-            said = _wanted(name, spec, pair, known, now)
+            is_orphan = spec.issuer == "acme" and not directory_of(spec, state.fleet)
+            said = _orphan(spec, pair) if is_orphan else _wanted(name, spec, pair, known, now)
             issuer, directory, names = spec.issuer, directory_of(spec, state.fleet), spec.dns_names
         else:
             assert pair is not None
@@ -81,6 +90,12 @@ def listing(state: State, known: Known, now: dt.datetime) -> tuple[CertificateSt
 def _held(pair: CertificatePair) -> dict[str, Any]:
     held = pair.held
     return {"not_before": held.not_before, "not_after": held.not_after, "fingerprint": held.fingerprint}
+
+
+def _orphan(spec: CertificateSpec, pair: CertificatePair | None) -> dict[str, Any]:
+    named = spec.acme.directory if spec.acme is not None else None
+    text = f'fleet.yaml has no ACME directory "{named}" any more, so nobody issues or renews it.'
+    return {"state": "Pending" if pair is None else "Due", "reason": "unknown-directory", "message": text}
 
 
 def _wanted(

@@ -129,6 +129,11 @@ class Certificates:
         """Look at the next opportunity: an authority has changed, or an order has failed."""
         self._next = 0.0
 
+    def retry(self, name: str) -> bool:
+        """Try at the next opportunity what failed before. False: nothing waits."""
+        self.poke()
+        return self._issuing.retry(name)
+
     async def take_up(self) -> None:
         """Load what was issued before a restart.
 
@@ -197,10 +202,11 @@ class Certificates:
         return waiting or published.overlay is not self.overlay
 
     async def _look(self, state: State, *, drop: bool) -> None:
-        arrived, self._arrived = self._arrived, {}
         former = self.pairs
-        if arrived:
-            await asyncio.to_thread(self._keep, arrived)
+        for name, pair in list(self._arrived.items()):  # what cannot be kept now was paid for, and waits
+            await asyncio.to_thread(self._keep, {name: pair})
+            if self._arrived.get(name) is pair:
+                del self._arrived[name]
         found = await asyncio.to_thread(self._see_to, state, self.pairs)
         await asyncio.to_thread(self._keep, found.pairs)
         if drop:
@@ -235,8 +241,10 @@ class Certificates:
         specs, now = desired_certificates(state), self._now()
         provided = {name: spec for name, spec in specs.items() if spec.provided is not None}
         made = _Found(self._issuing.open(provided, state, pairs, now))
-        wanted = {name: desired_of(spec, state.fleet) for name, spec in specs.items() if name not in provided}
-        held = {name: pair.held for name, pair in pairs.items() if name not in provided}
+        wanted = {name: one for name, spec in specs.items() if (one := desired_of(spec, state.fleet)) is not None}
+        left_alone = specs.keys() - wanted.keys()
+        held = {name: pair.held for name, pair in pairs.items() if name not in left_alone}
+        self._issuing.think_again(wanted)
         found = actions(
             wanted,
             held,

@@ -6,7 +6,7 @@ What fails is tried again after a pause that grows, and said of the certificate 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from reconciler.desired.coverage import FRONT_CLIENT
@@ -27,8 +27,8 @@ from schemas.fleet import Fleet
 
 log = get_logger(__name__)
 
-PAUSES: Final = (10.0, 60.0, 600.0, 3600.0)
-"""After failures in a row to issue or open a certificate."""
+PAUSES: Final = (10.0, 60.0, 300.0)
+"""After failures in a row to issue or open a certificate. Whatever it was made of changes ends the pause."""
 
 
 class Failure(NamedTuple):
@@ -38,6 +38,8 @@ class Failure(NamedTuple):
     until: dt.datetime
     reason: str
     message: str
+    tried: object
+    """What it was to be made of; with anything else there is no reason to wait."""
 
 
 class Issuing:
@@ -54,8 +56,8 @@ class Issuing:
         self.failures: Mapping[str, Failure] = {}
         self.on_failure: Callable[[str, str], None] = lambda _name, _message: None
         """Told of each failure that says something new."""
-        self._opened: dict[str, tuple[str, str, str]] = {}
-        """Provided certificate → the sealed texts that it was opened from, and the fingerprint of what was in them."""
+        self._opened: dict[str, tuple[object, str]] = {}
+        """Provided certificate → what it was opened from, and the fingerprint of what was in that."""
 
     def delays(self) -> Mapping[str, Delay]:
         return {name: Delay(one.until, one.reason, one.message) for name, one in self.failures.items()}
@@ -67,14 +69,23 @@ class Issuing:
         found = {name: self._issue(name, one, now) for name, one in wanted.items()}
         return {name: pair for name, pair in found.items() if pair is not None}
 
-    def _permit(self, fleet: Fleet, wanted: Iterable[str], now: dt.datetime) -> bool:
+    def think_again(self, wanted: Mapping[str, Desired]) -> None:
+        """Forget why the authority did not sign what is wanted otherwise by now, or where it has changed itself."""
+        for name, failure in list(self.failures.items()):
+            if name in wanted and failure.tried != self._tried(wanted[name]):
+                self._worked(name)
+
+    def _tried(self, wanted: Desired) -> object:
+        return wanted, self._authority.version()
+
+    def _permit(self, fleet: Fleet, wanted: Mapping[str, Desired], now: dt.datetime) -> bool:
         """Let the authority sign what the fleet names; what waits for a person is said where a name is refused."""
         hostnames = [name for team in fleet.spec.teams for name in team.hostnames]
         try:
             self._authority.ensure_permitted(permitted_hosts(self._own_hosts(), fleet.spec.domain, hostnames), now)
         except CloudLunacyError as error:
-            for name in wanted:
-                self._failed(name, "AuthorityUnusable", str(error), now)
+            for name, one in wanted.items():
+                self._failed(name, Failure(0, now, "AuthorityUnusable", str(error), self._tried(one)))
             return False
         return True
 
@@ -84,7 +95,7 @@ class Issuing:
         try:
             leaf = self._authority.issue(profile, key.public_key(), holder=f"certificate/{name}", now=now)
         except CloudLunacyError as error:
-            self._failed(name, "NotIssued", str(error), now)
+            self._failed(name, Failure(0, now, "NotIssued", str(error), self._tried(wanted)))
             return None
         self._worked(name)
         return CertificatePair.read(leaf.pem, key_pem(key).decode("ascii"), INTERNAL)
@@ -95,11 +106,9 @@ class Issuing:
         """Take provided pairs out of their secrets, as late as this; return those that differ from what is held."""
         found = {}
         for name, spec in sorted(wanted.items()):
-            delay = self.failures.get(name)
-            if delay is None or delay.until <= now:
-                pair = self._open(name, spec, state, held.get(name), now)
-                if pair is not None:
-                    found[name] = pair
+            pair = self._open(name, spec, state, held.get(name), now)
+            if pair is not None:
+                found[name] = pair
         return found
 
     def _open(
@@ -109,21 +118,25 @@ class Issuing:
         where, view = spec.provided, state.view(self._open_sealed)
         secret = view.secret(where.team, where.secret)
         keys = where.certificate, where.private_key
-        if secret is None or not all(key in secret.spec.sealed for key in keys):
-            text = f'secret "{where.secret}" of team "{where.team}" lacks {" or ".join(keys)}'
-            self._failed(name, "SecretMissing", text, now)
+        sealed = tuple(secret.spec.sealed.get(key, "") if secret is not None else "" for key in keys)
+        tried = spec.dns_names, sealed
+        if held is not None and self._opened.get(name) == (tried, held.held.fingerprint):
             return None
-        chain_sealed, key_sealed = (secret.spec.sealed[key] for key in keys)
-        if held is not None and self._opened.get(name) == (chain_sealed, key_sealed, held.held.fingerprint):
+        failure = self.failures.get(name)
+        if failure is not None and failure.until > now and failure.tried == tried:
+            return None
+        if not all(sealed):
+            text = f'secret "{where.secret}" of team "{where.team}" lacks {" or ".join(keys)}'
+            self._failed(name, Failure(0, now, "SecretMissing", text, tried))
             return None
         try:
             chain, key = (view.open_secret(where.team, where.secret, one) for one in keys)
             pair = CertificatePair.read(chain, key, Source("provided"))
             pair.must_be_for(spec.dns_names)
         except (SecretUnavailable, NoPair) as problem:
-            self._failed(name, "SecretUnusable", str(problem), now)
+            self._failed(name, Failure(0, now, "SecretUnusable", str(problem), tried))
             return None
-        self._opened[name] = chain_sealed, key_sealed, pair.held.fingerprint
+        self._opened[name] = tried, pair.held.fingerprint
         self._worked(name)
         return None if held is not None and (held.chain, held.key) == (pair.chain, pair.key) else pair
 
@@ -132,14 +145,22 @@ class Issuing:
         self._opened.pop(name, None)
         self._worked(name)
 
-    def _failed(self, name: str, reason: str, message: str, now: dt.datetime) -> None:
+    def retry(self, name: str) -> bool:
+        """End the pause of a certificate. False: none waits."""
+        waits = name in self.failures
+        self._worked(name)
+        return waits
+
+    def _failed(self, name: str, failure: Failure) -> None:
+        """Remember a failure that happened ``until`` now, and make the next attempt wait."""
         former = self.failures.get(name)
-        attempts = 0 if former is None else former.attempts + 1
-        until = now + dt.timedelta(seconds=PAUSES[min(attempts, len(PAUSES) - 1)])
-        self.failures = {**self.failures, name: Failure(attempts, until, reason, message)}
-        log.warning("a certificate cannot be had", certificate=name, why=message, again_at=f"{until:%H:%M:%S}")
-        if former is None or former.message != message:
-            self.on_failure(name, message)
+        again = former is not None and former.tried == failure.tried
+        attempts = former.attempts + 1 if former is not None and again else 0
+        until = failure.until + dt.timedelta(seconds=PAUSES[min(attempts, len(PAUSES) - 1)])
+        self.failures = {**self.failures, name: failure._replace(attempts=attempts, until=until)}
+        log.warning("a certificate cannot be had", certificate=name, why=failure.message, again_at=f"{until:%H:%M:%S}")
+        if former is None or former.message != failure.message:
+            self.on_failure(name, failure.message)
 
     def _worked(self, name: str) -> None:
         self.failures = {one: failure for one, failure in self.failures.items() if one != name}

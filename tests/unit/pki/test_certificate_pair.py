@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
+import datetime as dt
+import re
 
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from reconciler.pki.authority import pairs
+from reconciler.pki.authority.names import Names
 from reconciler.pki.authority.pairs import key_pem, new_key
 from reconciler.pki.authority.profiles import authority_id
 from reconciler.pki.certificate_pair import CertificatePair, NoPair
-from tests.support.certificates import KEY, csr
+from tests.support.certificates import KEY, NOW, csr
 from tests.support.pairs import FakeAuthority
 
 AUTHORITY = FakeAuthority()
@@ -65,6 +73,47 @@ def test_a_pair_for_other_names_is_refused(names: list[str], why: str | None) ->
         return
     with pytest.raises(NoPair, match=why):
         PAIR.must_be_for(names)
+
+
+@pytest.mark.parametrize(
+    ("common_name", "why"),
+    [
+        ("shop.test", None),
+        ("SHOP.test", None),
+        ("Shop Inc. and Sons", None),
+        ("shop", None),
+        ("web.app.cloudlunacy.test", "also names web.app.cloudlunacy.test"),
+        ("*.app.cloudlunacy.test", "also names"),
+        ("Shop,web.app.cloudlunacy.test,x", "also names web.app.cloudlunacy.test"),
+        ("web.app.cloudlunacy.test.", "also names"),
+    ],
+)
+def test_a_host_in_the_subject_is_a_name_too(common_name: str, why: str | None) -> None:
+    """Traefik serves what the common name says, split at commas, before a wildcard of somebody else."""
+    pair = self_made(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)]), "shop.test")
+    if why is None:
+        pair.must_be_for(["shop.test"])
+        return
+    with pytest.raises(NoPair, match=re.escape(why)):
+        pair.must_be_for(["shop.test"])
+
+
+def test_an_address_is_a_name_too() -> None:
+    """Nobody owns addresses."""
+    pair = self_made(x509.Name([]), "shop.test", "192.0.2.1")
+    with pytest.raises(NoPair, match=re.escape("also names 192.0.2.1")):
+        pair.must_be_for(["shop.test"])
+
+
+def self_made(subject: x509.Name, *hosts: str) -> CertificatePair:
+    """A pair with any subject, signed by itself."""
+    key = pairs.new_key()
+    certificate = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), 5, NOW, NOW + dt.timedelta(days=90))
+        .add_extension(Names.of(hosts).extension(), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return CertificatePair.read(pairs.pem(certificate).decode(), pairs.key_pem(key).decode())
 
 
 def test_the_key_is_not_shown() -> None:

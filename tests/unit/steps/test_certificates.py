@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -358,6 +359,99 @@ def test_a_secret_that_cannot_be_used_keeps_the_former_pair(tmp_path: Path) -> N
         assert (shop.state, shop.reason) == ("Due", "SecretUnusable")
         assert "lacks shop.test" in shop.message
         assert other.key not in repr(one.events)
+
+    asyncio.run(run())
+
+
+def test_a_secret_that_was_mended_is_used_at_once(tmp_path: Path) -> None:
+    """However often it failed before, and however long the pause for the same secret would be."""
+
+    async def run() -> None:
+        one, away = world(tmp_path), FakeAuthority(now=START)
+        good, other = away.pair(SHOP), away.pair("other.test")
+        published = await one.publish(State(), FILES | PROVIDED | ROUTE | pair_secret(one, 1, other))
+        for _ in range(6):
+            one.now += 400
+            await one.step.look(published)
+        assert WEB not in published.state.served
+        published = await one.publish(published.state, pair_secret(one, 2, good))
+        assert WEB in published.state.served
+
+    asyncio.run(run())
+
+
+def test_an_authority_that_was_mended_is_asked_at_once(tmp_path: Path) -> None:
+    """Its files are what was tried with; a person may also end the pause."""
+
+    async def run() -> None:
+        one = world(tmp_path)
+        real = one.authority.issue
+
+        def refuse(*_: object, **__: object) -> Any:
+            raise Broken("The authority has no intermediate yet.")
+
+        await one.step.take_up()
+        one.authority.issue = refuse  # type: ignore[method-assign]
+        published = await one.publish(State(), FILES | INTERNAL | ROUTE)
+        for _ in range(4):
+            one.now += 400
+            await one.step.look(published)
+        one.authority.issue = real  # type: ignore[method-assign]
+        assert not await one.step.look(published)
+        Authority(one.keys).prepare_next("root", one.authority.permitted(), START)
+        assert await one.step.look(published)
+        assert "shop" in one.step.pairs
+        assert not one.step.retry("shop")
+
+    asyncio.run(run())
+
+
+def test_what_an_order_brought_waits_until_it_can_be_kept(tmp_path: Path) -> None:
+    """A full disk loses no certificate that was paid for."""
+
+    async def run() -> None:
+        one = world(tmp_path)
+        published = await one.publish(State(), FILES | ORDERED | ROUTE)
+        await one.step.look(published)
+        directory = one.orders.asked[-1]["shop"].source.directory
+        pair = FakeAuthority(now=START).pair(SHOP, source=Source("acme", directory))
+        real = one.store.save
+
+        def full(*_: object) -> None:
+            raise Broken("the disk is full")
+
+        one.store.save = full  # type: ignore[method-assign, assignment]
+        one.step.finished("shop", pair)
+        with pytest.raises(Broken):
+            await one.step.look(published)
+        one.store.save = real  # type: ignore[method-assign]
+        assert await one.step.look(published)
+        assert one.store.load().pairs["shop"] == pair
+
+    asyncio.run(run())
+
+
+def test_a_certificate_of_a_directory_that_is_gone_stays_in_service_and_stops_nothing(tmp_path: Path) -> None:
+    """The last good version names a directory that the fleet has no more: it is shown so, and nothing is ordered."""
+
+    async def run() -> None:
+        one = world(tmp_path)
+        team_shop = team("shop", hostnames=[f"*.app.{DOMAIN}", SHOP], agents=["vps-1"])
+        away = {"away": {"url": "https://acme.example.test/dir"}}
+        both = {"letsencrypt": {"url": "https://le.example.test/dir"}, **away}
+        ordered = {"certificates/shop.yaml": certificate("shop", SHOP, issuer="acme", acme={"directory": "away"})}
+        files = FILES | {"fleet.yaml": fleet(team_shop, acme={"directories": both, "directory": "letsencrypt"})}
+        published = await one.publish(State(), files | ordered | ROUTE)
+        one.step.finished("shop", FakeAuthority(now=START).pair(SHOP, source=Source("acme", away["away"]["url"])))
+        await one.step.look(published)
+        published = await one.publish(published.state, {})
+        rest = {"letsencrypt": both["letsencrypt"]}
+        published = await one.publish(published.state, {"fleet.yaml": fleet(team_shop, acme={"directories": rest})})
+        await one.step.look(published)
+        assert "shop" in one.step.pairs
+        assert one.orders.asked[-1] == {}
+        shop = one.step.statuses(published)[-1]
+        assert (shop.state, shop.reason) == ("Due", "unknown-directory")
 
     asyncio.run(run())
 
