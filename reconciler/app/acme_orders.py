@@ -38,8 +38,10 @@ PATIENCE: Final = timedelta(minutes=10)
 """When to look again at an order that is under way. Nobody has to wait for it: its end is told."""
 SOON: Final = timedelta(seconds=1)
 LATER: Final = timedelta(hours=1)
+TICK_SECONDS: Final = 1.0
 SUGGESTION_SECONDS: Final = 60.0
-"""Between looks whether a server is to be asked when it wants a certificate renewed; it says how often itself."""
+"""Between looks whether a server is to be asked when it wants a certificate renewed; it says how often itself. What is
+new is asked for at once."""
 
 
 class Workshop(Protocol):
@@ -122,6 +124,8 @@ class AcmeOrders:
         self._holds: dict[str, _Held] = {}
         self._have: dict[str, CertificatePair] = {}
         self._suggested: dict[str, _Suggested] = {}
+        self._asked: dict[str, str] = {}
+        """Certificate → fingerprint of the one that its server was asked about."""
         self._delivered: dict[str, _Delivered] = {}
         self._given_up: set[asyncio.Task[None]] = set()
         self.finished: Callable[[str, CertificatePair], None] = lambda _name, _pair: None
@@ -172,14 +176,19 @@ class AcmeOrders:
         return found
 
     def suggested(self, held: Mapping[str, CertificatePair]) -> Mapping[str, datetime]:
-        """Return when servers want certificates of theirs renewed, as far as it is known by now."""
+        """Return when servers want certificates of theirs renewed. Nothing is renewed before its server was asked."""
         self._have = {name: pair for name, pair in held.items() if pair.held.source.issuer == "acme"}
         found = {}
         for name, pair in self._have.items():
             known = self._suggested.get(name)
             if known is not None and known.fingerprint == pair.held.fingerprint:
                 found[name] = known.at
+            elif self._is_unasked(name, pair):
+                found[name] = self._now() + timedelta(seconds=SUGGESTION_SECONDS)
         return found
+
+    def _is_unasked(self, name: str, pair: CertificatePair) -> bool:
+        return self._asked.get(name) != pair.held.fingerprint
 
     def _is_delivered(self, name: str, now: datetime) -> bool:
         """Say whether what an order brought has not been seen among what is held yet: it is not ordered twice."""
@@ -203,28 +212,35 @@ class AcmeOrders:
 
     async def run(self) -> None:
         """Ask servers for ever when they want their certificates renewed."""
+        loop = asyncio.get_running_loop()
+        looked = loop.time()
         while True:
-            await asyncio.sleep(SUGGESTION_SECONDS)
-            await self.look_at_renewals()
+            await asyncio.sleep(TICK_SECONDS)
+            new = any(self._is_unasked(name, pair) for name, pair in list(self._have.items()))
+            if new or loop.time() - looked >= SUGGESTION_SECONDS:
+                await self.look_at_renewals()
+                looked = loop.time()
 
     async def look_at_renewals(self) -> None:
         """Ask once, where a server is to be asked now."""
         news = False
         for name, pair in list(self._have.items()):
-            terms = self._terms(name)
-            if terms is None or name in self._attempts:
-                continue
-            try:
-                certificate = x509.load_pem_x509_certificate(pair.chain.encode())
-                at = await (await self._loaded()).renewal(terms, certificate)
-            except CloudLunacyError as error:
-                log.warning("when to renew a certificate cannot be asked", certificate=name, error=str(error))
-                continue
-            seen = _Suggested(pair.held.fingerprint, at)
-            news |= self._suggested.get(name) != seen
-            self._suggested[name] = seen
+            former, terms = self._suggested.get(name), self._terms(name)
+            if terms is not None and name not in self._attempts:
+                await self._ask_about(name, pair, terms)
+            news |= self._is_unasked(name, pair) or self._suggested.get(name) != former
+            self._asked[name] = pair.held.fingerprint
         if news:
             self.changed()
+
+    async def _ask_about(self, name: str, pair: CertificatePair, terms: OrderTerms) -> None:
+        try:
+            certificate = x509.load_pem_x509_certificate(pair.chain.encode())
+            at = await (await self._loaded()).renewal(terms, certificate)
+        except CloudLunacyError as error:
+            log.warning("when to renew a certificate cannot be asked", certificate=name, error=str(error))
+        else:
+            self._suggested[name] = _Suggested(pair.held.fingerprint, at)
 
     async def close(self) -> None:
         """End every order. What was placed is gone on with after the next start."""

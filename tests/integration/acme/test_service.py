@@ -64,7 +64,7 @@ def test_a_certificate_is_renewed_in_time_while_the_clock_runs_fast(tmp_path: Pa
         one.until_verified()
         first = one.leaf()
         one.plane.stop()
-        one.plane.environment |= another_clock(FAKETIME="+55m x20")
+        one.plane.environment |= another_clock(FAKETIME="+58m x20")
         one.plane.start(wait=False)  # whoever has the right time does not trust its own certificate for long
 
         def renewed() -> bool:

@@ -41,6 +41,7 @@ class Workshop:
     orders: int = 0
     forgiven: int = 0
     until: datetime | None = None
+    unreachable: bool = False
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def issue(self, terms: OrderTerms, key: ec.EllipticCurvePrivateKey, replaces: x509.Certificate | None) -> str:
@@ -55,6 +56,8 @@ class Workshop:
         return self.until
 
     async def renewal(self, terms: OrderTerms, certificate: x509.Certificate) -> datetime:
+        if self.unreachable:
+            raise Transient("It is away.")
         return NOW
 
 
@@ -216,5 +219,23 @@ def test_other_terms_give_an_order_up_and_begin_another(tmp_path: Path) -> None:
         del bench.terms["shop"]
         bench.orders.ask({})
         assert bench.orders.delays() == {}
+
+    run(tmp_path, issues, scenario)
+
+
+def test_nothing_is_renewed_before_its_server_was_asked(tmp_path: Path) -> None:
+    """After a restart a certificate that may be due waits for the answer; where there is none, for no longer."""
+    pair = FakeAuthority().pair(NAME, source=Source("acme", DIRECTORY))
+
+    async def scenario(bench: Bench) -> None:
+        assert bench.orders.suggested({"shop": pair}) == {"shop": NOW + timedelta(seconds=60)}
+        bench.workshop.unreachable = True
+        await bench.orders.look_at_renewals()
+        assert (bench.orders.suggested({"shop": pair}), bench.changes) == ({}, 1)
+        bench.workshop.unreachable = False
+        await bench.orders.look_at_renewals()
+        await bench.orders.look_at_renewals()
+        assert (bench.orders.suggested({"shop": pair}), bench.changes) == ({"shop": NOW}, 2)
+        assert bench.orders.suggested({"other": FakeAuthority().pair("other.test")}) == {}
 
     run(tmp_path, issues, scenario)
