@@ -47,8 +47,8 @@ class Verifiers:
         self._fronts = fronts
         self._overlay = overlay
         self._names = names
-        self._opened: set[tuple[str, str]] = set()
-        """Recipient and sealed value, of those that were opened once."""
+        self._tried: dict[tuple[str, str], bool] = {}
+        """Recipient and sealed value → whether the one opens the other, of what is in service."""
 
     def permitted(self) -> Permitted | None:
         """Return what the authority has to be able to sign; None before a revision is in service."""
@@ -99,20 +99,22 @@ class Verifiers:
             return f"{', '.join(left[:_NAMED])}{more}: sealed to the former identity alone; {_ROTATE}"
         return ""
 
-    def _left(self, secrets: Iterable[tuple[str, Secret]], current: Opener) -> Iterator[str]:
+    def _left(self, secrets: Sequence[tuple[str, Secret]], current: Opener) -> Iterator[str]:
+        former, self._tried = self._tried, {}
         for path, secret in secrets:
-            if not all(self._opens(current, value) for value in secret.spec.sealed.values()):
+            for value in secret.spec.sealed.values():
+                mark = (current.recipient(), value)
+                self._tried[mark] = former[mark] if mark in former else _opens(current, value)
+            if not all(self._tried[current.recipient(), value] for value in secret.spec.sealed.values()):
                 yield path
 
-    def _opens(self, current: Opener, value: str) -> bool:
-        mark = (current.recipient(), value)
-        if mark not in self._opened:
-            try:
-                current.open(value)
-            except SecretUnavailable:
-                return False
-            self._opened.add(mark)
-        return True
+
+def _opens(current: Opener, value: str) -> bool:
+    try:
+        current.open(value)
+    except SecretUnavailable:
+        return False
+    return True
 
 
 def _counts(agent: Agent) -> bool:

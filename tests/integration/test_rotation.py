@@ -38,12 +38,12 @@ def under_way(one: Installation) -> dict[str, dict[str, Any]]:
     return {found["subject"]: found for found in one.ask(ROTATIONS)["rotations"]}
 
 
-def finished(one: Installation, subject: str, deadline: float = 60) -> None:
+def finished(one: Installation, subject: str, deadline: float = 120) -> None:
     wait_for(lambda: subject not in under_way(one), deadline, what=f"end of {subject}\n{one.log()[-3000:]}")
 
 
 def waits_for(one: Installation, subject: str, words: str) -> str:
-    wait_for(lambda: words in under_way(one)[subject]["waitsFor"], 30, what=f"{words}\n{one.log()[-2000:]}")
+    wait_for(lambda: words in under_way(one)[subject]["waitsFor"], 60, what=f"{words}\n{one.log()[-2000:]}")
     return str(under_way(one)[subject]["waitsFor"])
 
 
@@ -63,7 +63,7 @@ def test_an_emergency_replaces_everything_and_the_agent_stays(one: Installation)
         begin(one, subject, tainted=True)
         finished(one, subject)
 
-    wait_for(lambda: AgentFile.load(one.agent_data("vps-1")).ca == one.ca.read_text(), 20, what="trust")
+    wait_for(lambda: AgentFile.load(one.agent_data("vps-1")).ca == one.ca.read_text(), 60, what="trust")
     after = AgentFile.load(one.agent_data("vps-1"))
     assert before.ca != after.ca
     assert not {key.kid for key in before.jwks.keys} & {key.kid for key in after.jwks.keys}

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import httpx
+import pytest
 
 from schemas.jwk import JwkSet
 from tests.support import agent_swarm, documents
@@ -125,7 +126,7 @@ def rotate(one: Installation, subject: str) -> dict[str, set[tuple[bool, bool]]]
             seen.setdefault(before, set()).add(verdict)
         return before == ""
 
-    wait_for(over, 60, what=f"the rotation of {subject}\n{one.log()[-4000:]}")
+    wait_for(over, 120, what=f"the rotation of {subject}\n{one.log()[-4000:]}")
     return seen
 
 
@@ -157,6 +158,7 @@ def believed(folder: Path) -> set[str]:
     return {path.read_text() for path in folder.glob("*/certificate/bundle.pem")}
 
 
+@pytest.mark.timeout(400)  # of which a free machine needs a tenth
 def test_everything_is_rotated_under_load_and_nobody_is_dropped(tmp_path: Path) -> None:
     """0 failed requests, 0 dropped agents; old and new roots verify what is presented as the phases say."""
     folder, log = tmp_path / "agents", tmp_path / "agents.log"
@@ -167,14 +169,14 @@ def test_everything_is_rotated_under_load_and_nobody_is_dropped(tmp_path: Path) 
         known = JwkSet.model_validate(one.client.get("/.well-known/jwks.json").json())
         agent_swarm.enrol(folder, keys, server=one.url, ca=one.ca.read_text(), jwks=known)
         with swarm(folder, log):
-            wait_for(lambda: one.ask("/status")["agentsConnected"] == AGENTS, 60, what="200 agents")
-            wait_for(lambda: len(list(folder.glob("*/certificate"))) == AGENTS, 60, what="their certificates")
+            wait_for(lambda: one.ask("/status")["agentsConnected"] == AGENTS, 120, what="200 agents")
+            wait_for(lambda: len(list(folder.glob("*/certificate"))) == AGENTS, 120, what="their certificates")
             with Load(lambda: ask_api(one)) as api, Load(lambda: ask_traefik(one)) as traffic:
                 verdicts = {subject: rotate(one, subject) for subject in ONE_AFTER_THE_OTHER}
             assert (api.failures, traffic.failures) == ([], [])
             assert min(api.answered, traffic.answered) > 100
             assert (events(one, "AgentConnected"), events(one, "AgentDisconnected")) == (AGENTS, 0)
-            wait_for(lambda: believed(folder) == {one.ca.read_text()}, 30, what="that agents forget the former root")
+            wait_for(lambda: believed(folder) == {one.ca.read_text()}, 60, what="that agents forget the former root")
             assert log.read_text() == ""
     root = verdicts.pop("root")
     assert root["distribute"] == {(True, True)}, root
