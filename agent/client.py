@@ -31,7 +31,7 @@ from agent.backoff import Backoff
 from agent.documents import DocumentKeys, DocumentStore
 from agent.endings import End, closed, refused
 from agent.pinning import explained
-from agent.services import Asker, Nobody, Service
+from agent.services import Asker, Changing, Nobody, Service
 from agent.session import (
     AgentSession,
     Certified,
@@ -212,7 +212,9 @@ class _Client:
             clock=lambda: datetime.now(UTC),
             random=random,
         )
-        self._asker.on_change = self.applier.again
+        for service in (*services, self._asker):
+            if isinstance(service, Changing):
+                service.on_change = self.applier.again
 
     async def stay_connected(self) -> None:
         """Connect again and again; never returns."""

@@ -35,7 +35,7 @@ from agent.service_state import ServiceState, result_of
 from agent.services import RecordingService
 from agent.session import Ask
 from agent.telling import NotTold, tell
-from schemas.service_tls import ServiceCertificate, service_of
+from schemas.service_tls import ServiceCertificate, service_item_id, service_of
 from schemas.session import CertificateAnswer, Item, ItemResult
 
 log = logging.getLogger(__name__)
@@ -132,6 +132,11 @@ class ServiceCertificates:
                 log.info("the certificate of %s was removed", name)
             except OSError as error:
                 log.warning("the files of %s cannot be removed: %s", name, error.strerror)
+
+    def held(self, team: str, deployment: str) -> HeldService | None:
+        """Return the certificate that a deployment has in place, for whoever runs it."""
+        service = self._services.get(service_item_id(team, deployment))
+        return None if service is None or service.place is None else service.held
 
     def metrics(self) -> dict[str, float]:
         """Return what goes with heartbeats: how many services there are and have failed, when the first one ends."""

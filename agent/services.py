@@ -7,7 +7,7 @@ stands in until they have theirs.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from agent.session import Ask
 from schemas.session import CertificateAnswer, Item, ItemResult
@@ -27,11 +27,16 @@ class Service(Protocol):
         ...
 
 
-class Asker(Protocol):
-    """A service that asks the control plane for certificates. Calls come from the loop's thread and must not block."""
+@runtime_checkable
+class Changing(Protocol):
+    """A service of which something can become true, or untrue, between two documents."""
 
     on_change: Callable[[], None]
     """Call it when :meth:`Service.apply` would return something else than the last time; the client sets it."""
+
+
+class Asker(Changing, Protocol):
+    """A service that asks the control plane for certificates. Calls come from the loop's thread and must not block."""
 
     def connected(self, ask: Callable[[Ask], None]) -> None:
         """A connection stands; ``ask`` is good until :meth:`disconnected`."""

@@ -228,6 +228,26 @@ def test_a_fleet_that_comes_back_at_once_is_let_in_by_and_by(tmp_path: Path) -> 
     asyncio.run(scenario())
 
 
+def test_a_service_that_changed_is_heard(tmp_path: Path) -> None:
+    """It is applied once more without a new document, and what it says by then is reported."""
+
+    async def scenario() -> None:
+        service = ScriptedService()
+        service.on_change = lambda: None  # type: ignore[attr-defined]
+        async with running_hub() as hub:
+            await hub.hub.publish({"vps-1": wanted(1)})
+            async with running_agent(tmp_path, credentials_for(hub, "vps-1"), service):
+                await eventually(lambda: len(hub.observer.of("reported")) == 1)
+                service.answers.append("Failed")
+                service.on_change()  # type: ignore[attr-defined]
+                await eventually(lambda: len(hub.observer.of("reported")) >= 2)
+            first, second = hub.observer.of("reported")[:2]
+            assert (first.outcome, second.outcome) == ("applied", "failed")
+            assert first.generation == second.generation
+
+    asyncio.run(scenario())
+
+
 def test_a_redirect_is_not_followed(tmp_path: Path) -> None:
     """Headers that prove the agent are never sent to where a redirect points."""
     seen: list[bytes] = []

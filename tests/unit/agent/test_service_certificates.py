@@ -27,6 +27,9 @@ def test_a_certificate_is_asked_for_and_put_into_place(world: World) -> None:
     assert (result.state, result.reason) == ("Applied", "Issued")
     assert all(name in result.message for name in NAMES)
     assert pair_in(directory)
+    found = world.service.held("shop", "orders")
+    assert found is not None
+    assert (found.directory, world.service.held("shop", "other")) == (directory, None)
     assert (directory / "ca.crt").read_text() == world.issuer._authority.bundle().pem
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()} == {0o600}
