@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
 from schemas.base import Document, Model
 from schemas.names import Duration, HostPattern, Name, seconds
 from schemas.secret import SecretKey
+
+SHORTEST: Final = 3600.0
+"""Seconds that a certificate must be asked for."""
 
 
 class CertificateUsage(Model):
@@ -48,12 +51,14 @@ class CertificateSpec(Model):
     """For issuer provided."""
     used_by: CertificateUsage = CertificateUsage()
     lifetime: Duration = "2160h"
-    """Asked-for validity; an ACME server may decide otherwise."""
+    """Asked-for validity, 1h at least: each renewal is a reload of every front. An ACME server may decide otherwise."""
     renew_before: Duration = "720h"
     """Renewed when less than this is left."""
 
     @model_validator(mode="after")
     def _renewal_fits(self) -> Self:
+        if seconds(self.lifetime) < SHORTEST:
+            raise ValueError(f"lifetime {self.lifetime} is shorter than 1h")
         if seconds(self.renew_before) >= seconds(self.lifetime):
             raise ValueError(f"renewBefore {self.renew_before} must be shorter than lifetime {self.lifetime}")
         return self

@@ -6,6 +6,7 @@ import datetime as dt
 import hashlib
 import socket
 import ssl
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,18 @@ from tests.support.waiting import wait_for
 TLS: Any = {"mode": "terminate"}
 SHOP = f"shop.{documents.DOMAIN}"
 TEAM = documents.team("shop", hostnames=[f"*.app.{documents.DOMAIN}", SHOP], agents=["vps-1", "vps-2"])
+
+
+SHORT = """
+import dataclasses, datetime, runpy
+from reconciler.steps import certificates
+
+of = certificates.desired_of
+life = {"lifetime": datetime.timedelta(seconds=9), "renew_before": datetime.timedelta(seconds=6)}
+certificates.desired_of = lambda *what: (wanted := of(*what)) and dataclasses.replace(wanted, **life)
+runpy.run_module("reconciler", run_name="__main__", alter_sys=True)
+"""
+"""A control plane whose certificates live for seconds."""
 
 
 def files(port: int, **more: bytes | str | None) -> Files:
@@ -60,12 +73,12 @@ def test_a_new_fleet_shows_good_certificates_and_a_restart_changes_nothing(tmp_p
 
 def test_certificates_are_renewed_again_and_again_and_nobody_notices(tmp_path: Path) -> None:
     """With a life of seconds the leaf changes many times, and each request on a new connection is answered."""
-    short = documents.certificate("shop", SHOP, lifetime="9s", renewBefore="6s")
+    more = {"certificates/shop.yaml": documents.certificate("shop", SHOP)}
+    entry = [sys.executable, "-c", SHORT]
     with (
         backends("app") as (app,),
         installation(
-            tmp_path / "one",
-            files(app.port, **{"certificates/shop.yaml": short, "routes/shop/shop.yaml": shop(app.port)}),
+            tmp_path / "one", {**files(app.port), **more, "routes/shop/shop.yaml": shop(app.port)}, entry=entry
         ) as one,
     ):
         leaves: set[str] = set()

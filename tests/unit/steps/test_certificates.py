@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from reconciler.pki.certificate_store import CertificateStore
 from reconciler.pki.renewal import Delay, Desired, Source
 from reconciler.pki.server_certificate import permitted_hosts
 from reconciler.pki.vault import Vault
+from reconciler.steps import certificates
+from reconciler.steps.certificate_listing import desired_of
 from reconciler.steps.certificates import Certificates
 from reconciler.steps.passing import Pass, Published
 from reconciler.store.protocols import Event
@@ -244,13 +246,19 @@ def test_a_certificate_is_renewed_in_time_and_only_then(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_a_short_life_is_looked_after_as_closely(tmp_path: Path) -> None:
+def test_a_short_life_is_looked_after_as_closely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Right after a renewal it is known when the next one comes, however soon that is."""
+    life = {"lifetime": dt.timedelta(seconds=40), "renew_before": dt.timedelta(seconds=20)}
+
+    def shortened(*what: Any) -> Any:
+        wanted = desired_of(*what)
+        return wanted and replace(wanted, **life)
+
+    monkeypatch.setattr(certificates, "desired_of", shortened)
 
     async def run() -> None:
         one = world(tmp_path)
-        short = {"certificates/shop.yaml": certificate("shop", SHOP, lifetime="40s", renewBefore="20s")}
-        published = await one.publish(State(), FILES | short | ROUTE)
+        published = await one.publish(State(), FILES | INTERNAL | ROUTE)
         for _ in range(3):
             assert not await one.step.look(published)
             one.now += 25
