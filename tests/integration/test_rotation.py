@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,9 @@ import httpx
 import pytest
 from cryptography import x509
 
-from agent.credentials import AgentFile
+from agent.client import run
+from agent.credentials import AgentFile, Credentials
+from agent.services import RecordingService
 from reconciler.pki.authority.authority import Authority
 from reconciler.pki.identities import identities_of_data
 from reconciler.pki.operator_credential import OperatorCredential
@@ -71,6 +76,41 @@ def test_an_emergency_replaces_everything_and_the_agent_stays(one: Installation)
     assert len(connected) == 1
     one.restart()
     one.wait_connected("vps-1")
+
+
+@contextmanager
+def agent_of_before(data: Path) -> Iterator[None]:
+    """An agent that takes its own item for one that it only has to record, as versions without trust do."""
+    services = [RecordingService(frozenset({"Agent", "Certificate", "Deployment"}))]
+    loop, stop, credentials = asyncio.new_event_loop(), asyncio.Event(), Credentials.load(data)
+
+    async def main() -> None:
+        await run(data, services, credentials, stop)
+        await credentials.close()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(main(),))
+    thread.start()
+    try:
+        yield
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+        loop.close()
+
+
+def test_an_agent_of_before_is_named_and_goes_on(one: Installation) -> None:
+    """It applies its document as ever, acknowledges nothing, and is not waited for beyond the deadline."""
+    assert one.enrol("vps-1").returncode == 0
+    with agent_of_before(one.agent_data("vps-1")):
+        one.wait_connected("vps-1")
+        wait_for(lambda: (one.agent("vps-1") or {})["outcome"] == "applied", 30, what="its document")
+        begin(one, "root", deadlineSeconds=10)
+        waits_for(one, "root", "not everybody knows")
+        assert under_way(one)["root"]["who"] == ["vps-1"]
+        wait_for(lambda: under_way(one)["root"]["phase"] == "wait", 60, what="the deadline")
+        one.wait_connected("vps-1")
+        wait_for(lambda: (one.agent("vps-1") or {})["outcome"] == "applied", 30, what="its document")
+        assert "AgentDisconnected" not in {event["type"] for event in one.ask("/events", limit=1000)["events"]}
 
 
 def test_a_tainted_key_of_tokens_counts_no_more_at_once(one: Installation) -> None:
