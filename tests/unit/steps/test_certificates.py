@@ -248,11 +248,10 @@ def test_a_certificate_is_renewed_in_time_and_only_then(tmp_path: Path) -> None:
 
 def test_a_short_life_is_looked_after_as_closely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Right after a renewal it is known when the next one comes, however soon that is."""
-    life = {"lifetime": dt.timedelta(seconds=40), "renew_before": dt.timedelta(seconds=20)}
-
     def shortened(*what: Any) -> Any:
         wanted = desired_of(*what)
-        return wanted and replace(wanted, **life)
+        lifetime, renew_before = dt.timedelta(seconds=40), dt.timedelta(seconds=20)
+        return wanted and replace(wanted, lifetime=lifetime, renew_before=renew_before)
 
     monkeypatch.setattr(certificates, "desired_of", shortened)
 
