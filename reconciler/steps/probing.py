@@ -35,6 +35,10 @@ PATIENCE: Final = 3.0
 PAUSE: Final = 0.2
 
 
+_Place = tuple[str, int] | str
+"""Host and port of an entry point, or why they are not known."""
+
+
 def judged(front: str, name: str, expected: str, seen: str, at: dt.datetime) -> ServedLeaf:
     """Hold what a front presented against what is published. Both are SHA-256 as hex."""
     matches = seen == expected
@@ -76,7 +80,7 @@ class Probing:
         self._published = published
         self._events = events
         self._clock = clock
-        self._places = asyncio.Semaphore(AT_ONCE)
+        self._handshakes = asyncio.Semaphore(AT_ONCE)
 
     async def run(self) -> None:
         """Look for ever."""
@@ -98,7 +102,8 @@ class Probing:
         if not names:
             return
         point = fleet.spec.entry_points.https
-        seen = await asyncio.gather(*(self._ask(name, pairs[name], point) for name in names))
+        places = {front.name: await _place(front, point) for front in self._fronts}
+        seen = await asyncio.gather(*(self._ask(name, pairs[name], places) for name in names))
         # what was renewed while it was asked for proves nothing
         found = {name: one for name, one in zip(names, seen, strict=True) if self._is_published(name, pairs[name])}
         former = certificates.probes
@@ -110,27 +115,29 @@ class Probing:
         """Say whether fronts are to show this pair by now: one that came just now is published soon."""
         return self._published().overlay.leaves.get(name) == pair.held.fingerprint
 
-    async def _ask(self, name: str, pair: CertificatePair, point: str) -> tuple[ServedLeaf, ...]:
-        async with self._places:
-            found = [await self._leaf(front, pair, point) for front in self._fronts]
+    async def _ask(self, name: str, pair: CertificatePair, places: Mapping[str, _Place]) -> tuple[ServedLeaf, ...]:
+        async with self._handshakes:
+            found = [await self._leaf(front.name, places[front.name], pair) for front in self._fronts]
         log.debug("fronts were asked for a certificate", certificate=name, matches=[one.matches for one in found])
         return tuple(found)
 
-    async def _leaf(self, front: Front, pair: CertificatePair, point: str) -> ServedLeaf:
+    async def _leaf(self, front: str, place: _Place, pair: CertificatePair) -> ServedLeaf:
         host, end = probe_name(pair.held.names), asyncio.get_running_loop().time() + PATIENCE
+        if isinstance(place, str):
+            return self._unanswered(front, host, place)
         while True:
             try:
-                address = await front.api.entry_point(point)
-                if address is None:
-                    raise Transient(f'it has no entry point "{point}".', reason="ProbeFailed")
-                seen = await served_leaf(address, host)
-            except CloudLunacyError as error:
-                text = f"The front could not be asked: {error}"
-                return ServedLeaf(front=front.name, name=host, checked_at=self._now(), message=text)
-            found = judged(front.name, host, pair.held.fingerprint, seen, self._now())
+                seen = await served_leaf(place, host)
+            except Transient as error:
+                return self._unanswered(front, host, str(error))
+            found = judged(front, host, pair.held.fingerprint, seen, self._now())
             if found.matches or asyncio.get_running_loop().time() > end:
                 return found
             await asyncio.sleep(PAUSE)
+
+    def _unanswered(self, front: str, host: str, why: str) -> ServedLeaf:
+        text = f"The front could not be asked: {why}"
+        return ServedLeaf(front=front, name=host, checked_at=self._now(), message=text)
 
     async def _tell(self, name: str, former: Sequence[ServedLeaf], found: Sequence[ServedLeaf]) -> None:
         """Tell once when a front begins to show another certificate."""
@@ -144,3 +151,10 @@ class Probing:
 
     def _now(self) -> dt.datetime:
         return dt.datetime.fromtimestamp(self._clock(), dt.UTC)
+
+
+async def _place(front: Front, point: str) -> _Place:
+    try:
+        return await front.api.entry_point(point) or f'it has no entry point "{point}".'
+    except CloudLunacyError as error:
+        return str(error)
