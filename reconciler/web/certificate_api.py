@@ -79,7 +79,8 @@ class CertificateApi:
                      response=Accepted, status=202),
             Endpoint("GET", BUNDLE_PATH, "Roots to trust (PEM)", self.bundle),
             Endpoint("GET", CRL_PATH, "List of revocations (RFC 5280, 5; DER)", self.crl),
-            Endpoint("GET", ISSUER_CRL_PATH, "That of the intermediate with this key id, a former one too", self.crl),
+            Endpoint("GET", ISSUER_CRL_PATH, "That of the intermediate with this key id, a former one too",
+                     self.issuer_crl),
         )  # fmt: skip
 
     async def certificate(self, request: Request) -> Response:
@@ -113,8 +114,14 @@ class CertificateApi:
         bundle = await asyncio.to_thread(self._authority.bundle)
         return Response(bundle.pem, headers={"Cache-Control": "no-cache"}, media_type="application/x-pem-file")
 
-    async def crl(self, request: Request) -> Response:
-        now, key = self._clock(), request.path_params.get("key", "")
+    async def crl(self, _: Request) -> Response:
+        return await self._list("")
+
+    async def issuer_crl(self, request: Request) -> Response:
+        return await self._list(request.path_params["key"])
+
+    async def _list(self, key: str) -> Response:
+        now = self._clock()
         der = await asyncio.to_thread(self._authority.crl, dt.datetime.fromtimestamp(now, dt.UTC), key)
         ends = x509.load_der_x509_crl(der).next_update_utc
         seconds = 0.0 if ends is None else max(0.0, min(CACHED_SECONDS, ends.timestamp() - now))
