@@ -19,6 +19,8 @@ from schemas.names import Name
 REVOCATION_PATH: Final = "/api/v1/agents/{name}/revocation"
 API_TOKENS_PATH: Final = "/api/v1/tokens"
 API_TOKEN_REVOCATION_PATH: Final = "/api/v1/tokens/{token}/revocation"  # noqa: S105  a path
+API_TOKEN_PREFIX: Final = "clt_"  # noqa: S105  no token
+"""Of tokens of people and CI: by it scanners for secrets find one, and it is known from a JWT."""
 LONGEST_SECONDS: Final = 366 * 86_400.0
 """That a token of a person or of CI may live."""
 
@@ -36,6 +38,11 @@ Reason = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f
 def seconds_of(lifetime: str) -> float:
     """Turn a valid :data:`Lifetime` into seconds."""
     return int(lifetime[:-1]) * {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}[lifetime[-1]]
+
+
+def without_secret(text: str) -> str:
+    """Return the id where somebody gives the token itself, ``clt_<id>.<secret>``; a name or an id stays as it is."""
+    return text.strip().removeprefix(API_TOKEN_PREFIX).partition(".")[0]
 
 
 class RevocationRequest(Model):
@@ -100,6 +107,6 @@ class NewApiToken(ApiTokenView):
 
 
 class ApiTokenList(Model):
-    """Oldest first; those that ended more than 90 days ago are forgotten."""
+    """Oldest first; of those that ended, what is more than 90 days ago is forgotten, or more than a thousand."""
 
     tokens: tuple[ApiTokenView, ...]

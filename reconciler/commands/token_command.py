@@ -13,7 +13,7 @@ from urllib.parse import quote
 from reconciler.commands.client import Client, Target, add_target_options, target_of
 from reconciler.commands.output import say, say_json, tell
 from reconciler.errors import Misused
-from schemas.access_api import ApiTokenList, ApiTokenView, Grantable, Kind, NewApiToken
+from schemas.access_api import ApiTokenList, ApiTokenView, Grantable, Kind, NewApiToken, without_secret
 
 DURATION: Final = re.compile(r"^[1-9][0-9]{0,5}(s|m)$")
 LIFETIME: Final = re.compile(r"^[1-9][0-9]{0,5}[smhd]$")
@@ -145,9 +145,10 @@ def run_list(options: argparse.Namespace) -> int:
 
 
 def run_revoke(options: argparse.Namespace) -> int:
-    """End a token."""
+    """End a token. Where it is given itself, in place of its name, only its id is sent: addresses go into logs."""
+    name = quote(without_secret(options.name), safe="")
     with Client(target_of(options, os.environ)) as client:
-        ended = ApiTokenView.model_validate(client.post(f"/tokens/{quote(options.name, safe='')}/revocation", {}))
+        ended = ApiTokenView.model_validate(client.post(f"/tokens/{name}/revocation", {}))
     say(f"{ended.name} ({ended.id}) is revoked")
     return 0
 

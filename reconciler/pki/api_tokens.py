@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import math
 import re
 import secrets
 import time
@@ -21,20 +22,30 @@ import structlog
 from pydantic import SecretStr
 
 from reconciler.errors import CloudLunacyError, Refused
-from reconciler.pki.authenticator import PREFIX
 from reconciler.pki.jose import refused
 from reconciler.store.protocols import ApiToken, ApiTokenStore, Event, EventStore
-from schemas.access_api import LONGEST_SECONDS, ApiTokenRequest, ApiTokenView, NewApiToken, seconds_of
+from schemas.access_api import (
+    API_TOKEN_PREFIX,
+    LONGEST_SECONDS,
+    ApiTokenRequest,
+    ApiTokenView,
+    NewApiToken,
+    seconds_of,
+    without_secret,
+)
+from schemas.names import NAME_PATTERN
 
 log = structlog.get_logger(__name__)
 
 MAX_TOKENS: Final = 1000
+"""That may be good at once, and that are known altogether: the one that ended first makes room."""
 LOOK_SECONDS: Final = 10.0
 USE_SECONDS: Final = 60.0
 """To this the last use is known on disk."""
 KEPT_SECONDS: Final = 90 * 86_400.0
 """After its end a token can be seen in the list for so long."""
 _FORM: Final = re.compile(r"clt_([0-9a-f]{20})\.([A-Za-z0-9_-]{43})")
+_NAME: Final = re.compile(NAME_PATTERN)
 _NO_HASH: Final = "0" * 64
 _HINT: Final = "Make a new one on the machine of the control plane: cloudlunacy token create --for ci --data DIR"
 
@@ -112,17 +123,18 @@ class ApiTokens:
         async with self._turn:
             now, token_id, secret = self._clock(), secrets.token_hex(10), secrets.token_urlsafe(32)
             name = wanted.name or f"{wanted.kind}-{token_id[:6]}"
-            self._require_room(name, now)
+            self._require_allowed(name, now)
+            await self._make_room(now)
             scopes = tuple(sorted(set(wanted.scopes)))
             token = ApiToken(token_id, name, wanted.kind, scopes, _hash(secret), by, now, now + seconds)
             await self._store.save_api_token(token)
             self._tokens[token_id] = token
         said = f"{by} made the token {name} ({', '.join(scopes)}) for {wanted.kind}, good until {_text(token)}."
         await self._tell("TokenCreated", token, said, actor=by)
-        return NewApiToken(token=SecretStr(f"{PREFIX}{token_id}.{secret}"), **dict(self.view(token)))
+        return NewApiToken(token=SecretStr(f"{API_TOKEN_PREFIX}{token_id}.{secret}"), **dict(self.view(token)))
 
     async def revoke(self, name: str, *, by: str) -> ApiTokenView:
-        """End a token, by its name or id; a second time changes nothing.
+        """End a token, by its name or id, of which the token itself begins with one; a second time changes nothing.
 
         Raises:
             Refused: 404 ``unknown-token``.
@@ -138,20 +150,31 @@ class ApiTokens:
         await self._tell("TokenRevoked", ended, f"{by} revoked the token {token.name}.", actor=by)
         return self.view(ended)
 
-    def _require_room(self, name: str, now: float) -> None:
+    def _require_allowed(self, name: str, now: float) -> None:
         good = [one for one in self._tokens.values() if _state(one, now) == "good"]
         if any(one.name == name for one in good):
             text = f'There is a good token of the name "{name}".'
             raise Refused(text, status=409, code="name-taken", hint=f"Revoke it: cloudlunacy token revoke {name}")
-        if len(self._tokens) >= MAX_TOKENS:
-            raise Refused(f"There are {MAX_TOKENS} tokens already.", status=409, code="too-many-tokens")
+        if len(good) >= MAX_TOKENS:
+            hint = "cloudlunacy token list shows which are used; end others: cloudlunacy token revoke NAME"
+            raise Refused(f"There are {MAX_TOKENS} good tokens.", status=409, code="too-many-tokens", hint=hint)
 
-    def _named(self, name: str) -> ApiToken:
+    async def _make_room(self, now: float) -> None:
+        """Forget what ended first, where as many are known as may be. Call it with the turn, when some ended."""
+        while len(self._tokens) >= MAX_TOKENS:
+            first = min((one for one in self._tokens.values() if _state(one, now) != "good"), key=_end)
+            await self._note_end(first.id, now)
+            await self._store.forget_api_tokens(math.nextafter(_end(first), math.inf))
+            await self.load()
+
+    def _named(self, text: str) -> ApiToken:
+        name = without_secret(text)
         named = [one for one in self._tokens.values() if name in (one.id, one.name)]
         good = [one for one in named if _state(one, self._clock()) == "good"]
         if not named:
             hint = "cloudlunacy token list shows them."
-            raise Refused(f'There is no token "{name}".', status=404, code="unknown-token", hint=hint)
+            shown = f'token "{name}"' if _NAME.fullmatch(name) else "such token"
+            raise Refused(f"There is no {shown}.", status=404, code="unknown-token", hint=hint)
         return (good or named)[-1]
 
     # --- looking after them ---------------------------------------------------------------------------------------
@@ -204,6 +227,10 @@ def _state(token: ApiToken, now: float) -> Literal["good", "expired", "revoked"]
     if token.revoked_at is not None:
         return "revoked"
     return "expired" if token.expires_at <= now else "good"
+
+
+def _end(token: ApiToken) -> float:
+    return token.expires_at if token.revoked_at is None else min(token.revoked_at, token.expires_at)
 
 
 def _hash(secret: str) -> str:

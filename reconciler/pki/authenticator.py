@@ -19,6 +19,7 @@ from reconciler.pki.jose import refused
 from reconciler.pki.keystore import KeyStore
 from reconciler.pki.replay import ReplayCache
 from reconciler.store.protocols import ApiToken
+from schemas.access_api import API_TOKEN_PREFIX
 from schemas.tokens import OPERATOR_LIFETIME, origin
 
 Scope = Literal["admin", "read", "plan", "approve", "enrol", "operate", "agent"]
@@ -31,8 +32,6 @@ GRANTABLE: Final[frozenset[str]] = OPERATOR_SCOPES - {"admin"}
 INCLUDED: Final[Mapping[str, frozenset[str]]] = {"admin": OPERATOR_SCOPES, "read": frozenset({"plan"})}
 """Scope → those that it includes."""
 
-PREFIX: Final = "clt_"
-"""Of tokens of people and CI: by it scanners for secrets find one, and it is known from a JWT."""
 _SECURE: Final = {"http": "https", "ws": "wss"}
 
 
@@ -126,7 +125,7 @@ class Authenticator:
         scheme, _, token = fields.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             bearer = token.strip()
-            return self._holder(bearer, now) if bearer.startswith(PREFIX) else self._operator(bearer, now)
+            return self._holder(bearer, now) if bearer.startswith(API_TOKEN_PREFIX) else self._operator(bearer, now)
         if scheme.lower() == "dpop":
             return self._agent(method, url, token.strip(), fields.get("dpop"), now)
         raise refused("credentials-missing", "This needs credentials.")

@@ -71,6 +71,18 @@ def test_a_token_is_listed_used_and_ended_at_once(one: Installation) -> None:
     assert ("TokenRevoked", "operator:local") in told
 
 
+def test_a_token_given_in_place_of_its_name_is_ended_and_repeated_nowhere(one: Installation) -> None:
+    """Somebody who found a token somewhere has nothing else; neither the terminal nor a log gets it."""
+    token = made(one, "--for", "ci", "--scope", "read", "--name", "leaked")
+    secret = token.partition(".")[2]
+    done = one.cli("token", "revoke", token)
+    assert (done.returncode, done.stdout.startswith("leaked (")) == (0, True), done.stderr
+    unknown = one.cli("token", "revoke", f"clt_{'0' * 20}.{secret}")
+    assert (unknown.returncode, "There is no token" in unknown.stderr) == (1, True)
+    assert secret not in done.stdout + done.stderr + unknown.stdout + unknown.stderr + one.log()
+    assert elsewhere(one, token, "status").returncode == 1
+
+
 def test_a_person_with_operate_locks_an_agent_out_in_their_name(one: Installation) -> None:
     """The commit's author is the holder of the token."""
     token = made(one, "--for", "person", "--scope", "operate", "--name", "bob")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from reconciler.errors import Refused
+from reconciler.pki import api_tokens
 from reconciler.pki.api_tokens import KEPT_SECONDS, ApiTokens
 from reconciler.pki.authenticator import Authenticator
 from reconciler.pki.keystore import KeyStore
@@ -181,6 +182,47 @@ def test_what_ended_long_ago_is_forgotten() -> None:
     run(scenario)
 
 
+def test_only_good_tokens_take_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When as many as may be are known, the one that ended first makes room, and its end is told; good ones stay."""
+    monkeypatch.setattr(api_tokens, "MAX_TOKENS", 3)
+
+    async def scenario(one: Clocked) -> None:
+        await one.new(name="first", expires="1d")
+        await one.new(name="second", expires="1h")
+        await one.new(name="third", expires="2d")
+        await one.tokens.revoke("third", by=OPERATOR)
+        one.now += 7200
+        for name in ("fourth", "fifth"):
+            await one.new(name=name)
+            one.now += 1
+        assert [view.name for view in one.tokens.views()] == ["first", "fourth", "fifth"]
+        assert [kind for kind, _ in one.events()].count("TokenExpired") == 1
+        with pytest.raises(Refused) as caught:
+            await one.new(name="sixth")
+        assert (caught.value.status, caught.value.code) == (409, "too-many-tokens")
+        assert "cloudlunacy token revoke" in caught.value.hint
+        await one.tokens.revoke("fourth", by=OPERATOR)
+        assert (await one.new(name="sixth")).state == "good"
+
+    later = run(scenario)
+    assert [token.name for token in later.store.disk.api_tokens.values()] == ["first", "fifth", "sixth"]
+
+
+@pytest.mark.parametrize("token", ["clt_" + "0" * 20 + ".", "0" * 20 + "."])
+def test_a_token_in_place_of_its_name_is_not_repeated(token: str) -> None:
+    """Whoever sends a whole token to be revoked means its id; what is unknown is told without the secret."""
+
+    async def scenario(one: Clocked) -> None:
+        with pytest.raises(Refused) as caught:
+            await one.tokens.revoke(token + "canary" * 7, by=OPERATOR)
+        assert (caught.value.status, caught.value.code) == (404, "unknown-token")
+        assert "canary" not in str(caught.value)
+        new = await one.new()
+        assert (await one.tokens.revoke(new.token.get_secret_value(), by=OPERATOR)).state == "revoked"
+
+    run(scenario)
+
+
 def test_a_token_lives_for_a_year_at_most() -> None:
     """Longer is refused; so are scopes that are none, none at all, and one that makes tokens."""
 
@@ -204,7 +246,7 @@ def test_the_authenticator_gives_what_the_token_says(keys: KeyStore) -> None:
         )
         token = (await one.new("plan", "enrol", kind="person", name="ann")).token.get_secret_value()
         identity = door.authenticate("GET", ISSUER, {"Authorization": f"Bearer {token}"}, one.now)
-        assert (str(identity), identity.scopes) == ("person:ann", {"plan", "enrol"})
+        assert (str(identity), identity.scopes) == ("person:ann", frozenset({"plan", "enrol"}))
         assert identity.accepted_until == one.now + 300
         identity.require("plan")
         for scope in ("read", "approve", "operate", "admin", "agent"):
