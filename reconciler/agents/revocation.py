@@ -192,12 +192,13 @@ class Revocations:
         """Approve and lift for ever. A disk that is full today may not be tomorrow."""
         while True:
             await self._more.wait()
+            self._more.clear()  # first: what comes while something is written wakes us once more
             try:
                 await self._approve()
                 await self._lift()
-                self._more.clear()
             except CloudLunacyError as error:
                 log.warning("what follows from a revocation has to wait", error=str(error))
+                self._more.set()
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _approve(self) -> None:

@@ -17,7 +17,7 @@ from reconciler.agents.group_commit import GroupCommitter
 from reconciler.agents.rates import Bucket
 from reconciler.agents.revocation import Revocations, compose_revocation
 from reconciler.errors import Refused, Transient
-from reconciler.store.protocols import Approval, OutboxEntry
+from reconciler.store.protocols import Approval, Barred, OutboxEntry
 from schemas.access_api import AgentRevocation, RevocationRequest
 from schemas.agent import Agent
 from schemas.fleet import Fleet
@@ -348,6 +348,30 @@ def test_a_plan_that_deletes_whom_an_operator_locked_out_is_approved(
             assert out.store.approvals == []
 
     run(scenario)
+
+
+def test_what_is_held_while_a_bar_is_lifted_is_approved_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guard may ask at any moment, and nothing wakes the task a second time."""
+    world = a_world()
+    second = GOOD.replace("vps-1", "vps-2").replace(KEY, OTHER).encode()
+    world.remote.main["agents/vps-2.yaml"] = second
+
+    async def scenario(out: Out) -> None:
+        out.publish()
+        await out.revoke("vps-2")
+        world.remote.main["agents/vps-2.yaml"] = second
+        await out.revoke(quarantine=True)
+        unbar = out.store.unbar
+
+        async def unbar_meanwhile(barred: Barred) -> None:
+            out.revocations.held(plan("Agent/vps-2"))
+            await unbar(barred)
+
+        monkeypatch.setattr(out.store, "unbar", unbar_meanwhile)
+        out.publish()
+        await eventually(lambda: out.reconsidered == 1, 5)
+
+    run(scenario, world)
 
 
 def test_a_bar_from_before_approves_no_later_deletion() -> None:
