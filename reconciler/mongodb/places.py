@@ -56,7 +56,8 @@ def find(name: str, state: State) -> tuple[Place, ...]:
     known = places(state)
     found = [one for one in known if name in (one.agent, one.host)] or _named(name, known)
     if not found:
-        raise Rejected(_why_not(name, state), reason="NoDatabase", hint=_hint(name, known))
+        text, hint = _why_not(name, state)
+        raise Rejected(text, reason="NoDatabase", hint=_choices(name, known) if known else hint)
     return tuple(found)
 
 
@@ -75,21 +76,23 @@ def _named(name: str, known: Sequence[Place]) -> list[Place]:
     return found
 
 
-def _why_not(name: str, state: State) -> str:
+def _why_not(name: str, state: State) -> tuple[str, str]:
+    """Return what is wrong, and what to do where there is no database at all."""
     fleet = state.fleet
     suffix = f".mongodb.{fleet.spec.domain}" if fleet is not None else ""
     agent = name.removesuffix(suffix) if suffix else name
     there = state.view().agent(agent)
     if there is not None:
-        why = "; it is quarantined" if there.spec.state == "quarantined" else ""
-        return f'No route of type mongodb leads to the agent "{agent}"{why}.'
-    return f'There is no database "{name}": no agent, route or deployment of type mongodb has this name.'
+        text = f'No route of type mongodb leads to the agent "{agent}"'
+        if there.spec.state == "quarantined":
+            return f"{text}; it is quarantined.", ""
+        return f"{text}.", "Add one with a backend on it."
+    text = f'There is no database "{name}": no agent, route or deployment of type mongodb has this name.'
+    return text, "There is no route of type mongodb that leads to an agent in service."
 
 
-def _hint(name: str, known: Sequence[Place]) -> str:
+def _choices(name: str, known: Sequence[Place]) -> str:
     words = dict.fromkeys(word for one in known for word in _words(one))
-    if not known:
-        return "The state repo has no route of type mongodb that leads to an agent in service."
     guess = did_you_mean(name, words)
     return guess or f"There are: {', '.join(sorted({one.agent for one in known})[:10])}."
 

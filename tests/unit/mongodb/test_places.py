@@ -106,6 +106,28 @@ def test_what_gets_no_connections_is_no_place() -> None:
         find("vps-1", state(**{"agents/vps-1.yaml": quarantined}))
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("vps-1", 'No route of type mongodb leads to the agent "vps-1". Add one with a backend on it.'),
+        ("vps-2", 'No route of type mongodb leads to the agent "vps-2"; it is quarantined.'),
+        ("x", "There is no route of type mongodb that leads to an agent in service."),
+    ],
+)
+def test_where_there_is_no_database_nothing_is_said_twice(name: str, said: str) -> None:
+    """What is wrong once, and what to do; whether a repository or a control plane was asked makes no difference."""
+    files = {
+        "fleet.yaml": documents.fleet(),
+        "agents/vps-1.yaml": documents.agent("vps-1"),
+        "agents/vps-2.yaml": documents.agent("vps-2", state="quarantined"),
+    }
+    with pytest.raises(Rejected) as caught:
+        find(name, documents.state_of(files))
+    assert str(caught.value).endswith(said)
+    assert str(caught.value).count("route of type mongodb") == 1
+    assert "state repo" not in str(caught.value)
+
+
 def test_a_repo_without_databases_says_so() -> None:
     """Also one without a fleet."""
     assert places(State()) == ()
