@@ -216,10 +216,13 @@ class AcmeOrders:
         looked = loop.time()
         while True:
             await asyncio.sleep(TICK_SECONDS)
-            new = any(self._is_unasked(name, pair) for name, pair in list(self._have.items()))
-            if new or loop.time() - looked >= SUGGESTION_SECONDS:
-                await self.look_at_renewals()
-                looked = loop.time()
+            try:
+                new = any(self._is_unasked(name, pair) for name, pair in list(self._have.items()))
+                if new or loop.time() - looked >= SUGGESTION_SECONDS:
+                    looked = loop.time()
+                    await self.look_at_renewals()
+            except Exception:  # a bug must not end the task: orders and challenges go on
+                log.exception("asking when to renew certificates ended by a bug, trying again")
 
     async def look_at_renewals(self) -> None:
         """Ask once, where a server is to be asked now."""
@@ -239,6 +242,8 @@ class AcmeOrders:
             at = await (await self._loaded()).renewal(terms, certificate)
         except CloudLunacyError as error:
             log.warning("when to renew a certificate cannot be asked", certificate=name, error=str(error))
+        except Exception:  # what one server answers concerns no other certificate
+            log.exception("asking when to renew a certificate ended by a bug", certificate=name)
         else:
             self._suggested[name] = _Suggested(pair.held.fingerprint, at)
 

@@ -17,6 +17,7 @@ from acme import errors, messages
 from josepy.errors import Error as JoseError
 
 from reconciler.errors import Broken, Rejected, Transient
+from reconciler.pki.acme.settings import VARIABLE
 from reconciler.pki.acme.transport import BoundedAdapter
 from schemas.text import visible
 
@@ -32,6 +33,12 @@ _HINTS: Final = {
     "rejectedIdentifier": "The server issues nothing for this name; use issuer internal for it.",
     "userActionRequired": "The terms of the server have changed; agree to them.",
 }
+
+_SENSELESS: Final = (
+    *(errors.Error, JoseError),
+    *(ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError),
+)
+"""What an answer without sense makes the library, or whoever reads what it has read, raise."""
 
 
 class NotFound(Exception):
@@ -83,7 +90,7 @@ def translated(host: str, doing: str, adapter: BoundedAdapter) -> Iterator[None]
         raise Rejected(
             f"{who} refused {doing}: it says that this is in conflict with what it has.", reason="AcmeRefused"
         ) from None
-    except (errors.Error, JoseError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except _SENSELESS as error:
         if adapter.status == 429 or adapter.status >= 500:
             raise refusal(
                 None,
@@ -107,7 +114,8 @@ def _unreachable(who: str, doing: str, error: requests.RequestException) -> Exce
         return Rejected(
             f"{who} is not trusted: {visible(certificate.verify_message)}.",
             reason="AcmeUntrusted",
-            hint="Name the file with the CA that its certificate comes from, and check that its URL is right.",
+            hint="Name the file with the CA that its certificate comes from as ca-file, under the [[directory]] of its "
+            f"URL, in the file that {VARIABLE} names; and check that the URL is right.",
         )
     if isinstance(error, requests.Timeout):
         return Transient(f"{who} did not answer in time, when it was asked for {doing}.", reason="AcmeUnreachable")

@@ -11,6 +11,7 @@ import base64
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -211,8 +212,8 @@ class Wire:
             if "renewalInfo" not in fields or name is None:
                 return Suggestion(None, None)
             said = messages.RenewalInfo.from_json(self._network.get(f"{fields['renewalInfo']}/{name}").json())
-            window = Window(said.suggested_window.start, said.suggested_window.end)
-            return Suggestion(window, self._adapter.retry_after)
+            window = said.suggested_window
+            return Suggestion(Window(_utc(window.start), _utc(window.end)), self._adapter.retry_after)
 
     def _opened(self) -> ClientV2:
         assert self._client is not None, "open() comes first"
@@ -282,6 +283,17 @@ def renewal_id(certificate: x509.Certificate) -> str | None:
     serial = certificate.serial_number
     parts = (authority, serial.to_bytes(serial.bit_length() // 8 + 1, "big"))
     return ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts)
+
+
+def _utc(said: datetime) -> datetime:
+    """Refuse a time that could not be compared with others later: the library takes what lacks its time zone.
+
+    Raises:
+        ValueError: without a time zone. OverflowError: before or after all that a date can be.
+    """
+    if said.tzinfo is None:
+        raise ValueError("a time without a time zone")
+    return said.astimezone(UTC)
 
 
 class _NewOrder(messages.NewOrder):

@@ -75,7 +75,9 @@ def test_a_directory_with_another_authority_is_refused(server: Pebble, tmp_path:
             with pytest.raises(Rejected, match=r"is not trusted: self.signed certificate") as caught:
                 await untrusting.obtain(request(Http01()), Notes())
             assert caught.value.reason == "AcmeUntrusted"
-            assert "CA" in caught.value.hint
+            assert "ca-file" in caught.value.hint
+            assert "[[directory]]" in caught.value.hint
+            assert "CLOUDLUNACY_ACME_FILE" in caught.value.hint
 
     ServerFiles.make(tmp_path)
     asyncio.run(scenario())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 from base64 import urlsafe_b64encode
 from dataclasses import replace
@@ -34,6 +35,7 @@ from tests.support.acme import (
 from tests.support.parts import require
 from tests.support.pebble import Pebble, middle, pebble, serving
 from tests.support.waiting import eventually
+from tests.unit.pki.acme.test_wire import certificate as certificate_of
 
 ARI = (
     200,
@@ -240,5 +242,35 @@ def test_a_server_without_renewal_information_suggests_nothing(server: Pebble) -
             chain = await client(server).obtain(request(table), Notes())
         said = await client(server).suggestion(x509.load_pem_x509_certificate(chain.encode()))
         assert (said.window, said.retry_after) == (None, None)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        ("2030-01-02T00:00:00", "2030-01-03T00:00:00"),
+        ("2030-01-02", "2030-01-03"),
+        ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"),
+        ("soon", "later"),
+        (None, None),
+        (1, {}),
+    ],
+)
+def test_a_window_that_is_no_time_is_refused_with_a_sentence(
+    server: Pebble, tmp_path: Path, start: object, end: object
+) -> None:
+    """Without a time zone, or beyond the calendar, it would fail wherever it is compared later."""
+    body = json.dumps({"suggestedWindow": {"start": start, "end": end}}).encode()
+
+    async def scenario() -> None:
+        async with middle(tmp_path, server) as between:
+            between.directory["renewalInfo"] = f"https://127.0.0.1:{between.port}/ari"
+            answer = (200, {"content-type": "application/json"}, body)
+            between.meddle = lambda _, path: answer if path.startswith("/ari/") else None
+            known = certificate_of(1, x509.AuthorityKeyIdentifier(b"key", None, None))
+            with pytest.raises(Transient, match="answered something that ACME does not know") as caught:
+                await client(between).suggestion(known)
+            assert caught.value.reason == "AcmeAnswerMalformed"
 
     asyncio.run(scenario())

@@ -42,6 +42,9 @@ class Workshop:
     forgiven: int = 0
     until: datetime | None = None
     unreachable: bool = False
+    bug: str = ""
+    """The name whose renewal information nobody thought of."""
+    asked: int = 0
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def issue(self, terms: OrderTerms, key: ec.EllipticCurvePrivateKey, replaces: x509.Certificate | None) -> str:
@@ -56,8 +59,11 @@ class Workshop:
         return self.until
 
     async def renewal(self, terms: OrderTerms, certificate: x509.Certificate) -> datetime:
+        self.asked += 1
         if self.unreachable:
             raise Transient("It is away.")
+        if self.bug in terms.names:
+            raise TypeError("can't compare offset-naive and offset-aware datetimes")
         return NOW
 
 
@@ -237,5 +243,30 @@ def test_nothing_is_renewed_before_its_server_was_asked(tmp_path: Path) -> None:
         await bench.orders.look_at_renewals()
         assert (bench.orders.suggested({"shop": pair}), bench.changes) == ({"shop": NOW}, 2)
         assert bench.orders.suggested({"other": FakeAuthority().pair("other.test")}) == {}
+
+    run(tmp_path, issues, scenario)
+
+
+def test_an_answer_that_nobody_thought_of_ends_neither_the_task_nor_the_look(tmp_path: Path) -> None:
+    """The certificate behind it is renewed by our own rule, and others are asked for; the task looks again."""
+    pairs = {
+        "shop": FakeAuthority().pair(NAME, source=Source("acme", DIRECTORY)),
+        "zoo": FakeAuthority().pair("zoo.test", source=Source("acme", DIRECTORY)),
+    }
+
+    async def scenario(bench: Bench) -> None:
+        bench.terms["zoo"] = OrderTerms(("zoo.test",), DIRECTORY, "", "http-01", (), True, timedelta(days=30))
+        bench.workshop.bug = NAME
+        bench.orders.suggested(pairs)
+        task = asyncio.create_task(bench.orders.run())
+        await eventually(lambda: bench.workshop.asked == 2 or task.done(), 10)
+        assert bench.orders.suggested(pairs) == {"zoo": NOW}
+        renewed = FakeAuthority().pair(NAME, source=Source("acme", DIRECTORY))
+        bench.workshop.bug = ""
+        bench.orders.suggested({"shop": renewed})
+        await eventually(lambda: bench.workshop.asked == 3 or task.done(), 10)
+        assert bench.orders.suggested({"shop": renewed}) == {"shop": NOW}
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
     run(tmp_path, issues, scenario)

@@ -92,6 +92,7 @@ def test_a_refusal_without_words_is_told() -> None:
         (KeyError("newOrder"), Transient),
         (TypeError("x"), Transient),
         (RecursionError(), Transient),
+        (OverflowError("date value out of range"), Transient),
         (OSError("Could not find a suitable TLS CA certificate bundle"), Broken),
     ],
 )
