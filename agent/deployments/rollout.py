@@ -32,9 +32,9 @@ RETRY_CAP: Final = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a digest did not become good. ``retry``: it is tried again although it has not changed."""
+    """Why something did not become good. ``retry``: it is tried again although it has not changed."""
 
-    digest: str
+    trial: str
     reason: str
     message: str
     at: float
@@ -47,7 +47,7 @@ class Failure:
 
 
 class Attempt(NamedTuple):
-    digest: str
+    trial: str
     began: float
     """When its instance was started for the first time."""
     starts: int = 1
@@ -62,12 +62,14 @@ class Memory:
     failure: Failure | None = None
     delete_data: bool = False
     """What the deletion policy was when the deployment was last wanted."""
+    type: str = ""
+    """Of the deployment when it was last wanted; its driver is the one that may forget it."""
 
-    def failed(self, digest: str, reason: str, message: str, now: float, *, retry: bool) -> Memory:
-        """Note that a digest failed; without a good one to go back to it is tried again in any case."""
-        before = self.failure.attempts if self.failure is not None and self.failure.digest == digest else 0
+    def failed(self, trial: str, reason: str, message: str, now: float, *, retry: bool) -> Memory:
+        """Note that a trial failed; without a good one to go back to it is tried again in any case."""
+        before = self.failure.attempts if self.failure is not None and self.failure.trial == trial else 0
         retry = retry or self.good is None
-        return replace(self, attempt=None, failure=Failure(digest, reason, message, now, before + 1, retry))
+        return replace(self, attempt=None, failure=Failure(trial, reason, message, now, before + 1, retry))
 
 
 class Acknowledged(NamedTuple):
@@ -121,13 +123,15 @@ def decide(view: View) -> Decision:
 
 def _refreshed(memory: Memory, desired: Workload, instances: Sequence[Instance]) -> Memory:
     """Drop what was about another digest, and take over what may change without a roll-out."""
-    digest, good = desired.digest, memory.good
+    digest, trial, good = desired.digest, desired.trial, memory.good
+    if good is not None and good.spec.type != desired.spec.type:
+        good = None  # of another driver, which ends it
     kept = any(instance.kept and instance.digest == digest for instance in instances)
     if (good is not None and good.digest == digest) or (good is None and kept):
         good = desired
-    attempt = memory.attempt if memory.attempt is not None and memory.attempt.digest == digest else None
-    failure = memory.failure if memory.failure is not None and memory.failure.digest == digest else None
-    return Memory(good, attempt, failure, desired.delete_data)
+    attempt = memory.attempt if memory.attempt is not None and memory.attempt.trial == trial else None
+    failure = memory.failure if memory.failure is not None and memory.failure.trial == trial else None
+    return Memory(good, attempt, failure, desired.delete_data, desired.spec.type)
 
 
 def _towards(view: View, desired: Workload, memory: Memory) -> Decision:
@@ -139,9 +143,11 @@ def _towards(view: View, desired: Workload, memory: Memory) -> Decision:
     if good is None:
         return _wait_for_retry(view, desired, memory, failure)
     decision = _settle(view, good, memory)
-    message = f"{failure.message} The last good version {'comes back' if decision.actions else 'runs on'}."
+    back = decision.state == "Applied"
+    message = f"{failure.message} The last good version {'runs on' if back else 'comes back'}."
     again_at = failure.retry_at if failure.retry else decision.again_at
-    return replace(decision, state="Failed", reason=failure.reason, message=message, again_at=again_at)
+    state: ItemState = "Failed" if back else "Progressing"
+    return replace(decision, state=state, reason=failure.reason, message=message, again_at=again_at)
 
 
 # --- to something that was good ----------------------------------------------------------------------------------
@@ -213,7 +219,7 @@ def _roll(view: View, desired: Workload, memory: Memory) -> Decision:
         decision = _judge(view, desired, memory, candidate)
     elif candidate.state == "created" or (memory.good is None and memory.attempt is None):
         old = [] if desired.blue_green or current is None or not current.up else [Stop(current)]
-        memory = replace(memory, attempt=Attempt(desired.digest, view.now))
+        memory = replace(memory, attempt=Attempt(desired.trial, view.now))
         decision = Decision((*old, Start(candidate)), memory, "Progressing", "Starting", _WAITING)
     elif candidate.killed and memory.attempt is not None and memory.attempt.starts < _STARTS:
         # by the end of the engine, or of somebody: that says nothing about the candidate
@@ -237,9 +243,9 @@ _WAITING: Final = "It was started and is not healthy yet."
 def _judge(view: View, desired: Workload, memory: Memory, candidate: Instance) -> Decision:
     """Decide about a candidate that runs."""
     began = memory.attempt.began if memory.attempt is not None else view.now
-    memory = replace(memory, attempt=Attempt(desired.digest, began))
+    memory = replace(memory, attempt=Attempt(desired.trial, began))
     if candidate.health.state == "healthy":
-        return _settle(view, desired, Memory(good=desired, delete_data=memory.delete_data))
+        return _settle(view, desired, replace(memory, good=desired, attempt=None, failure=None))
     if candidate.health.state == "unhealthy":
         return _unhealthy(view, desired, memory, "Unhealthy", f"It is not healthy: {_detail(candidate)}.")
     if view.now >= began + desired.deadline:
@@ -254,12 +260,12 @@ def _unhealthy(view: View, desired: Workload, memory: Memory, reason: str, messa
     if memory.good is not None:
         return _failed(view, desired, memory, reason, message)
     if memory.failure is None:
-        memory = replace(memory.failed(desired.digest, reason, message, view.now, retry=True), attempt=memory.attempt)
+        memory = replace(memory.failed(desired.trial, reason, message, view.now, retry=True), attempt=memory.attempt)
     return Decision((), memory, "Failed", reason, message)
 
 
 def _failed(view: View, desired: Workload, memory: Memory, reason: str, message: str) -> Decision:
-    return _towards(view, desired, memory.failed(desired.digest, reason, message, view.now, retry=False))
+    return _towards(view, desired, memory.failed(desired.trial, reason, message, view.now, retry=False))
 
 
 def _wait_for_retry(view: View, desired: Workload, memory: Memory, failure: Failure) -> Decision:

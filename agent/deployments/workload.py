@@ -1,7 +1,8 @@
 """What is to run, and the names and labels by which it is known again. PURE.
 
-The digest of a :class:`Workload` covers what an instance is made of. What decides *when* one is replaced or given up
-(roll-out, health check, the list of agents, the deletion policy) is left out: a change of it restarts nothing.
+The digest of a :class:`Workload` covers what an instance is made of. Roll-out, health check, the list of agents and the
+deletion policy are left out: a change of them restarts nothing. What failed has another chance when its health check or
+its roll-out is changed, for it may have been that which was wrong.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ LABEL_SLOT: Final = "io.cloudlunacy.slot"
 LABEL_VOLUME: Final = "io.cloudlunacy.volume"
 
 _MADE_OF: Final = frozenset({"type", "image", "command", "env", "secrets", "ports", "volumes", "resources", "mongodb"})
+_JUDGED_BY: Final = frozenset({"health_check", "rollout"})
 _LONGEST_NAME: Final = 200
 """Characters of a name; a volume's is a file name, which ends at 255 bytes."""
 
@@ -56,10 +58,14 @@ class Workload:
     """Of the sealed values that it is given; another one means another instance."""
     digest: str = field(init=False)
     """Of what an instance is made of."""
+    trial: str = field(init=False)
+    """Digest of that and of what it is judged by."""
 
     def __post_init__(self) -> None:
         spec = self.spec.model_dump(mode="json", by_alias=True, exclude_none=True, include=set(_MADE_OF))
+        judged = self.spec.model_dump(mode="json", by_alias=True, exclude_none=True, include=set(_JUDGED_BY))
         object.__setattr__(self, "digest", digest_of([spec, self.secrets_version]))
+        object.__setattr__(self, "trial", digest_of([self.digest, judged]))
 
     @property
     def blue_green(self) -> bool:

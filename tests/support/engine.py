@@ -1,8 +1,9 @@
 """A Docker Engine of the tests' own: a private dockerd, and the little of the docker command that tests need.
 
 Its socket, images and containers lie in a directory of their own, so that an engine of the machine is never touched.
-It makes no network and no firewall rules: containers are given the machine's network, or none. No image is pulled;
-they come from :meth:`DockerEngine.import_image` and :meth:`DockerEngine.build`.
+It makes no network and no firewall rules: containers are given the machine's network, or none (for an engine that has
+networks see :mod:`tests.support.networked_engine`). No image is pulled; they come from
+:meth:`DockerEngine.import_image` and :meth:`DockerEngine.build`.
 """
 
 from __future__ import annotations
@@ -151,8 +152,8 @@ def docker_engine() -> Iterator[DockerEngine]:
         yield engine
         engine.remove_containers()
     finally:
-        _end(process)
-        _unmount_all(folder)
+        end_engine(process)
+        unmount_all(folder)
         shutil.rmtree(folder)
 
 
@@ -177,7 +178,7 @@ def _wait_until_up(engine: DockerEngine, process: subprocess.Popen[bytes], log: 
         pytest.fail(f"dockerd does not run on this machine; it ended with {process.returncode} and said:\n{said}")
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end_engine(process: subprocess.Popen[bytes]) -> None:
     """SIGTERM lets dockerd stop its containers and its containerd; they would outlive a SIGKILL."""
     process.terminate()
     try:
@@ -188,7 +189,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         raise
 
 
-def _unmount_all(folder: Path) -> None:
+def unmount_all(folder: Path) -> None:
     """Undo the mounts that dockerd leaves behind: the network namespace, and its data where it did not come up."""
     points = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
     for point in reversed([point for point in points if point.startswith(f"{folder}/")]):

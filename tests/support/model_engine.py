@@ -181,7 +181,7 @@ class World:
         memory, desired = self.memories[key], self.desired.get(key)
         if desired is not None and isinstance(action, Create | Start):
             self.memories[key] = memory.failed(
-                desired.digest, error.reason, error.message, self.engine.now, retry=error.retryable
+                desired.trial, error.reason, error.message, self.engine.now, retry=error.retryable
             )
 
     def there(self, key: Key) -> list[tuple[str, str, bool]]:

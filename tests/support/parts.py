@@ -18,6 +18,7 @@ from typing import Final, Literal
 import pytest
 
 Part = Literal[
+    "busybox",
     "docker",
     "dockerd",
     "faketime",
@@ -72,6 +73,12 @@ def _mongod() -> Path | None:
     return None
 
 
+def _static_busybox() -> Path | None:
+    found = _program("busybox")
+    # a program that names an interpreter (ELF, PT_INTERP) needs libraries
+    return found if found is not None and b"/ld-" not in found.read_bytes()[:4096] else None
+
+
 def _runs(program: Path, *arguments: str) -> bool:
     try:
         return subprocess.run([program, *arguments], capture_output=True, timeout=20, check=False).returncode == 0
@@ -84,6 +91,7 @@ def _named(name: str) -> Callable[[], Path | None]:
 
 
 _PARTS: Final[dict[Part, tuple[Callable[[], Path | None], str]]] = {
+    "busybox": (_static_busybox, "no busybox that runs by itself; apt-get install busybox-static"),
     "docker": (_named("docker"), "the docker command is not installed; apt-get install docker.io"),
     "dockerd": (_named("dockerd"), "the Docker Engine is not installed; apt-get install docker.io"),
     "faketime": (_named("faketime"), "faketime is not installed; apt-get install faketime"),

@@ -112,7 +112,21 @@ def test_what_does_not_make_an_instance_restarts_nothing() -> None:
     world.want(changed)
     world.run()
     assert world.engine.done == []
-    assert world.memories[KEY] == Memory(good=changed, delete_data=True)
+    assert world.memories[KEY] == Memory(good=changed, delete_data=True, type="container")
+
+
+def test_another_health_check_is_another_chance() -> None:
+    """What failed is tried again when what it was judged by has changed."""
+    world = _settled(_wanted("web:good"))
+    world.want(_wanted("app:slow"))
+    world.run()
+    world.engine.done.clear()
+    world.want(_wanted("app:slow", deletionPolicy="delete"))
+    world.run()
+    assert world.engine.done == []
+    world.want(_wanted("app:slow", healthCheck={"tcp": {"port": 8080}}))
+    world.step()
+    assert _names(world) == ["Create"]
 
 
 def test_a_candidate_that_was_killed_is_started_again() -> None:

@@ -1,0 +1,394 @@
+"""Driver ``container``: instances are containers of a Docker Engine, or of Podman by the same API.
+
+Each deployment has a network of its own, so that no other deployment reaches it, and the machine only where a port is
+published. Containers get a read-only root, a ``/tmp`` in memory, no capabilities and no way to new privileges, a
+limit of processes, and volumes of the engine by name: never a path of the machine. All that is made carries the labels
+of :mod:`agent.deployments.workload`; what does not is not looked at.
+
+A container is created without a restart policy: whether it is any good is for the roll-out to judge. Once it is, the
+engine starts it again by itself (``unless-stopped``), also while the agent is away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Final, TypeVar
+
+import aiodocker
+import aiohttp
+from aiodocker.containers import DockerContainer
+from aiodocker.exceptions import DockerError
+from aiodocker.execs import Exec
+from aiodocker.volumes import DockerVolume
+
+from agent.deployments.actions import Action, Create, Keep, Remove, RemoveNetwork, RemoveVolumes, Start, Stop
+from agent.deployments.container_config import (
+    SUBNETS,
+    container_config,
+    container_name,
+    network_configs,
+    volume_configs,
+)
+from agent.deployments.driver import DriverError, Stats
+from agent.deployments.engine_errors import of_engine, translated
+from agent.deployments.firewall import Firewall
+from agent.deployments.health import Probe
+from agent.deployments.observed import Instance, Observed, State
+from agent.deployments.workload import (
+    LABEL_AGENT,
+    LABEL_DIGEST,
+    LABEL_SLOT,
+    SLOTS,
+    Key,
+    Slot,
+    owner_of,
+)
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_CALL_SECONDS: Final = 60.0
+_PULL_SECONDS: Final = 1800.0
+_EXEC_POLL_SECONDS: Final = 0.05
+_WATCH_PAUSE_SECONDS: Final = 1.0
+_TAIL_LINES: Final = 5
+_TAIL_CHARACTERS: Final = 600
+_STATES: Final[Mapping[str, State]] = {
+    "created": "created",
+    "configured": "created",
+    "initialized": "created",
+    "running": "running",
+    "restarting": "restarting",
+    "paused": "paused",
+}
+_KILLED: Final = frozenset({128 + 9, 128 + 15, 255})
+"""Exit codes of what was ended from outside; 255 is what an engine that ended knows."""
+
+
+class DockerEngine:
+    """A :class:`agent.deployments.driver.Driver`.
+
+    ``socket``: such as ``unix:///run/docker.sock``. ``publish_on``: the addresses of this machine at which ports
+    answer. ``credentials``: user and password for a registry by its host, if there are any.
+    """
+
+    type: str = "container"
+
+    def __init__(
+        self,
+        socket: str,
+        agent: str,
+        *,
+        firewall: Firewall,
+        publish_on: tuple[str, ...] = ("0.0.0.0",),  # noqa: S104  what is declared is meant to be reached
+        subnets: str = SUBNETS,
+        stop_seconds: int = 10,
+        credentials: Callable[[str], Mapping[str, str] | None] = lambda _registry: None,
+    ) -> None:
+        self._socket = socket
+        self._agent = agent
+        self._firewall = firewall
+        self._publish_on = publish_on
+        self._subnets = subnets
+        self._stop_seconds = stop_seconds
+        self._credentials = credentials
+        self._client: aiodocker.Docker | None = None
+        self._known: dict[str, tuple[str, Instance]] = {}
+        """By id, what was seen last, and what the list of containers said then."""
+        self._watched = False
+        """Changes are heard of, so that what was seen needs no second look."""
+        self._heard = 0
+        """Changes so far: what was asked for before one is not taken for known after it."""
+
+    # --- what there is ------------------------------------------------------------------------------------------
+
+    async def observe(self) -> Observed:
+        """Return all that carries this agent's labels. Raises DriverError."""
+        containers = await _call(self._docker.containers.list(all=True, filters=json.dumps(self._mine)))
+        networks = await _call(self._docker.networks.list(filters=self._mine))
+        volumes = await _call(self._volumes.list(filters=self._mine))
+        looked = [await self._instance(listed) for listed in containers]
+        instances = tuple(instance for instance in looked if instance is not None)
+        self._known = {one.id: self._known[one.id] for one in instances if one.id in self._known}
+        return Observed(instances, frozenset(self._owners(networks)), frozenset(self._owners(volumes["Volumes"] or ())))
+
+    def _owners(self, found: Iterable[Mapping[str, Any]]) -> set[Key]:
+        owners = (owner_of(one.get("Labels") or {}, self._agent) for one in found)
+        return {key for key in owners if key is not None}
+
+    async def _instance(self, listed: DockerContainer) -> Instance | None:
+        """Look at a container; None where it is not ours, or went meanwhile."""
+        labels = listed["Labels"] or {}
+        key, slot = owner_of(labels, self._agent), labels.get(LABEL_SLOT)
+        if key is None or slot not in SLOTS:
+            return None
+        name, state, heard = str(listed["Id"]), str(listed["State"]), self._heard
+        known = self._known.get(name)
+        if self._watched and known is not None and known[0] == state:
+            return known[1]
+        try:
+            shown = await _call(listed.show())
+        except DriverError as error:
+            if error.reason == "NotThere":
+                return None
+            raise
+        instance = _read(shown, key, labels.get(LABEL_DIGEST, ""), slot)
+        if instance.state == "exited" and instance.exit_code != 0:
+            instance = replace(instance, last_lines=await self._last_lines(listed))
+        if heard == self._heard:
+            self._known[name] = (state, instance)
+        return instance
+
+    @staticmethod
+    async def _last_lines(container: DockerContainer) -> str:
+        lines = await _call(container.log(stdout=True, stderr=True, tail=_TAIL_LINES))
+        return " | ".join(line.rstrip() for line in lines if line.strip())[-_TAIL_CHARACTERS:]
+
+    # --- what is done ---------------------------------------------------------------------------------------------
+
+    async def carry_out(self, action: Action, secrets: Mapping[str, str]) -> None:
+        """Do it; once more for what is done already is no error. Raises DriverError."""
+        docker = self._docker
+        if isinstance(action, Create):
+            await self._create(action, secrets)
+        elif isinstance(action, RemoveNetwork):
+            await self._remove_network(action.key)
+        elif isinstance(action, RemoveVolumes):
+            await self._remove_volumes(action.key)
+        else:
+            self._known.pop(action.instance.id, None)
+            await self._change(action, docker.containers.container(action.instance.id))
+
+    async def _change(self, action: Start | Keep | Stop | Remove, container: DockerContainer) -> None:
+        if isinstance(action, Start):
+            await self._firewall.ensure()
+            await _call(container.start())
+        elif isinstance(action, Keep):
+            policy = {"RestartPolicy": {"Name": "unless-stopped"}}
+            path = f"containers/{container.id}/update"
+            await _call(self._docker._query_json(path, "POST", data=policy))  # noqa: SLF001  has no name there
+        elif isinstance(action, Stop):
+            await _call(container.stop(t=self._stop_seconds), gone=True, seconds=_CALL_SECONDS + self._stop_seconds)
+        else:
+            await _call(container.delete(force=True, v=True), gone=True)
+
+    async def _create(self, action: Create, secrets: Mapping[str, str]) -> None:
+        workload, key = action.workload, action.key
+        assert workload.spec.image is not None, "the schema asks for it"
+        await self._ensure_image(workload.spec.image)
+        await self._ensure_network(key)
+        for volume in volume_configs(self._agent, workload):
+            await _call(self._volumes.create(volume))
+        config = container_config(
+            self._agent, workload, action.slot, action.ports, publish_on=self._publish_on, secrets=secrets
+        )
+        name = container_name(self._agent, key, action.slot)
+        await _call(self._docker.containers.create(config, name=name))
+
+    async def _ensure_image(self, image: str) -> None:
+        """Fetch the image unless it is there: what runs is changed by a commit, not by whoever moves a tag."""
+        try:
+            await _call(self._docker.images.inspect(image))
+        except DriverError as error:
+            if error.reason != "NotThere":
+                raise
+        else:
+            return
+        registry, slash, _ = image.partition("/")
+        named = bool(slash) and ("." in registry or ":" in registry or registry == "localhost")
+        credentials = self._credentials(registry if named else "docker.io") if slash else None
+        try:
+            async with asyncio.timeout(_PULL_SECONDS):
+                await self._docker.images.pull(image, auth=None if credentials is None else dict(credentials))
+        except TimeoutError:
+            text = f"image {image} was not pulled within {_PULL_SECONDS / 60:.0f} minutes."
+            raise DriverError("PullFailed", text, retryable=True) from None
+        except (DockerError, aiohttp.ClientError) as error:
+            said = of_engine(error) if isinstance(error, DockerError) else None
+            if said is not None and said.engine:
+                raise said from None
+            why = error.message if isinstance(error, DockerError) else type(error).__name__
+            raise DriverError("PullFailed", f"image {image} cannot be pulled: {why}.", retryable=True) from None
+
+    async def _ensure_network(self, key: Key) -> None:
+        # by its labels: engines allow two networks of one name
+        if await self._networks_of(key):
+            return
+        for config in network_configs(self._agent, key, self._subnets):
+            try:
+                await _call(self._docker.networks.create(config))
+            except DriverError as error:
+                if "overlap" not in error.message.lower():
+                    raise
+            else:
+                return
+        text = f"All networks of {self._subnets} are in use on this machine."
+        raise DriverError("NoNetworkLeft", text, retryable=True)
+
+    async def _networks_of(self, key: Key) -> list[str]:
+        found = await _call(self._docker.networks.list(filters=self._mine))
+        return [str(one["Id"]) for one in found if owner_of(one.get("Labels") or {}, self._agent) == key]
+
+    async def _remove_network(self, key: Key) -> None:
+        for name in await self._networks_of(key):
+            await _call((await _call(self._docker.networks.get(name))).delete(), gone=True)
+
+    async def _remove_volumes(self, key: Key) -> None:
+        found = await _call(self._volumes.list(filters=self._mine))
+        for volume in found["Volumes"] or ():
+            if owner_of(volume.get("Labels") or {}, self._agent) == key:
+                await _call(self._volume(volume["Name"]).delete(), gone=True)
+
+    # --- beside it ------------------------------------------------------------------------------------------------
+
+    async def run_inside(self, instance: Instance, command: tuple[str, ...], timeout_seconds: float) -> Probe:
+        """Run a command in the container; one that does not end in time goes on there."""
+        container = self._docker.containers.container(instance.id)
+        with translated():
+            try:
+                async with asyncio.timeout(timeout_seconds):
+                    made = await container.exec(command)
+                    await made.start(detach=True)
+                    return await _ended(made, command[0])
+            except TimeoutError:
+                return Probe(False, f"{command[0]} did not end within {timeout_seconds:g} s")
+
+    async def logs(self, instance: Instance, *, tail: int, follow: bool = False) -> AsyncIterator[str]:
+        container = self._docker.containers.container(instance.id)
+        with translated():
+            if not follow:
+                for line in await container.log(stdout=True, stderr=True, tail=tail):
+                    yield line
+                return
+            async for line in container.log(stdout=True, stderr=True, tail=tail, follow=True):
+                yield line
+
+    async def stats(self, instance: Instance) -> Stats:
+        found = (await _call(self._docker.containers.container(instance.id).stats(stream=False)))[0]
+        cpu = found.get("cpu_stats", {}).get("cpu_usage", {}).get("total_usage", 0) / 1e9
+        memory = found.get("memory_stats", {}).get("usage", 0)
+        return Stats(cpu, int(memory), int(found.get("pids_stats", {}).get("current", 0) or 0))
+
+    async def watch(self, changed: Callable[[], None]) -> None:
+        """Hear of what happens to our containers, so that nothing has to be looked at twice."""
+        while True:
+            try:
+                await self._listen(changed)
+            except (DockerError, aiohttp.ClientError, OSError, ValueError) as error:
+                log.info("the container engine does not tell what happens: %s", type(error).__name__)
+            self._watched = False
+            self._forget()
+            changed()
+            await asyncio.sleep(_WATCH_PAUSE_SECONDS)
+
+    async def _listen(self, changed: Callable[[], None]) -> None:
+        params = {"filters": json.dumps({"type": ["container"], **self._mine})}
+        forever = aiohttp.ClientTimeout(total=None)
+        # the library's own events do not say when they have begun
+        async with self._docker._query("events", params=params, timeout=forever) as response:  # noqa: SLF001
+            try:
+                self._forget()
+                self._watched = True
+                async for line in response.content:
+                    event = json.loads(line)
+                    if not str(event.get("Action", "")).startswith("exec_"):  # command probes change nothing
+                        self._forget(str(event.get("Actor", {}).get("ID", "")))
+                        changed()
+            finally:
+                response.close()
+
+    def _forget(self, name: str = "") -> None:
+        self._heard += 1
+        if name:
+            self._known.pop(name, None)
+        else:
+            self._known.clear()
+
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+    @property
+    def _docker(self) -> aiodocker.Docker:
+        if self._client is None:
+            self._client = aiodocker.Docker(url=self._socket)
+        return self._client
+
+    @property
+    def _volumes(self) -> Any:  # noqa: ANN401  the library does not say
+        return self._docker.volumes
+
+    def _volume(self, name: str) -> Any:  # noqa: ANN401
+        volume: Any = DockerVolume
+        return volume(self._docker, name)
+
+    @property
+    def _mine(self) -> dict[str, list[str]]:
+        return {"label": [f"{LABEL_AGENT}={self._agent}"]}
+
+
+async def _call(answer: Awaitable[T], *, gone: bool = False, seconds: float = _CALL_SECONDS) -> T:
+    """Wait for an answer. ``gone``: that the object is not there is all right, and whatever is then returned unused.
+
+    Raises:
+        DriverError
+    """
+    with translated():
+        try:
+            async with asyncio.timeout(seconds):
+                return await answer
+        except DockerError as error:
+            if not (gone and error.status == 404):
+                raise
+            return None  # type: ignore[return-value]
+
+
+async def _ended(made: Exec, program: str) -> Probe:
+    while True:
+        shown = await made.inspect()
+        if not shown["Running"] and shown["ExitCode"] is not None:
+            code = int(shown["ExitCode"])
+            return Probe(code == 0, "" if code == 0 else f"{program} exited with {code}")
+        await asyncio.sleep(_EXEC_POLL_SECONDS)
+
+
+def _read(shown: Mapping[str, Any], key: Key, digest: str, slot: Slot) -> Instance:
+    """Read what the engine shows of a container."""
+    state, host, network = shown["State"], shown["HostConfig"], shown["NetworkSettings"]
+    code = int(state["ExitCode"])
+    ended = _STATES.get(str(state["Status"]), "exited") == "exited"
+    addresses = [str(one.get("IPAddress") or "") for one in (network.get("Networks") or {}).values()]
+    return Instance(
+        id=str(shown["Id"]),
+        key=key,
+        digest=digest,
+        slot=slot,
+        state=_STATES.get(str(state["Status"]), "exited"),
+        kept=(host.get("RestartPolicy") or {}).get("Name") == "unless-stopped",
+        exit_code=code if ended else None,
+        killed=ended and code in _KILLED and not state.get("OOMKilled", False),
+        ran_seconds=_between(str(state["StartedAt"]), str(state["FinishedAt"])) if ended else None,
+        started=str(state["StartedAt"]),
+        restarts=int(shown.get("RestartCount") or 0),
+        ports=_ports(host.get("PortBindings") or {}),
+        address=next((address for address in addresses if address), ""),
+    )
+
+
+def _ports(bindings: Mapping[str, Any]) -> dict[int, int]:
+    return {int(port.partition("/")[0]): int(found[0]["HostPort"]) for port, found in bindings.items() if found}
+
+
+def _between(start: str, end: str) -> float | None:
+    """Return the seconds between two times of the engine, which have more digits than Python reads."""
+    try:
+        first, last = (datetime.fromisoformat(f"{text[:19]}+00:00") for text in (start, end))
+    except ValueError:
+        return None
+    return max(0.0, (last - first).total_seconds())

@@ -1,0 +1,241 @@
+"""Makes the deployments of the document run (docs/deployments.md), and says how each of them stands.
+
+:meth:`DeploymentService.apply` takes what is wanted and returns; :meth:`DeploymentService.run` does the work, in
+one lane for each driver (:mod:`agent.deployments.lane`), and needs no control plane to keep up what was wanted last.
+When something stands otherwise than was said, ``on_change`` is called, so that ``apply`` is called again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random as randomness
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol
+
+from agent.deployments.driver import Driver
+from agent.deployments.health import UNKNOWN, Health
+from agent.deployments.lane import Lane, LaneSettings
+from agent.deployments.memory import MemoryFiles, boot_id
+from agent.deployments.rollout import Acknowledged, Memory
+from agent.deployments.workload import KIND, InvalidItem, Key, Slot, Workload, workload_of
+from schemas.session import Item, ItemResult
+from schemas.text import visible
+
+DEFAULTS: Final = LaneSettings()
+_LONGEST: Final = 2000
+_GATHER_SECONDS: Final = 0.05
+_SHORTEST_SECRET: Final = 4
+
+
+class Serving(NamedTuple):
+    """The instance that routes of a deployment belong to. ``ports``: port of the workload → port of the agent."""
+
+    slot: Slot
+    ports: Mapping[int, int]
+    health: Health
+
+
+class Fronts(Protocol):
+    """Where it is said which instance serves, and asked whether everybody knows. Must not block."""
+
+    def serving(self, key: Key, serving: Serving | None) -> None:
+        """Say which instance routes belong to now; the newest counts. None: the deployment is gone."""
+        ...
+
+    def acknowledged(self, key: Key) -> Slot | None:
+        """Return the slot that all fronts have, as far as is known."""
+        ...
+
+
+class NoFronts:
+    """Nobody asks for anything: what is said counts as known at once."""
+
+    def __init__(self) -> None:
+        self._said: dict[Key, Slot] = {}
+
+    def serving(self, key: Key, serving: Serving | None) -> None:
+        if serving is None:
+            self._said.pop(key, None)
+        else:
+            self._said[key] = serving.slot
+
+    def acknowledged(self, key: Key) -> Slot | None:
+        return self._said.get(key)
+
+
+class DeploymentService:
+    """A :class:`agent.services.Service`. ``secrets`` gives the variables that a workload takes from secrets."""
+
+    kinds = frozenset({KIND})
+
+    def __init__(
+        self,
+        data: Path,
+        drivers: Sequence[Driver],
+        *,
+        fronts: Fronts | None = None,
+        secrets: Callable[[Workload], Mapping[str, str]] = lambda _workload: {},
+        settings: LaneSettings = DEFAULTS,
+        monotonic: Callable[[], float] = time.monotonic,
+        random: Callable[[], float] = randomness.random,
+    ) -> None:
+        self.on_change: Callable[[], None] = lambda: None
+        self._files = MemoryFiles(data, boot_id())
+        self._fronts = fronts or NoFronts()
+        self._secrets = secrets
+        self._monotonic = monotonic
+        self._wake = asyncio.Event()
+        self._memories: dict[Key, Memory] = {}
+        self._lanes = {
+            driver.type: Lane(
+                driver,
+                self._memories,
+                self._files,
+                settings=settings,
+                monotonic=monotonic,
+                random=random,
+                secrets=secrets,
+                wake=self._wake.set,
+            )
+            for driver in drivers
+        }
+        self._items: dict[str, Workload | InvalidItem] = {}
+        self._known = False
+        """A document was applied; until then nothing may go because it is not wanted."""
+        self._served: dict[Key, Serving] = {}
+        self._said: tuple[ItemResult, ...] = ()
+
+    # --- as a service -------------------------------------------------------------------------------------------
+
+    async def apply(self, items: tuple[Item, ...]) -> Sequence[ItemResult]:
+        """Take what is wanted, and say how it stands."""
+        self._items = {item.id: _read(item) for item in items}
+        wanted = {one.key: one for one in self._items.values() if isinstance(one, Workload)}
+        kept = {_key_of_id(name) for name, one in self._items.items() if isinstance(one, InvalidItem)}
+        for kind, lane in self._lanes.items():
+            before = lane.desired
+            # what cannot be read is not gone: what runs of it runs on as it was wanted last
+            lane.desired = {key: one for key, one in wanted.items() if one.spec.type == kind} | {
+                key: one for key, one in before.items() if key in kept
+            }
+            lane.elsewhere = frozenset(wanted.keys() - lane.desired.keys())
+            lane.left_alone = frozenset(kept - lane.desired.keys())
+            for key in lane.desired.keys() | before.keys():
+                if lane.desired.get(key) != before.get(key):
+                    lane.forget_trouble(key)
+                    lane.decisions.pop(key, None)
+        self._known = True
+        self._wake.set()
+        self._tell_fronts()
+        self._said = self._results()
+        return self._said
+
+    def observed(self) -> Mapping[Key, Serving]:
+        """Return what serves now, for whoever tells the control plane."""
+        return dict(self._served)
+
+    # --- the task -----------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Keep everything as it is wanted, for ever."""
+        self._memories.update(await asyncio.to_thread(self._files.load, self._monotonic()))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for kind, lane in self._lanes.items():
+                    tasks.create_task(lane.driver.watch(self._wake.set), name=f"watch-{kind}")
+                while True:
+                    self._wake.clear()
+                    pause = await self.step()
+                    try:
+                        async with asyncio.timeout(pause):
+                            await self._wake.wait()
+                    except TimeoutError:
+                        continue
+                    await asyncio.sleep(_GATHER_SECONDS)  # what happens together is looked at together
+        finally:
+            for lane in self._lanes.values():
+                await lane.close()
+
+    async def step(self) -> float:
+        """Look once at everything; return the seconds until the next look."""
+        if not self._known:
+            return 3600.0
+        again = [await lane.step() for lane in self._lanes.values()]
+        if self._tell_fronts():
+            self._wake.set()
+        if (results := self._results()) != self._said:
+            self._said = results
+            self.on_change()
+        return max(0.0, min(again, default=self._monotonic() + 3600.0) - self._monotonic())
+
+    def _tell_fronts(self) -> bool:
+        """Say what serves, and note what is known of it; True when something new is known."""
+        served, news = self._serving(), False
+        for key in self._served.keys() - served.keys():
+            self._fronts.serving(key, None)
+        for key, serving in served.items():
+            if self._served.get(key) != serving:
+                self._fronts.serving(key, serving)
+        self._served = served
+        for lane in self._lanes.values():
+            for key in lane.decisions:
+                slot, before = self._fronts.acknowledged(key), lane.acknowledged.get(key)
+                if slot is not None and (before is None or before.slot != slot):
+                    lane.acknowledged[key] = Acknowledged(slot, self._monotonic())
+                    news = True
+        return news
+
+    def _serving(self) -> dict[Key, Serving]:
+        found = {}
+        for lane in self._lanes.values():
+            instances = () if lane.observed is None else lane.observed.instances
+            for key, decision in lane.decisions.items():
+                for one in instances:
+                    if one.key == key and one.slot == decision.serving:
+                        found[key] = Serving(one.slot, one.ports, one.health if one.up else UNKNOWN)
+        return found
+
+    # --- what is said -------------------------------------------------------------------------------------------
+
+    def _results(self) -> tuple[ItemResult, ...]:
+        return tuple(self._result(name, one) for name, one in self._items.items())
+
+    def _result(self, name: str, one: Workload | InvalidItem) -> ItemResult:
+        if isinstance(one, InvalidItem):
+            return ItemResult(id=name, state="Failed", reason="InvalidItem", message=str(one))
+        lane = self._lanes.get(one.spec.type)
+        if lane is None:
+            text = f"This agent does not run deployments of type {one.spec.type}."
+            return ItemResult(id=name, state="Failed", reason="Unsupported", message=text)
+        if lane.unavailable is not None:
+            error = lane.unavailable
+            return ItemResult(id=name, state="Failed", reason=error.reason, message=self._clean(one, error.message))
+        trouble, decision = lane.troubles.get(one.key), lane.decisions.get(one.key)
+        if trouble is not None:
+            return ItemResult(id=name, state="Failed", reason=trouble.reason, message=self._clean(one, trouble.message))
+        if decision is None:
+            return ItemResult(id=name, state="Progressing", reason="Waiting", message="Nobody has looked yet.")
+        message = self._clean(one, decision.message)
+        return ItemResult(id=name, state=decision.state, reason=decision.reason, message=message)
+
+    def _clean(self, workload: Workload, message: str) -> str:
+        """Take out secrets: a program may have written its own to its log."""
+        for value in self._secrets(workload).values() if workload.spec.secrets else ():
+            if len(value) >= _SHORTEST_SECRET:
+                message = message.replace(value, "***")
+        return visible(message)[:_LONGEST]
+
+
+def _read(item: Item) -> Workload | InvalidItem:
+    try:
+        return workload_of(item)
+    except InvalidItem as error:
+        return error
+
+
+def _key_of_id(name: str) -> Key:
+    _, _, rest = name.partition("/")
+    team, _, deployment = rest.partition("/")
+    return Key(team, deployment)

@@ -1,0 +1,116 @@
+"""Deployments of type container outlive their agent and their engine, whenever either ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random as randomness
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from schemas.session import Item
+from tests.support.container_machine import SECONDS, containers, page, running, settled, until, web
+from tests.support.deployment_agent import AGENT
+from tests.support.engine import Container
+from tests.support.networked_engine import NetworkedEngine
+from tests.support.orphans import tied
+from tests.support.waiting import wait_for
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(180)]
+
+ROOT: Final = Path(__file__).parents[3]
+
+
+def test_a_restart_of_the_engine_is_survived(machine: NetworkedEngine, tmp_path: Path) -> None:
+    """While the engine is away that is said; after it what was good runs again, although no agent was there."""
+
+    async def scenario() -> None:
+        async with running(machine, tmp_path) as found:
+            await settled(found, web())
+            await asyncio.to_thread(machine.shut_down)
+
+            async def says_so() -> bool:
+                return [said.reason for said in await found.apply((web(),))] == ["EngineUnavailable"]
+
+            await until(says_so, "word of the engine")
+            await asyncio.to_thread(machine.boot)
+            assert (await settled(found, web()))["web"].state == "Applied"
+        await asyncio.to_thread(machine.shut_down)
+        await asyncio.to_thread(machine.boot)
+        await until(_answers, "an answer without an agent")
+        (shown,) = containers(machine)
+        assert shown["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"
+        assert shown["Config"]["Labels"]["io.cloudlunacy.agent"] == AGENT
+
+    machine.inside(scenario)
+
+
+KILLS: Final = 30
+
+
+def test_killed_at_any_moment_it_ends_as_wanted(machine: NetworkedEngine, tmp_path: Path) -> None:
+    """An agent that is killed again and again, with something else wanted each time, doubles nothing and arrives."""
+    seed = randomness.randrange(2**32)
+    random = randomness.Random(seed)
+    foreign = machine.start("web:1", "sleep", "1000", options=["--network", "none"])
+    before = foreign.state
+    data, wanted = tmp_path / "data", tmp_path / "wanted.json"
+    data.mkdir()
+    program = [sys.executable, "-m", "tests.support.deployment_agent", machine.socket, str(data)]
+    entered = ["nsenter", f"--net={machine.namespace}", "--", *program]
+    with subprocess.Popen(tied(entered), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as agent:
+        assert agent.stdin is not None
+        assert agent.stdout is not None
+
+        def begin(*items: Item) -> int:
+            assert agent.stdin is not None
+            assert agent.stdout is not None
+            wanted.write_text(json.dumps([one.model_dump(mode="json") for one in items]))
+            agent.stdin.write(f"{wanted}\n")
+            agent.stdin.flush()
+            return int(agent.stdout.readline())
+
+        def end(child: int) -> None:
+            assert agent.stdout is not None
+            os.kill(child, signal.SIGKILL)
+            assert any(line == "ended\n" for line in agent.stdout), "it died by itself"
+
+        for _ in range(KILLS):
+            child = begin(
+                web(random.choice(["web:1", "web:2", "web:9"])),
+                web(random.choice(["web:1", "web:2"]), name="api", host=8082, strategy="blue-green"),
+            )
+            time.sleep(random.uniform(0.0, 0.8))  # the moment of the kill
+            end(child)
+            shown = machine.command("ps", "--all", "--filter", "name=cloudlunacy", "--format", "{{.Names}} {{.State}}")
+            lines = shown.stdout.splitlines()
+            assert len([line for line in lines if "_web_" in line and line.endswith("running")]) <= 1, f"seed {seed}"
+            assert len(lines) <= 6, f"seed {seed}"
+        last = begin(web("web:2"), web("web:1", name="api", host=8082, strategy="blue-green"))
+        assert "settled\n" in iter(agent.stdout.readline, "")
+        wanted_images = {("web", "web:2"), ("api", "web:1")}
+        wait_for(lambda: _ours(machine, foreign) == wanted_images, SECONDS, what=f"an end with seed {seed}")
+        end(last)
+        agent.stdin.close()
+    assert foreign.state == before
+    assert machine.command("network", "ls", "--quiet", "--filter", "name=cloudlunacy").stdout.count("\n") == 2
+
+
+def _ours(machine: NetworkedEngine, foreign: Container) -> set[tuple[str, str]]:
+    ours = [one for one in containers(machine) if one["Id"] != foreign.id]
+    found = {(one["Config"]["Hostname"], one["Config"]["Image"]) for one in ours if one["State"]["Running"]}
+    return found if len(found) == len(ours) else set()
+
+
+async def _answers() -> bool:
+    try:
+        return await page(8081) == "version 1"
+    except OSError:
+        return False

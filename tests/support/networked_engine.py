@@ -1,0 +1,157 @@
+"""A Docker Engine with networks and firewall rules, on a machine of its own as far as the network goes.
+
+It runs in a network namespace: bridges, addresses, published ports and rules of the tests are there and nowhere else,
+and end with it. ``inside`` runs a function as a program of that machine. Images are busybox and little more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import io
+import os
+import shutil
+import signal
+import subprocess
+import tarfile
+import tempfile
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import pytest
+
+from tests.support.engine import START_SECONDS, DockerEngine, end_engine, unmount_all
+from tests.support.orphans import tied
+from tests.support.parts import require
+from tests.support.waiting import wait_for
+
+T = TypeVar("T")
+_CLONE_NEWNET: Final = 0x40000000
+_APPLETS: Final = (
+    "sh",
+    "httpd",
+    "wget",
+    "nc",
+    "sleep",
+    "cat",
+    "touch",
+    "id",
+    "echo",
+    "ping",
+    "ls",
+    "dd",
+    "tail",
+    "kill",
+)
+
+
+class NetworkedEngine(DockerEngine):
+    """A running engine in a network namespace, which survives a restart of the engine."""
+
+    def __init__(self, client: Path, folder: Path, daemon: Path, holder: int) -> None:
+        super().__init__(client, folder)
+        self.namespace = Path(f"/proc/{holder}/ns/net")
+        self._daemon = daemon
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self._starter = ThreadPoolExecutor(1)
+        """What it starts is tied to its thread, which has to live as long."""
+
+    def boot(self) -> None:
+        """Start the engine."""
+        log = self._folder / "dockerd.log"
+        command: list[str | Path] = [
+            *("nsenter", f"--net={self.namespace}", "--", self._daemon),
+            *("--host", self.socket, "--pidfile", self._folder / "pid"),
+            *("--data-root", self._folder / "data", "--exec-root", self._folder / "run"),
+            *("--exec-opt", "native.cgroupdriver=cgroupfs", "--shutdown-timeout", "5"),
+        ]
+        with log.open("ab") as output:
+            process = self._starter.submit(
+                subprocess.Popen,
+                tied(command, signal.SIGTERM),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            ).result()
+        self._process = process
+
+        def up() -> bool:
+            return process.poll() is not None or self.command("version", check=False).returncode == 0
+
+        wait_for(up, START_SECONDS, what="an answer of dockerd")
+        if process.poll() is not None:
+            pytest.fail(f"dockerd does not run here:\n{log.read_text(errors='replace')[-3000:]}")
+
+    def shut_down(self) -> None:
+        """End the engine, and with it every container."""
+        if self._process is not None:
+            end_engine(self._process)
+            self._process = None
+
+    def close(self) -> None:
+        """End it for good."""
+        self.shut_down()
+        self._starter.shutdown()
+
+    def inside(self, scenario: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine function on the engine's machine: its addresses and ports are those of the namespace."""
+        with ThreadPoolExecutor(1, initializer=self._enter) as pool:
+            return pool.submit(lambda: asyncio.run(scenario())).result()
+
+    def _enter(self) -> None:
+        assert threading.current_thread() is not threading.main_thread()
+        libc = ctypes.CDLL(None, use_errno=True)
+        with self.namespace.open() as namespace:
+            if libc.setns(namespace.fileno(), _CLONE_NEWNET) != 0:
+                raise OSError(ctypes.get_errno(), "setns")
+
+    def make_image(self, tag: str, page: str) -> None:
+        """Make an image with busybox, whose ``httpd`` serves ``page`` from ``/www``."""
+        archive = self._folder / "image.tar"
+        _write_image(archive, page)
+        self.import_image(tag, archive, changes=["ENV PATH=/bin"])
+        archive.unlink()
+
+
+def _write_image(archive: Path, page: str) -> None:
+    with tarfile.open(archive, "w") as tar:
+        tar.add(require("busybox"), "bin/busybox")
+        for applet in _APPLETS:
+            link = tarfile.TarInfo(f"bin/{applet}")
+            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+            tar.addfile(link)
+        for name, content in (("www/index.html", page), ("etc/passwd", "root:x:0:0::/:/bin/sh\n")):
+            file = tarfile.TarInfo(name)
+            file.size = len(content)
+            tar.addfile(file, io.BytesIO(content.encode()))
+
+
+@contextmanager
+def networked_engine() -> Iterator[NetworkedEngine]:
+    """Run an engine until the block ends; skip the test where the programs or root are missing."""
+    daemon, client = require("dockerd"), require("docker")
+    require("busybox")
+    if os.geteuid() != 0:
+        pytest.skip("needs root: dockerd has to mount file systems and make namespaces")
+    folder = Path(tempfile.mkdtemp(prefix="engine-"))
+    held = "ip link set lo up && echo up && exec sleep infinity"
+    holder = subprocess.Popen(tied(["unshare", "--net", "sh", "-c", held]), stdout=subprocess.PIPE, text=True)
+    engine = NetworkedEngine(client, folder, daemon, holder.pid)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "up\n"
+        engine.boot()
+        yield engine
+        engine.remove_containers()
+    finally:
+        engine.close()
+        unmount_all(folder)
+        holder.kill()
+        holder.communicate()
+        shutil.rmtree(folder)
