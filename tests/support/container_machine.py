@@ -61,7 +61,7 @@ async def settled(found: DeploymentService, *items: Item) -> dict[str, ItemResul
 
 async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
     """Wait for a coroutine function to say yes."""
-    await eventually(lambda: condition(), SECONDS, what=what)
+    _: bool = await eventually(condition, SECONDS, what=what)
 
 
 async def page(port: int, host: str = "127.0.0.1") -> str:
