@@ -11,6 +11,7 @@ import jinja2
 from pydantic import TypeAdapter, ValidationError
 
 from reconciler.commands.schemas import write_schemas
+from reconciler.desired.grammar import sentence_of
 from reconciler.errors import Broken
 from reconciler.package_data import data_directory
 from schemas.names import Hostname, Name
@@ -72,7 +73,7 @@ def _check_name(what: str, grammar: TypeAdapter[str], value: str, hint: str) -> 
     try:
         grammar.validate_python(value)
     except ValidationError as error:
-        reason = error.errors(include_url=False, include_input=False)[0]["msg"]
+        reason = sentence_of(error.errors(include_url=False, include_input=False)[0], "it")
         raise Broken(f'"{value}" cannot be the {what}: {reason}.', hint=hint) from None
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, get_args
 
 from pydantic import BaseModel, StringConstraints
+from pydantic_core import ErrorDetails
 
 from schemas import names
+from schemas.access_api import Lifetime, Reason
 from schemas.api import Checksum
 from schemas.deployment import Argument, EnvValue, Image, MongoDB, MongoDBUser, MountPath
+from schemas.enrolment import Version
 from schemas.middleware import BasicAuth, ContentType
 from schemas.route import StickyCookie
 from schemas.secret import SealedValue, SecretKey
@@ -118,7 +122,19 @@ FORMS: Final[dict[str, Form]] = {
     _field(MongoDBUser, "database"): Form("is no database: use at most 63 letters, digits, - and _", "admin"),
     pattern_of(Checksum): Form("is no checksum: copy the one that `cloudlunacy status` prints", f"sha256:{'0' * 64}"),
     _field(MongoDB, "version"): Form("is no version: write two or three numbers, in quotes", "8.0"),
+    pattern_of(Reason): Form("has to be one line, without control characters", "its disk was sold"),
+    pattern_of(Lifetime): Form("is no length of time: write a whole number and s, m, h or d", "30d"),
+    pattern_of(Version): Form("is no version: use at most 64 letters, digits, dots, +, - and _", "1.0.0"),
 }
+
+
+def sentence_of(detail: ErrorDetails, subject: str, forms: Mapping[str, Form] = FORMS) -> str:
+    """Say what does not fit where no file is meant: without the value, and without a regular expression."""
+    if detail["type"] != "string_pattern_mismatch":
+        return detail["msg"]
+    form = forms.get(str(detail.get("ctx", {}).get("pattern")))
+    return f"{subject} {form.sentence if form is not None else 'does not have the form that is needed'}"
+
 
 ADDRESSES: Final[dict[str, Form]] = {
     "address": Form("is no address", "203.0.113.7, or a host name"),

@@ -12,12 +12,11 @@ from typing import Any, Final
 
 import structlog
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from reconciler.desired.grammar import FORMS
+from reconciler.desired.grammar import sentence_of
 from reconciler.errors import Broken, Refused, Transient
 
 log = structlog.get_logger(__name__)
@@ -45,17 +44,13 @@ def problem(refused: Refused, extensions: Mapping[str, Any] | None = None) -> JS
 def invalid(error: ValidationError) -> JSONResponse:
     """Return 422 with each field that is wrong; what was sent is not repeated."""
     found = error.errors(include_input=False, include_url=False)[:MAX_ERRORS]
-    errors = [{"field": ".".join(map(str, one["loc"]))[:200], "message": _told(one)[:300]} for one in found]
+    errors = [
+        {"field": ".".join(map(str, one["loc"]))[:200], "message": sentence_of(one, "this")[:300]} for one in found
+    ]
     refused = Refused(
         f"The request is not valid: {error.error_count()} problem(s).", status=422, code="invalid-request"
     )
     return problem(refused, {"errors": errors})
-
-
-def _told(detail: ErrorDetails) -> str:
-    """Say what does not fit: for a text of a known form the sentence that files get too, without the text."""
-    form = FORMS.get(detail.get("ctx", {}).get("pattern", ""))
-    return detail["msg"] if form is None else f"this {form.sentence}"
 
 
 def _headers(refused: Refused) -> dict[str, str]:

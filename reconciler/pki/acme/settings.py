@@ -31,6 +31,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError, model_validator
 
+from reconciler.desired.grammar import FORMS, Form, pattern_of, sentence_of
 from reconciler.errors import Broken
 from reconciler.pki.private_files import read_private
 from schemas.names import Hostname, HttpsUrl
@@ -41,6 +42,10 @@ _MOST: Final = 64
 Text = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 Address = Annotated[str, StringConstraints(pattern=r"^(\[[0-9a-fA-F:.]+\]|[0-9.]+)(:[0-9]{1,5})?$")]
 """An IP address, with a port where it is not 53. No name: it would have to be looked up at another server first."""
+_FORMS: Final = {
+    **FORMS,
+    pattern_of(Address): Form("is no address: write an IP address, and a port where it is not 53", "192.0.2.53"),
+}
 
 
 class _Settings(BaseModel):
@@ -136,9 +141,9 @@ def read_settings(path: Path | None) -> AcmeSettings:
     except OSError as error:
         raise Broken(f"{path} cannot be read: {error.strerror}.", hint=hint) from None
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise Broken(f"{path}: {where}: {first['msg']}.", hint=hint) from None
+        raise Broken(f"{path}: {where}: {sentence_of(first, 'this', _FORMS)}.", hint=hint) from None
     except ValueError:
         raise Broken(f"{path} is no TOML.", hint=hint) from None
 

@@ -92,8 +92,9 @@ def test_a_directory_that_cannot_be_made_gets_a_sentence(tmp_path: Path) -> None
 )
 def test_names_are_checked_before_anything_is_written(tmp_path: Path, domain: str, team: str, sentence: str) -> None:
     """A name with a path, a template or an upper-case letter ends with a sentence and no file."""
-    with pytest.raises(Broken, match=sentence):
+    with pytest.raises(Broken, match=sentence) as caught:
         init_repo(tmp_path / "new", domain=domain, team=team)
+    assert "pattern" not in str(caught.value)
     assert not Path(tmp_path, "new").exists()
 
 

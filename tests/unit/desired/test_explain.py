@@ -16,7 +16,11 @@ from reconciler.desired.explain import MAX_FINDINGS
 from reconciler.desired.finding import Finding
 from reconciler.desired.grammar import FORMS, RULES
 from reconciler.desired.parse import parse_file
+from schemas.access_api import ApiTokenRequest, RevocationRequest
+from schemas.api import ApprovalRequest
+from schemas.enrolment import EnrolmentRequest, NewTokenRequest
 from schemas.objects import KINDS, key_of_path
+from schemas.rotation_api import RotationRequest
 from tests.support.documents import agent, deployment, document, fleet, route
 
 EXAMPLE: Final = Path(__file__).parents[3] / "state-repo-example"
@@ -175,7 +179,8 @@ def test_a_number_without_end_is_told_like_any_other(field: str) -> None:
 
 def test_every_pattern_of_every_kind_has_its_sentence() -> None:
     """Nobody has to read a regular expression, and each example is a value that fits."""
-    for model in KINDS.values():
+    requests = (ApiTokenRequest, ApprovalRequest, EnrolmentRequest, NewTokenRequest, RevocationRequest, RotationRequest)
+    for model in (*KINDS.values(), *requests):
         patterns = set(re.findall(r'"pattern": ("(?:[^"\\]|\\.)*")', json.dumps(model.model_json_schema())))
         for pattern in map(json.loads, patterns):
             assert pattern in FORMS, pattern

@@ -60,12 +60,18 @@ def test_the_longest_zone_wins() -> None:
     ("text", "words"),
     [
         ("[[directory", "is no TOML"),
-        ('[[directory]]\nurl = "http://acme.test/dir"', "directory.0.url"),
+        (
+            '[[directory]]\nurl = "http://acme.test/dir"',
+            "directory.0.url: this is no URL that is asked: write https://",
+        ),
         ('[[directory]]\nurl = "https://acme.test/dir"\nmac-key = "canary"', "key-id and mac-key go together"),
         ('[[directory]]\nurl = "https://a.test/"\n[[directory]]\nurl = "https://a.test/"', "listed twice"),
         ('[[dns]]\nhook = "/a"\n[[dns]]\nhook = "/b"', "two [[dns]] without zones"),
         ('[[dns]]\nserver = "192.0.2.1"\nkey-secret = "canary"', "server needs key-name and key-secret"),
-        ('[[dns]]\nserver = "ns.example.com"\nkey-name = "a"\nkey-secret = "canary"', "dns.0.server"),
+        (
+            '[[dns]]\nserver = "ns.example.com"\nkey-name = "a"\nkey-secret = "canary"',
+            "dns.0.server: this is no address: write an IP address",
+        ),
         ("[[dns]]\nzones = []", "write either hook or server"),
         ("unknown = 1", "unknown"),
     ],
@@ -75,6 +81,7 @@ def test_what_is_wrong_is_said_without_its_values(tmp_path: Path, text: str, wor
     with pytest.raises(Broken) as caught:
         read_settings(written(tmp_path, text))
     assert words in str(caught.value)
+    assert "pattern" not in str(caught.value)
     assert "canary" not in str(caught.value)
 
 
