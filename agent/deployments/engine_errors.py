@@ -43,7 +43,7 @@ def of_engine(error: DockerError) -> DriverError:
         return unavailable("it cannot be reached")
     said = " ".join(str(error.message).split())[-_LONGEST:]
     for part, reason, text, retryable in _SAID:
-        if re.search(part, said):
+        if re.search(part, said, re.IGNORECASE):
             return DriverError(reason, text.format(said), retryable=retryable)
     if error.status == 404:
         return DriverError("NotThere", f"The container engine does not have it: {said}", retryable=True)

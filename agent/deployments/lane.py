@@ -25,6 +25,8 @@ from schemas.deployment import DeploymentHealthCheck
 
 log = logging.getLogger(__name__)
 
+_SHORTEST_SECRET: Final = 4
+"""Characters of a value that is looked for in texts; a shorter one is part of any word."""
 _AT_ONCE: Final = 4
 """Actions under way on one engine."""
 
@@ -158,8 +160,25 @@ class Lane:
         )
 
     def _with_health(self, observed: Observed) -> Observed:
-        instances = (replace(one, health=self._prober.health(one)) for one in observed.instances)
+        instances = (
+            replace(one, health=self._prober.health(one), last_lines=self._without_secrets(one.key, one.last_lines))
+            for one in observed.instances
+        )
         return replace(observed, instances=tuple(instances))
+
+    def _without_secrets(self, key: Key, text: str) -> str:
+        """Take out the values that a deployment was given: a program may have written its own to its log."""
+        desired, good = self.desired.get(key), self._memories.get(key, NO_MEMORY).good
+        for workload in (desired, good):
+            if not text or workload is None or not workload.spec.secrets:
+                continue
+            try:
+                values = self._secrets(workload).values()
+            except DriverError:
+                return "(not shown, because its secrets are not at hand to be taken out)"
+            for value in sorted(values, key=len, reverse=True):
+                text = text.replace(value, "***") if len(value) >= _SHORTEST_SECRET else text
+        return text
 
     def _running(self, observed: Observed) -> dict[str, tuple[Instance, DeploymentHealthCheck | None]]:
         return {one.id: (one, self._check_of(one)) for one in observed.instances if one.state == "running"}
@@ -230,14 +249,15 @@ class Lane:
 
     async def _note(self, key: Key, desired: Workload | None, action: Action, error: DriverError) -> None:
         """Hold it against the new version when it is about that one; else it is trouble that passes."""
-        log.warning("deployment %s: %s: %s", key, error.reason, error.message)
+        message = _sentence(self._without_secrets(key, error.message))
+        log.warning("deployment %s: %s: %s", key, error.reason, message)
         memory = self._memories.get(key, NO_MEMORY)
         good = None if memory.good is None else memory.good.digest
         if error.engine or desired is None or desired.digest == good or _digest_of(action) != desired.digest:
-            self._trouble(key, error.reason, error.message)
+            self._trouble(key, error.reason, message)
             return
         now = self._monotonic()
-        failed = memory.failed(desired.trial, error.reason, _sentence(error.message), now, retry=error.retryable)
+        failed = memory.failed(desired.trial, error.reason, message, now, retry=error.retryable)
         await self._remember(key, failed)
 
     def _trouble(self, key: Key, reason: str, message: str) -> None:

@@ -31,7 +31,7 @@ async def ask(check: DeploymentHealthCheck, instance: Instance, driver: Driver) 
         except DriverError as error:
             return Probe(False, error.message)
     port = check.http.port if check.http is not None else check.tcp.port if check.tcp is not None else 0
-    where = f"{check.http.path}" if check.http is not None else f"port {port}"
+    where = f"{check.http.path} at port {port}" if check.http is not None else f"port {port}"
     try:
         async with asyncio.timeout(timeout):
             if check.http is not None:
@@ -43,7 +43,7 @@ async def ask(check: DeploymentHealthCheck, instance: Instance, driver: Driver) 
         return Probe(False, f"no answer within {check.timeout} from {where}")
     except (OSError, ValueError) as error:
         why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "no HTTP"
-        return Probe(False, f"{why} from {where}, port {port}")
+        return Probe(False, f"{why} from {where}")
 
 
 async def _http(probe: HttpProbe, address: str) -> Probe:

@@ -26,7 +26,6 @@ from schemas.text import visible
 DEFAULTS: Final = LaneSettings()
 _LONGEST: Final = 2000
 _GATHER_SECONDS: Final = 0.05
-_SHORTEST_SECRET: Final = 4
 
 
 class Serving(NamedTuple):
@@ -211,21 +210,14 @@ class DeploymentService:
             return ItemResult(id=name, state="Failed", reason="Unsupported", message=text)
         if lane.unavailable is not None:
             error = lane.unavailable
-            return ItemResult(id=name, state="Failed", reason=error.reason, message=self._clean(one, error.message))
+            return ItemResult(id=name, state="Failed", reason=error.reason, message=_shown(error.message))
         trouble, decision = lane.troubles.get(one.key), lane.decisions.get(one.key)
         if trouble is not None:
-            return ItemResult(id=name, state="Failed", reason=trouble.reason, message=self._clean(one, trouble.message))
+            return ItemResult(id=name, state="Failed", reason=trouble.reason, message=_shown(trouble.message))
         if decision is None:
             return ItemResult(id=name, state="Progressing", reason="Waiting", message="Nobody has looked yet.")
-        message = self._clean(one, decision.message)
+        message = _shown(decision.message)
         return ItemResult(id=name, state=decision.state, reason=decision.reason, message=message)
-
-    def _clean(self, workload: Workload, message: str) -> str:
-        """Take out secrets: a program may have written its own to its log."""
-        for value in self._secrets(workload).values() if workload.spec.secrets else ():
-            if len(value) >= _SHORTEST_SECRET:
-                message = message.replace(value, "***")
-        return visible(message)[:_LONGEST]
 
 
 def _read(item: Item) -> Workload | InvalidItem:
@@ -239,3 +231,7 @@ def _key_of_id(name: str) -> Key:
     _, _, rest = name.partition("/")
     team, _, deployment = rest.partition("/")
     return Key(team, deployment)
+
+
+def _shown(message: str) -> str:
+    return visible(message)[:_LONGEST]

@@ -6,13 +6,14 @@ never becomes anything, ``…:missing`` cannot be fetched.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
 from agent.deployments.actions import Action, Create, Keep, Remove, RemoveNetwork, RemoveVolumes, Start, Stop
-from agent.deployments.driver import DriverError
-from agent.deployments.health import Health
+from agent.deployments.driver import DriverError, Stats
+from agent.deployments.health import Health, Probe
 from agent.deployments.observed import Instance, Observed
 from agent.deployments.planning import Situation, plan
 from agent.deployments.rollout import Acknowledged, Decision, Memory
@@ -47,6 +48,10 @@ class ModelEngine:
     def observe(self) -> Observed:
         found = tuple(replace(one, health=self._health(one)) for one in self.instances.values())
         return Observed(found, frozenset(self.networks), frozenset(self.volumes))
+
+    def observe_one(self, name: str) -> Instance:
+        one = self.instances[name]
+        return replace(one, health=self._health(one))
 
     def carry_out(self, action: Action) -> None:
         self.done.append(action)
@@ -187,3 +192,45 @@ class World:
     def there(self, key: Key) -> list[tuple[str, str, bool]]:
         """Return digest, state and keeping of what there is for a deployment."""
         return sorted((one.digest, one.state, one.kept) for one in self.engine.instances.values() if one.key == key)
+
+
+class ModelDriver:
+    """The model engine behind the seam of drivers. ``hang``: images whose fetching never ends."""
+
+    def __init__(self, engine: ModelEngine, kind: str = "container") -> None:
+        self.type = kind
+        self.engine = engine
+        self.away: DriverError | None = None
+        self.hang: set[str] = set()
+        self.lines = ""
+        self.secrets: dict[str, Mapping[str, str]] = {}
+        """By deployment, what an instance was given."""
+
+    async def observe(self) -> Observed:
+        if self.away is not None:
+            raise self.away
+        found = self.engine.observe()
+        ended = {one.id: replace(one, last_lines=self.lines) for one in found.instances if one.state == "exited"}
+        return replace(found, instances=tuple(ended.get(one.id, one) for one in found.instances))
+
+    async def carry_out(self, action: Action, secrets: Mapping[str, str]) -> None:
+        if isinstance(action, Create):
+            if action.workload.spec.image in self.hang:
+                await asyncio.Event().wait()
+            self.secrets[action.key.name] = secrets
+        self.engine.carry_out(action)
+
+    async def run_inside(self, instance: Instance, command: tuple[str, ...], timeout_seconds: float) -> Probe:
+        return Probe(self.engine.observe_one(instance.id).health.state == "healthy", "not yet")
+
+    async def logs(self, instance: Instance, *, tail: int, follow: bool = False) -> AsyncIterator[str]:
+        yield self.lines
+
+    async def stats(self, instance: Instance) -> Stats:
+        return Stats(0.0, 0, 1)
+
+    async def watch(self, changed: Callable[[], None]) -> None:
+        await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        pass

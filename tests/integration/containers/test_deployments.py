@@ -111,11 +111,11 @@ BAD: Final[list[tuple[dict[str, Any], str, str]]] = [
     ({"image": "127.0.0.1:9/web:9"}, "PullFailed", "image 127.0.0.1:9/web:9 cannot be pulled: "),
     ({"command": ["sh", "-c", "echo no database; exit 3"]}, "Exited", "It exited with 3 after "),
     ({"command": ["/bin/nothing"]}, "CannotStart", "Its program is not in the image: "),
-    ({"command": ["sleep", "100"]}, "Unhealthy", "It is not healthy: Connection refused from /, port 8080."),
+    ({"command": ["sleep", "100"]}, "Unhealthy", "It is not healthy: Connection refused from / at port 8080."),
     (
         {"command": ["sleep", "100"], "healthCheck": {**CHECK, "startPeriod": "1m"}, "deadline": "1s"},
         "DeadlineExceeded",
-        "It did not become healthy within 1s: Connection refused from /, port 8080.",
+        "It did not become healthy within 1s: Connection refused from / at port 8080.",
     ),
 ]
 

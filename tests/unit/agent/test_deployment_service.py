@@ -1,0 +1,219 @@
+"""The service for deployments: what it says, and what it leaves alone. The engine is one in thought."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.deployments.actions import Create
+from agent.deployments.driver import DriverError
+from agent.deployments.lane import LaneSettings
+from agent.deployments.service import DeploymentService
+from agent.deployments.workload import Key, Workload
+from schemas.session import Item, ItemResult
+from tests.support.deployment_agent import item
+from tests.support.model_engine import ModelDriver, ModelEngine
+
+KEY = Key("shop", "web")
+
+
+def web(image: str = "web:good", **spec: Any) -> Item:
+    # without a health check an instance of the model is good once it has run for long enough
+    return item("web", **{"image": image, "rollout": {"deadline": "60s"}, **spec})
+
+
+class Machine:
+    """An agent whose clock goes on by a second with each look."""
+
+    def __init__(self, data: Path, *, kinds: tuple[str, ...] = ("container",), **more: Any) -> None:
+        self.engines = {kind: ModelEngine() for kind in kinds}
+        self.drivers = {kind: ModelDriver(engine, kind) for kind, engine in self.engines.items()}
+        self.engine, self.driver = self.engines[kinds[0]], self.drivers[kinds[0]]
+        self.service = self.new_service(data, **more)
+        self.changes = 0
+
+    def new_service(self, data: Path, **more: Any) -> DeploymentService:
+        settings = LaneSettings(settle=2.0, drain=1.0)
+        found = DeploymentService(
+            data,
+            list(self.drivers.values()),
+            settings=settings,
+            monotonic=lambda: self.engine.now,
+            random=lambda: 0.0,
+            **more,
+        )
+        found.on_change = self._count
+        return found
+
+    def _count(self) -> None:
+        self.changes += 1
+
+    async def look(self, times: int = 1) -> None:
+        for _ in range(times):
+            await self.service.step()
+            for _ in range(5):
+                await asyncio.sleep(0)
+            for engine in self.engines.values():
+                engine.now += 1.0
+
+    async def settle(self, *items: Item, looks: int = 30) -> list[ItemResult]:
+        await self.service.apply(items)
+        await self.look(looks)
+        return list(await self.service.apply(items))
+
+    def images(self) -> list[str]:
+        return [self.engine.images[one.id] for one in self.engine.instances.values() if one.up]
+
+
+def run(scenario: Callable[[Machine], Any], data: Path, **more: Any) -> None:
+    async def whole() -> None:
+        await scenario(Machine(data, **more))
+
+    asyncio.run(whole())
+
+
+def test_it_says_how_it_goes(tmp_path: Path) -> None:
+    """Progressing until it runs, then applied; the client is told that there is something new."""
+
+    async def scenario(machine: Machine) -> None:
+        (first,) = await machine.service.apply((web(),))
+        assert (first.state, first.reason) == ("Progressing", "Waiting")
+        (said,) = await machine.settle(web())
+        assert (said.state, said.reason, machine.images()) == ("Applied", "Running", ["web:good"])
+        assert machine.changes >= 2
+        changes = machine.changes
+        await machine.look(20)
+        assert machine.changes == changes
+
+    run(scenario, tmp_path)
+
+
+def test_nothing_goes_before_a_document_was_read(tmp_path: Path) -> None:
+    """An agent that has just started, and does not know yet what is wanted, removes nothing."""
+
+    async def scenario(machine: Machine) -> None:
+        await machine.settle(web())
+        machine.service = machine.new_service(tmp_path)
+        machine.engine.done.clear()
+        await machine.look(5)
+        assert machine.engine.done == []
+
+    run(scenario, tmp_path)
+
+
+def test_what_it_cannot_read_runs_on(tmp_path: Path) -> None:
+    """A deployment with fields of a newer version is refused, and what runs of it stays, after a restart too."""
+
+    async def scenario(machine: Machine) -> None:
+        await machine.settle(web())
+        machine.engine.done.clear()
+        newer = web(somethingNew=True)
+        (said,) = await machine.settle(newer)
+        assert (said.state, said.reason) == ("Failed", "InvalidItem")
+        machine.service = machine.new_service(tmp_path)
+        await machine.settle(newer)
+        assert machine.engine.done == []
+        await machine.settle()
+        assert machine.images() == []
+
+    run(scenario, tmp_path)
+
+
+def test_a_type_without_a_driver_is_said(tmp_path: Path) -> None:
+    """An agent that runs containers alone says so of a process."""
+
+    async def scenario(machine: Machine) -> None:
+        process = item("web", type="process", command=["/bin/true"])
+        (said,) = await machine.settle(process)
+        assert (said.reason, said.message) == ("Unsupported", "This agent does not run deployments of type process.")
+
+    run(scenario, tmp_path)
+
+
+def test_a_deployment_moves_to_another_driver(tmp_path: Path) -> None:
+    """When its type changes it ends here and begins there, and its data stays."""
+
+    async def scenario(machine: Machine) -> None:
+        volumes = [{"name": "data", "path": "/data"}]
+        await machine.settle(web(volumes=volumes, deletionPolicy="delete"))
+        process = item("web", type="process", command=["/bin/true"], volumes=volumes, deletionPolicy="delete")
+        await machine.settle(process)
+        assert (machine.images(), machine.engine.volumes) == ([], {KEY})
+        assert any(isinstance(action, Create) for action in machine.engines["process"].done)
+
+    run(scenario, tmp_path, kinds=("container", "process"))
+
+
+def _token(_: Workload) -> Mapping[str, str]:
+    return {"TOKEN": "canary-7"}
+
+
+def test_secrets_reach_the_instance_and_nothing_else(tmp_path: Path) -> None:
+    """A value is handed over; where the program printed it, people read stars; no file has it."""
+
+    async def scenario(machine: Machine) -> None:
+        machine.driver.lines = "cannot log in with canary-7"
+        secrets = [{"env": "TOKEN", "secret": "web", "key": "token"}]
+        (said,) = await machine.settle(web("web:exits", secrets=secrets), looks=8)
+        assert machine.driver.secrets["web"] == {"TOKEN": "canary-7"}
+        assert said.message == "It exited with 1; last lines: cannot log in with ***."
+        written = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
+        assert written
+        assert "canary-7" not in "".join(written)
+
+    run(scenario, tmp_path, secrets=_token)
+
+
+def test_an_engine_that_is_away_is_said_and_waited_for(tmp_path: Path) -> None:
+    """It is no fault of the deployment, and nothing is rolled back because of it."""
+
+    async def scenario(machine: Machine) -> None:
+        machine.driver.away = DriverError("EngineUnavailable", "The container engine does not answer.", engine=True)
+        (said,) = await machine.settle(web(), looks=3)
+        assert (said.state, said.reason) == ("Failed", "EngineUnavailable")
+        machine.driver.away = None
+        (said,) = await machine.settle(web())
+        assert said.state == "Applied"
+
+    run(scenario, tmp_path)
+
+
+def test_a_newer_item_ends_what_hangs(tmp_path: Path) -> None:
+    """While an image is fetched without end others roll out, and a newer item takes its place."""
+
+    async def scenario(machine: Machine) -> None:
+        machine.driver.hang.add("stuck:good")
+        other = item("api", image="api:good")
+        results = await machine.settle(web("stuck:good"), other)
+        assert [said.state for said in results] == ["Progressing", "Applied"]
+        (said, _) = await machine.settle(web("web:good"), other)
+        assert said.state == "Applied"
+        assert sorted(machine.images()) == ["api:good", "web:good"]
+
+    run(scenario, tmp_path)
+
+
+def test_what_cannot_be_remembered_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a full disk nothing is started or stopped, and it says so; it goes on when there is room."""
+
+    async def scenario(machine: Machine) -> None:
+        with monkeypatch.context() as patched:
+
+            def full(*_: object) -> None:
+                raise OSError(28, "No space left on device")
+
+            patched.setattr("agent.deployments.memory.write_private", full)
+            (said,) = await machine.settle(web(), looks=3)
+            assert (said.reason, said.message) == (
+                "NotPersisted",
+                "The disk of the agent refused it: No space left on device.",
+            )
+            assert machine.engine.done == []
+        (said,) = await machine.settle(web())
+        assert said.state == "Applied"
+
+    run(scenario, tmp_path)
