@@ -18,7 +18,7 @@ from reconciler.desired.state import State
 from reconciler.errors import Broken, Misused, Rejected
 from reconciler.mongodb.connection_string import PORT, ConnectionString
 from reconciler.mongodb.places import Place
-from reconciler.pki.identities import identities_of_file, identity_of_data, open_with
+from reconciler.pki.identities import identities_of_data, identities_of_file, open_with
 from reconciler.pki.sealing import Opener
 from schemas.api import FleetStatus, PublishedState
 from schemas.deployment import MongoDBUser
@@ -104,7 +104,7 @@ def openers_of(options: argparse.Namespace) -> Sequence[Opener]:
         Broken: when an identity cannot be used.
     """
     openers = [opener for path in options.identity for opener in identities_of_file(path)]
-    return [*openers, *([identity_of_data(options.data, os.environ)] if options.data is not None else [])]
+    return [*openers, *(identities_of_data(options.data, os.environ) if options.data is not None else ())]
 
 
 def connection_string(

@@ -59,6 +59,18 @@ def test_the_password_is_a_gap_unless_it_is_asked_for(repo: Path, capsys: pytest
     assert parse_uri(capsys.readouterr().out.strip())["password"] == PASSWORD
 
 
+def test_a_password_that_is_sealed_to_the_former_identity_opens_too(
+    repo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While the age identity gives way to another, values are sealed to either."""
+    store = KeyStore(repo.parent / "data" / "keys")
+    store.next_recipient()
+    store.promote_next_identity()
+
+    assert run("uri", "vps-1", "--dir", repo, "--data", repo.parent / "data", "--show-password") == 0
+    assert parse_uri(capsys.readouterr().out.strip())["password"] == PASSWORD
+
+
 def test_what_is_in_it_can_be_chosen(repo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Port, database and roots; the user's own database then stands as authSource."""
     more = ("--port", "7017", "--database", "logs", "--tls-ca-file", __file__, "--format", "json")
@@ -108,7 +120,7 @@ def test_what_is_wrong_is_a_sentence(
         (("uri", "db", "--show-password"), "needs what opens the secret"),
         (("uri", "db", "--port", "0"), "0 is no port"),
         (("check", "mongodb://a,b/?tls=true"), "several servers"),
-        (("check", "mongodb://a:b@c@d/"), "is no connection string that"),
+        (("check", "mongodb://a:b@c@d/"), "is no connection string that can be used. Every reserved"),
         (("check", "mongodb://a/?tls=true&tlsCAFile=/none"), "No such file"),
         (("check", "mongodb+srv://a.b.c/"), "begins with mongodb://"),
         (("check", "http://a.b.c/"), "begins with mongodb://"),
