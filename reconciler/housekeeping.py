@@ -61,6 +61,8 @@ class Housekeeping:
                 await self.once()
             except (CloudLunacyError, OSError) as error:
                 log.warning("housekeeping failed, trying again", error=str(error))
+            except Exception:  # a bug must not end the task
+                log.exception("housekeeping ended by a bug, trying again")
             await asyncio.sleep(SECONDS)
 
     async def once(self) -> None:

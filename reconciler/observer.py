@@ -60,6 +60,8 @@ class AgentObserver:
                 await self.flush()
             except (Transient, Broken) as error:
                 log.warning("what agents say cannot be written", error=str(error))
+            except Exception:  # a bug must not end the task
+                log.exception("writing what agents say ended by a bug, trying again")
 
     async def flush(self) -> None:
         """Write what was gathered.

@@ -291,6 +291,9 @@ class AgentCertificates:
             except CloudLunacyError as error:
                 log.warning("certificates cannot be revoked yet", agents=sorted(self._revoked), error=str(error))
                 await asyncio.sleep(RETRY_SECONDS)
+            except Exception:  # a bug must not end the task
+                log.exception("revoking certificates ended by a bug, trying again", agents=sorted(self._revoked))
+                await asyncio.sleep(RETRY_SECONDS)
 
     async def _find_forgotten(self) -> None:
         """Find whom a process that was killed after a publication did not revoke (docs/adr/0021).

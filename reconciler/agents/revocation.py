@@ -200,6 +200,10 @@ class Revocations:
                 log.warning("what follows from a revocation has to wait", error=str(error))
                 self._more.set()
                 await asyncio.sleep(RETRY_SECONDS)
+            except Exception:  # a bug must not end the task
+                log.exception("what follows from a revocation ended by a bug, trying again")
+                self._more.set()
+                await asyncio.sleep(RETRY_SECONDS)
 
     async def _approve(self) -> None:
         while self._approving:

@@ -274,17 +274,7 @@ class AcmeOrders:
         """
         log.info("a certificate is ordered", certificate=name, server=_host(terms.directory), by=terms.challenge)
         try:
-            began = self._clock()
-            if mended:
-                await (await self._loaded()).forgive(terms)
-            pair = await self._ordered(name, terms)
-            self._metrics.ordered("issued", self._clock() - began)
-            self._delivered[name] = _Delivered(pair.held.fingerprint, self._now() + PATIENCE)
-            self.finished(name, pair)
-        except asyncio.CancelledError:
-            raise
-        except (Transient, Rejected, Broken) as error:
-            await self._failed(name, terms, error)
+            await self._attempt(name, terms, mended=mended)
         except Exception:
             log.exception("an order ended by a bug", certificate=name)
             text = "A bug ended the order; the log has the details."
@@ -294,6 +284,18 @@ class AcmeOrders:
         if mine is not None and mine.task is asyncio.current_task():
             del self._attempts[name]
         self.changed()
+
+    async def _attempt(self, name: str, terms: OrderTerms, *, mended: bool) -> None:
+        try:
+            began = self._clock()
+            if mended:
+                await (await self._loaded()).forgive(terms)
+            pair = await self._ordered(name, terms)
+            self._metrics.ordered("issued", self._clock() - began)
+            self._delivered[name] = _Delivered(pair.held.fingerprint, self._now() + PATIENCE)
+            self.finished(name, pair)
+        except (Transient, Rejected, Broken) as error:
+            await self._failed(name, terms, error)
 
     async def _ordered(self, name: str, terms: OrderTerms) -> CertificatePair:
         workshop = await self._loaded()

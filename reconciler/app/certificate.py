@@ -91,6 +91,9 @@ class OwnCertificate:
                     log.warning("the server's certificate cannot be seen to", error=str(error), again_in=pause)
                     if failures == 1:
                         await self._tell(events, "CertificateRenewalFailed", "error", str(error))
+                except Exception:  # a bug must not end the task
+                    due, failures = time.monotonic() + PAUSES[-1], failures + 1
+                    log.exception("seeing to the server's certificate ended by a bug", again_in=PAUSES[-1])
                 if self.served is not None:
                     metrics.server_certificate(self.served.leaf.not_valid_after_utc.timestamp())
             await asyncio.sleep(SECONDS)

@@ -116,6 +116,9 @@ class Rotations:
                 failures += 1
                 log.warning("rotations cannot go on", error=str(error), again_in=pause)
                 await asyncio.sleep(pause)
+            except Exception:  # a bug must not end the task
+                log.exception("looking after rotations ended by a bug, trying again", again_in=PAUSES[1])
+                await asyncio.sleep(PAUSES[1])
             await asyncio.sleep(SECONDS)
 
     async def begin(

@@ -87,6 +87,8 @@ class ControlPlane(Parts):
             await self._observer.flush()
         except CloudLunacyError as error:
             log.warning("what agents said last cannot be written", error=str(error))
+        except Exception:  # a bug must not keep the rest from being closed
+            log.exception("writing what agents said last ended by a bug")
         await self._preflight.close()
         for front in self._fronts.fronts:
             await front.api.close()
@@ -102,12 +104,14 @@ class ControlPlane(Parts):
                 if resumed.is_recovered:
                     text = "what is in service was found out again and published once more: the store had lost it"
                     await self._store.append(Event(time.time(), "PublicationRecovered", "warning", "store", text))
+                published = resumed.published
+                await self.loop.resume(published, resumed.confirmed)
                 break
             except CloudLunacyError as error:
                 log.warning("what was published cannot be read yet", error=str(error))
-                await asyncio.sleep(RESUME_PAUSE * random.uniform(0.5, 1.5))  # noqa: S311 - spreads load, guards nothing
-        published = resumed.published
-        await self.loop.resume(published, resumed.confirmed)
+            except Exception:  # what is published stays in service meanwhile
+                log.exception("taking up what was published ended by a bug, trying again")
+            await asyncio.sleep(RESUME_PAUSE * random.uniform(0.5, 1.5))  # noqa: S311 - spreads load, guards nothing
         log.info("resumed", generation=published.generation, revision=published.revision)
         await self.loop.run()
 

@@ -136,6 +136,8 @@ class Doorman:
             with suppress(TimeoutError, OSError, Malformed):
                 async with asyncio.timeout(SECONDS):
                     await _converse(SENTENCES[door], reader, writer)
+        except Exception:  # what a stranger sends ends their own conversation alone
+            log.exception("a conversation with a driver ended by a bug", door=door)
         finally:
             del self._talks[task]
             writer.close()

@@ -186,6 +186,8 @@ class ApiTokens:
                 await self.look()
             except CloudLunacyError as error:
                 log.warning("uses of tokens cannot be written yet", error=str(error))
+            except Exception:  # a bug must not end the task
+                log.exception("writing uses of tokens ended by a bug, trying again")
             await asyncio.sleep(LOOK_SECONDS)
 
     async def look(self) -> None:

@@ -33,7 +33,7 @@ AT_ONCE: Final = 8
 PATIENCE: Final = 3.0
 """Seconds in which a front that shows the former one is asked again: it has the file, and may still be at it."""
 PAUSE: Final = 0.2
-
+_BUG: Final = "its answer met a bug; the log has the details."
 
 _Place = tuple[str, int] | str
 """Host and port of an entry point, or why they are not known."""
@@ -90,6 +90,8 @@ class Probing:
                 await self.look()
             except CloudLunacyError as error:
                 log.warning("what fronts show cannot be found out", error=str(error))
+            except Exception:  # a bug must not end the task
+                log.exception("looking at what fronts show ended by a bug, trying again")
 
     async def look(self) -> None:
         """Ask for what is due, once every front has loaded what is published."""
@@ -130,6 +132,9 @@ class Probing:
                 seen = await served_leaf(place, host)
             except Transient as error:
                 return self._unanswered(front, host, str(error))
+            except Exception:  # what one front answers concerns no other
+                log.exception("looking at what a front shows ended by a bug", front=front, name=host)
+                return self._unanswered(front, host, _BUG)
             found = judged(front, host, pair.held.fingerprint, seen, self._now())
             if found.matches or asyncio.get_running_loop().time() > end:
                 return found
@@ -158,3 +163,6 @@ async def _place(front: Front, point: str) -> _Place:
         return await front.api.entry_point(point) or f'it has no entry point "{point}".'
     except CloudLunacyError as error:
         return str(error)
+    except Exception:
+        log.exception("asking a front for its entry points ended by a bug", front=front.name)
+        return _BUG

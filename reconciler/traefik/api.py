@@ -20,6 +20,8 @@ from reconciler.traefik.binary import require_supported
 _LARGEST_ANSWER: Final = 16 * 2**20
 _PAGE: Final = 100
 _MOST_FAILURES: Final = 1000
+_MOST_DIGITS: Final = 18
+"""Of a number in a text; Python reads no number of more than 4300."""
 _KINDS: Final = ("routers", "services", "middlewares")
 _PROVIDER: Final = "@file"
 
@@ -88,7 +90,7 @@ class TraefikAPI:
         for item in _items(await self._get("/api/http/services", {"search": MARKER})):
             name = str(item.get("name", "")).removesuffix(_PROVIDER)
             number = name.removeprefix(MARKER).partition("-")[0]
-            if name.startswith(MARKER) and number.isdecimal():
+            if name.startswith(MARKER) and number.isdecimal() and len(number) <= _MOST_DIGITS:
                 found.append(int(number))
         return max(found, default=None)
 
@@ -101,7 +103,7 @@ class TraefikAPI:
         if answer is None:
             return None
         host, _, port = str(_field(answer, "address")).partition("/")[0].rpartition(":")
-        if not port.isdecimal() or not 0 < int(port) < 65536:
+        if not port.isdecimal() or len(port) > _MOST_DIGITS or not 0 < int(port) < 65536:
             raise _answer(f'no address of the entry point "{name}"')
         listens = host.strip("[]")
         here = urlsplit(self.url).hostname or ""
@@ -160,7 +162,7 @@ class TraefikAPI:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             reason = str(error) or type(error).__name__
             raise Transient(f"Traefik's API at {self.url} is away: {reason}", reason="TraefikUnavailable") from None
-        except ValueError:
+        except (ValueError, RecursionError):  # the latter from lists in lists in lists
             raise _answer(f"no JSON for {path}") from None
         return response_json
 

@@ -40,7 +40,7 @@ class Workshop:
     work: Callable[[ec.EllipticCurvePrivateKey], str]
     orders: int = 0
     forgiven: int = 0
-    until: datetime | None = None
+    until: datetime | BaseException | None = None
     unreachable: bool = False
     bug: str = ""
     """The name whose renewal information nobody thought of."""
@@ -56,6 +56,8 @@ class Workshop:
         self.forgiven += 1
 
     def not_before(self, terms: OrderTerms) -> datetime | None:
+        if isinstance(self.until, BaseException):
+            raise self.until
         return self.until
 
     async def renewal(self, terms: OrderTerms, certificate: x509.Certificate) -> datetime:
@@ -270,3 +272,15 @@ def test_an_answer_that_nobody_thought_of_ends_neither_the_task_nor_the_look(tmp
         await asyncio.gather(task, return_exceptions=True)
 
     run(tmp_path, issues, scenario)
+
+
+def test_a_bug_in_telling_of_a_failure_leaves_nothing_under_way(tmp_path: Path) -> None:
+    """Otherwise the certificate would be said to be asked for until the next start."""
+
+    async def scenario(bench: Bench) -> None:
+        bench.workshop.until = LookupError("nobody thought of that")
+        bench.orders.ask(WANTED)
+        await bench.ended()
+        assert (bench.reason(), bench.changes) == ("InternalError", 1)
+
+    run(tmp_path, fails, scenario)

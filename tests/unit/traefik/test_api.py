@@ -95,6 +95,31 @@ def test_names_that_only_look_like_a_marker_are_none(name: str) -> None:
         assert ask(odd, lambda api: api.generation()) is None
 
 
+@pytest.mark.parametrize(
+    ("body", "question"),
+    [
+        ('{"address": ":' + "9" * 5000 + '"}', lambda api: api.entry_point("websecure")),
+        ("[" * 100_000, lambda api: api.entry_point("websecure")),
+        ("[" * 100_000, lambda api: api.generation()),
+    ],
+    ids=["an endless port", "a deep entry point", "deep services"],
+)
+def test_what_python_cannot_read_is_transient(body: str, question: Question) -> None:
+    """No number is too long, and no list too deep, to be an answer of the wrong shape."""
+    with backends("odd") as (odd,):
+        odd.body = body
+        with pytest.raises(Transient) as caught:
+            ask(odd, question)
+        assert caught.value.reason == "TraefikAnswer"
+
+
+def test_a_marker_with_an_endless_number_is_none() -> None:
+    """Python reads no number of more than 4300 digits."""
+    with backends("odd") as (odd,):
+        odd.body = f'[{{"name": "cloudlunacy__generation-{"9" * 5000}@file"}}]'
+        assert ask(odd, lambda api: api.generation()) is None
+
+
 @pytest.mark.parametrize("url", ["", "127.0.0.1:8080", "ftp://x", "http://", "file:///etc/passwd"])
 def test_addresses_that_are_none_are_refused(url: str) -> None:
     """The operator hears it at once."""
