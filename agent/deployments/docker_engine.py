@@ -16,7 +16,6 @@ import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
-from datetime import datetime
 from typing import Any, Final, TypeVar
 
 import aiodocker
@@ -34,18 +33,18 @@ from agent.deployments.container_config import (
     network_configs,
     volume_configs,
 )
+from agent.deployments.container_state import read_instance
 from agent.deployments.driver import DriverError, Stats
 from agent.deployments.engine_errors import of_engine, translated
 from agent.deployments.firewall import Firewall
 from agent.deployments.health import Probe
-from agent.deployments.observed import Instance, Observed, State
+from agent.deployments.observed import Instance, Observed
 from agent.deployments.workload import (
     LABEL_AGENT,
     LABEL_DIGEST,
     LABEL_SLOT,
     SLOTS,
     Key,
-    Slot,
     owner_of,
 )
 
@@ -58,16 +57,6 @@ _EXEC_POLL_SECONDS: Final = 0.05
 _WATCH_PAUSE_SECONDS: Final = 1.0
 _TAIL_LINES: Final = 5
 _TAIL_CHARACTERS: Final = 600
-_STATES: Final[Mapping[str, State]] = {
-    "created": "created",
-    "configured": "created",
-    "initialized": "created",
-    "running": "running",
-    "restarting": "restarting",
-    "paused": "paused",
-}
-_KILLED: Final = frozenset({128 + 9, 128 + 15, 255})
-"""Exit codes of what was ended from outside; 255 is what an engine that ended knows."""
 
 
 class DockerEngine:
@@ -137,7 +126,7 @@ class DockerEngine:
             if error.reason == "NotThere":
                 return None
             raise
-        instance = _read(shown, key, labels.get(LABEL_DIGEST, ""), slot)
+        instance = read_instance(shown, key, labels.get(LABEL_DIGEST, ""), slot)
         if instance.state == "exited" and instance.exit_code != 0:
             instance = replace(instance, last_lines=await self._last_lines(listed))
         if heard == self._heard:
@@ -167,7 +156,7 @@ class DockerEngine:
     async def _change(self, action: Start | Keep | Stop | Remove, container: DockerContainer) -> None:
         if isinstance(action, Start):
             await self._firewall.ensure()
-            await _call(container.start())
+            await self._start(container)
         elif isinstance(action, Keep):
             policy = {"RestartPolicy": {"Name": "unless-stopped"}}
             path = f"containers/{container.id}/update"
@@ -176,6 +165,18 @@ class DockerEngine:
             await _call(container.stop(t=self._stop_seconds), gone=True, seconds=_CALL_SECONDS + self._stop_seconds)
         else:
             await _call(container.delete(force=True, v=True), gone=True)
+
+    @staticmethod
+    async def _start(container: DockerContainer) -> None:
+        try:
+            await _call(container.start())
+        except DriverError as error:
+            if error.reason != "NotThere":
+                raise
+            # somebody removed its network; a container cannot be given another one, so it is made anew
+            await _call(container.delete(force=True), gone=True)
+            text = "What it needs was removed from the container engine; it is made anew."
+            raise DriverError("Removed", text, retryable=True) from None
 
     async def _create(self, action: Create, secrets: Mapping[str, str]) -> None:
         workload, key = action.workload, action.key
@@ -356,39 +357,3 @@ async def _ended(made: Exec, program: str) -> Probe:
             code = int(shown["ExitCode"])
             return Probe(code == 0, "" if code == 0 else f"{program} exited with {code}")
         await asyncio.sleep(_EXEC_POLL_SECONDS)
-
-
-def _read(shown: Mapping[str, Any], key: Key, digest: str, slot: Slot) -> Instance:
-    """Read what the engine shows of a container."""
-    state, host, network = shown["State"], shown["HostConfig"], shown["NetworkSettings"]
-    code = int(state["ExitCode"])
-    ended = _STATES.get(str(state["Status"]), "exited") == "exited"
-    addresses = [str(one.get("IPAddress") or "") for one in (network.get("Networks") or {}).values()]
-    return Instance(
-        id=str(shown["Id"]),
-        key=key,
-        digest=digest,
-        slot=slot,
-        state=_STATES.get(str(state["Status"]), "exited"),
-        kept=(host.get("RestartPolicy") or {}).get("Name") == "unless-stopped",
-        exit_code=code if ended else None,
-        killed=ended and code in _KILLED and not state.get("OOMKilled", False),
-        ran_seconds=_between(str(state["StartedAt"]), str(state["FinishedAt"])) if ended else None,
-        started=str(state["StartedAt"]),
-        restarts=int(shown.get("RestartCount") or 0),
-        ports=_ports(host.get("PortBindings") or {}),
-        address=next((address for address in addresses if address), ""),
-    )
-
-
-def _ports(bindings: Mapping[str, Any]) -> dict[int, int]:
-    return {int(port.partition("/")[0]): int(found[0]["HostPort"]) for port, found in bindings.items() if found}
-
-
-def _between(start: str, end: str) -> float | None:
-    """Return the seconds between two times of the engine, which have more digits than Python reads."""
-    try:
-        first, last = (datetime.fromisoformat(f"{text[:19]}+00:00") for text in (start, end))
-    except ValueError:
-        return None
-    return max(0.0, (last - first).total_seconds())

@@ -40,7 +40,7 @@ class Fronts(Protocol):
     """Where it is said which instance serves, and asked whether everybody knows. Must not block."""
 
     def serving(self, key: Key, serving: Serving | None) -> None:
-        """Say which instance routes belong to now; the newest counts. None: the deployment is gone."""
+        """Say which instance routes belong to now; the newest counts. None: nothing answers."""
         ...
 
     def acknowledged(self, key: Key) -> Slot | None:

@@ -52,6 +52,26 @@ def test_a_restart_of_the_engine_is_survived(machine: NetworkedEngine, tmp_path:
     machine.inside(scenario)
 
 
+def test_what_somebody_broke_is_mended(machine: NetworkedEngine, tmp_path: Path) -> None:
+    """A container that was stopped, removed, or lost its network runs again."""
+
+    async def scenario() -> None:
+        async with running(machine, tmp_path) as found:
+            await settled(found, web())
+            for words in (["stop"], ["rm", "--force"]):
+                await asyncio.to_thread(machine.command, *words, containers(machine)[0]["Id"])
+                await until(_answers, f"an answer after docker {words[0]}")
+            assert (await settled(found, web()))["web"].state == "Applied"
+        (shown,) = containers(machine)
+        machine.command("stop", shown["Id"])
+        machine.command("network", "rm", shown["HostConfig"]["NetworkMode"])
+        async with running(machine, tmp_path) as found:
+            await settled(found, web())
+            await until(_answers, "an answer after its network was removed")
+
+    machine.inside(scenario)
+
+
 KILLS: Final = 30
 
 
