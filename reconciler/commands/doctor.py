@@ -55,6 +55,22 @@ class DirectoryFacts:
     """Files below it that Traefik would load, relative, sorted."""
 
 
+class Fault(NamedTuple):
+    """What is wrong, and what to do about it; both are sentences."""
+
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class AcmeFacts:
+    """The settings for ACME servers. ``unreadable``: ``serve`` does not start; ``faults``: orders fail by them."""
+
+    path: str
+    unreadable: Fault | None = None
+    faults: tuple[Fault, ...] = ()
+
+
 class Answer(NamedTuple):
     """What Traefik's API said: its version, the names of its entry points, and the seconds its clock is ahead."""
 
@@ -84,6 +100,8 @@ class Facts:
     """POSIX seconds at which the certificate of serve ends; None where there is none yet."""
     authority_waits: tuple[str, str] | None = None
     """What the authority waits for a person to do: why, and how."""
+    acme: AcmeFacts | None = None
+    """None where no file is named."""
     watched: DirectoryFacts | None = None
     above_watched: DirectoryFacts | None = None
     """The directory that holds the watched one; our file is prepared there."""
@@ -191,6 +209,17 @@ def _certificate(facts: Facts) -> Iterator[Check]:
             yield Check("server certificate", "ok", f"good for {days:.0f} days")
     if facts.authority_waits is not None:
         yield Check("authority", "warn", *facts.authority_waits)
+
+
+def _acme(facts: Facts) -> Iterator[Check]:
+    if facts.acme is None:
+        return
+    if facts.acme.unreadable is not None:
+        yield Check("ACME settings", "fail", *facts.acme.unreadable)
+    elif not facts.acme.faults:
+        yield Check("ACME settings", "ok", f"{facts.acme.path} can be used")
+    for fault in facts.acme.faults:
+        yield Check("ACME settings", "warn", *fault)
 
 
 def _clock(facts: Facts) -> Iterator[Check]:
@@ -310,6 +339,7 @@ RULES: Final[tuple[Callable[[Facts], Iterator[Check]], ...]] = (
     _data,
     _keys,
     _certificate,
+    _acme,
     _clock,
     _open_files,
     _inotify,

@@ -16,6 +16,7 @@ from reconciler.commands.output import say, wants_colour
 from reconciler.commands.revisions import tree_of
 from reconciler.git.mirror import Mirror
 from reconciler.git.remote import Remote
+from reconciler.pki.acme.settings import VARIABLE
 from reconciler.settings import GitSettings, git_settings
 
 
@@ -39,10 +40,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(options: argparse.Namespace) -> int:
     """Print the checks; 1 where one failed."""
     fleet = judge(tree_of(options.state_repo)).settled.state.fleet if options.state_repo else None
+    acme_file = os.environ.get(VARIABLE)
     settings = git_settings(options.repo, options.branch, os.environ) if options.repo else None
     checks = examine(
         collect(
             data=options.data,
+            acme_file=Path(acme_file) if acme_file else None,
             traefik_binary=os.environ.get("TRAEFIK_BIN", ""),
             traefik_file=options.traefik_file,
             traefik_api=options.traefik_api,

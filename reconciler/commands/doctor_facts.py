@@ -19,6 +19,7 @@ from typing import Final
 import httpx
 
 from reconciler.commands.doctor import LOADED_SUFFIXES, Answer, DirectoryFacts, Facts
+from reconciler.commands.doctor_acme import acme_facts
 from reconciler.errors import CloudLunacyError
 from reconciler.pki.authority.authority import Authority
 from reconciler.pki.server_certificate import read_leaf
@@ -37,6 +38,7 @@ _INOTIFY: Final = Path("/proc/sys/fs/inotify")
 def collect(
     *,
     data: Path | None = None,
+    acme_file: Path | None = None,
     traefik_binary: str = "",
     traefik_file: Path | None = None,
     traefik_api: str = "",
@@ -47,6 +49,7 @@ def collect(
 
     Args:
         data: the data directory of ``serve``.
+        acme_file: the settings for ACME servers.
         traefik_binary: program for the preflight; without it, beside the interpreter and then on PATH.
         traefik_file: the file that ``serve`` publishes to; its directory is what Traefik watches.
         traefik_api: address of Traefik's API.
@@ -66,6 +69,7 @@ def collect(
         clear_keys=None if data is None else _clear_keys(data / "keys"),
         own_certificate=None if data is None else _own_certificate(data / "keys"),
         authority_waits=None if data is None else _authority_waits(data / "keys"),
+        acme=acme_facts(acme_file),
         watched=None if traefik_file is None else _directory(traefik_file.absolute().parent, look_inside=True),
         above_watched=None if traefik_file is None else _directory(traefik_file.absolute().parent.parent),
         own_file="" if traefik_file is None else traefik_file.name,

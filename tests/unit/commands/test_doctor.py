@@ -12,7 +12,17 @@ from pathlib import Path
 import httpx
 import pytest
 
-from reconciler.commands.doctor import Answer, Check, DirectoryFacts, Facts, examine, format_checks, healthy
+from reconciler.commands.doctor import (
+    AcmeFacts,
+    Answer,
+    Check,
+    DirectoryFacts,
+    Facts,
+    Fault,
+    examine,
+    format_checks,
+    healthy,
+)
 from reconciler.commands.doctor_facts import collect, entry_points_of, find_traefik
 from reconciler.commands.trust import DAY
 from reconciler.errors import Transient
@@ -30,6 +40,7 @@ GOOD = Facts(
     inotify=(128, 65536),
     data=DirectoryFacts(Path("/data"), 0o700, writable=True),
     clear_keys=(),
+    acme=AcmeFacts("/etc/acme.toml"),
     watched=DirectoryFacts(Path("/watched"), 0o755, writable=True, loadable=("cloudlunacy.yml",)),
     own_file="cloudlunacy.yml",
     wanted_entry_points=("web", "websecure"),
@@ -44,9 +55,9 @@ def only_bad(facts: Facts) -> list[Check]:
 
 
 def test_a_sound_installation_has_nothing_but_ok() -> None:
-    """Thirteen checks, each with a word on what was found."""
+    """Fourteen checks, each with a word on what was found."""
     checks = examine(GOOD)
-    assert [check.status for check in checks] == ["ok"] * 13
+    assert [check.status for check in checks] == ["ok"] * 14
     assert healthy(checks)
 
 
@@ -66,6 +77,8 @@ def test_a_sound_installation_has_nothing_but_ok() -> None:
         (replace(GOOD, authority_waits=("The root is offline.", "Sign.")), "warn", "The root is offline."),
         (replace(GOOD, data=DirectoryFacts(Path("/d"), 0o700, writable=False)), "fail", "/d cannot be written"),
         (replace(GOOD, data=DirectoryFacts(Path("/d"), 0o755, writable=True)), "warn", "mode 0755"),
+        (replace(GOOD, acme=AcmeFacts("/a", Fault("/a is no TOML.", "Mend it."))), "fail", "/a is no TOML."),
+        (replace(GOOD, acme=AcmeFacts("/a", None, (Fault("/h is gone.", "Mend it."),))), "warn", "/h is gone."),
         (replace(GOOD, now=0.0), "fail", "years behind"),
         (replace(GOOD, api=Answer("3.7.15", ("web", "websecure"), -86400.0)), "warn", "differ by 86400 s"),
         (replace(GOOD, open_files=256), "fail", "may open 256 files"),
@@ -109,7 +122,7 @@ def test_each_fault_is_named_with_a_remedy(facts: Facts, status: str, words: str
 
 def test_what_was_not_asked_for_is_not_judged() -> None:
     """Without directories, API and remote only the machine itself is looked at."""
-    asked = replace(GOOD, data=None, clear_keys=None, watched=None, api=None, severing=None, remote=None)
+    asked = replace(GOOD, data=None, clear_keys=None, acme=None, watched=None, api=None, severing=None, remote=None)
     facts = replace(asked, open_files=None, inotify=None)
     assert [check.name for check in examine(facts)] == ["python", "git", "traefik", "clock"]
 
