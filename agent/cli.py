@@ -160,7 +160,8 @@ def _read_token(path: Path) -> str:
     try:
         text = sys.stdin.readline(1024) if str(path) == "-" else path.read_text(encoding="utf-8")[:1024]
     except (OSError, UnicodeDecodeError):
-        raise Unusable(f"{path} cannot be read; it should hold the token.") from None
+        # its name is not repeated: it may be the token
+        raise Unusable("the file of --token-file cannot be read; it should hold the token.") from None
     return text.strip()
 
 

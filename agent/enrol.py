@@ -198,6 +198,9 @@ def _checked(server: str, *, insecure: bool) -> str:
     try:
         address, parts = origin(server), urlsplit(server)
     except ValueError:
+        if "@" in server:
+            text = "the address of the control plane is written without user and password: https://host[:port]."
+            raise Unusable(text) from None
         raise Unusable(f"{server} is no address of a control plane; write https://host[:port].") from None
     if parts.scheme == "https":
         return address

@@ -68,7 +68,10 @@ def run(entries: Sequence[Entry], arguments: Sequence[str] | None = None) -> int
     """Run one command; every expected failure becomes a sentence on stderr."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     _accept_any_text()
-    options = make_parser(entries, next((one for one in given if not one.startswith("-")), None)).parse_args(given)
+    parser = make_parser(entries, next((one for one in given if not one.startswith("-")), None))
+    options, strange = parser.parse_known_args(given)
+    if strange:
+        parser.error(_unrecognized(strange))
     command: Command = options.run
     try:
         return command(options)
@@ -88,6 +91,14 @@ def run(entries: Sequence[Entry], arguments: Sequence[str] | None = None) -> int
     except KeyboardInterrupt:
         return 130
     return 1
+
+
+def _unrecognized(words: Sequence[str]) -> str:
+    """Name the flags that nobody knows, and count the rest: it may be a secret that was meant for standard input."""
+    flags = [word.partition("=")[0] if word.startswith("--") else word[:2] for word in words if word.startswith("-")]
+    rest = len(words) - len(flags)
+    counted = ["one word too many" if rest == 1 else f"{rest} words too many"] if rest else []
+    return f"unrecognized arguments: {', '.join([*flags, *(f'and {one}' if flags else one for one in counted)])}"
 
 
 def _accept_any_text() -> None:

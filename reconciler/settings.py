@@ -30,6 +30,19 @@ ENVIRONMENT = {
 """Every variable that is read, for ``--help`` and the documentation."""
 
 
+_SECRETS = frozenset(
+    {
+        "CLOUDLUNACY_WEBHOOK_SECRET_FILE",
+        "CLOUDLUNACY_GIT_TOKEN_FILE",
+        "CLOUDLUNACY_GIT_SSH_KEY",
+        "CLOUDLUNACY_TOKEN_FILE",
+        "CLOUDLUNACY_KEY_FILE",
+        "CLOUDLUNACY_KEY_PASSPHRASE_FILE",
+    }
+)
+"""Those in which a secret may stand by mistake, in place of its file: no message repeats them."""
+
+
 @dataclass(frozen=True, slots=True)
 class FrontSettings:
     """One machine that runs Traefik: the file that it watches, and its API."""
@@ -108,8 +121,13 @@ def _file(environment: Mapping[str, str], name: str) -> Path | None:
     if not value:
         return None
     path = Path(value)
-    if not path.is_file():
-        raise Broken(f"{name} names {value}, which is no file.", hint=f"It should be a {ENVIRONMENT[name]}.")
+    try:
+        found = path.is_file()
+    except OSError:  # the name is longer than any may be
+        found = False
+    if not found:
+        what = "no file" if name in _SECRETS else f"{value}, which is no file"
+        raise Broken(f"{name} names {what}.", hint=f"It should be a {ENVIRONMENT[name]}.")
     return path
 
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from reconciler.commands import trust
 from reconciler.commands.trust import CA_FILE, Trust, unreachable
-from reconciler.errors import Broken, Refused
+from reconciler.errors import Broken, Misused, Refused
 from reconciler.pki.operator_credential import OperatorCredential
 from reconciler.settings import secret_file
 
@@ -102,9 +102,13 @@ def target_of(options: argparse.Namespace, environment: Mapping[str, str]) -> Ta
 
     Raises:
         Broken: when the data directory holds no credential, or the variable names no file.
+        Misused: when the URL holds a user.
     """
     if options.data is not None:
         return local_target(options.data)
+    if "@" in options.server:
+        hint = f"The token comes from the file that {_TOKEN} names."
+        raise Misused("the URL of the control plane is written without user and password.", hint=hint)
     return Target(options.server.rstrip("/"), None, secret_file(environment, _TOKEN), trust_of(options, environment))
 
 

@@ -20,6 +20,8 @@ SCHEMAS: Final = Path(".cloudlunacy/schemas")
 """Where the first line of every YAML file looks for its schema."""
 _TAKEN_FROM_EXAMPLE: Final = (".editorconfig", ".github/workflows/validate.yml", ".gitlab-ci.yml")
 _SOURCE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[A-Za-z0-9@:/._~%+#&=-]+")
+_CREDENTIALS: Final = re.compile(r"[A-Za-z0-9+.-]+://(?:[^/]*:[^/]*@|(?<!ssh://)[^/]*@)")
+"""A password, or a user elsewhere than with ssh: that is mostly a token."""
 _SETTING: Final = re.compile(r"^( *CLOUDLUNACY_SOURCE: ).*$", re.MULTILINE)
 _SUFFIX: Final = ".j2"
 _HOSTNAME: Final[TypeAdapter[str]] = TypeAdapter(Hostname)
@@ -35,10 +37,13 @@ def init_repo(directory: Path, *, domain: str, team: str, ci_source: str = "") -
 
     Raises:
         Broken: when the directory holds something, cannot be written, or ``domain`` or ``team`` is no valid name,
-            or ``ci_source`` is no URL.
+            or ``ci_source`` is no URL, or one with a password.
     """
     _check_name("domain", _HOSTNAME, domain, "Write a host name such as example.com.")
     _check_name("team", _NAME, team, "Write lower-case letters, digits and inner hyphens, such as shop.")
+    if _CREDENTIALS.match(ci_source):
+        hint = "Let CI log in by other means, such as a deploy key or a .netrc."
+        raise Broken("The URL for CI is written without password: git keeps it.", hint=hint)
     if ci_source and not _SOURCE.fullmatch(ci_source):
         hint = "Write it like git+https://git.example.com/platform/cloudlunacy.git@<commit>."
         raise Broken(f'"{ci_source}" is no URL that pip installs from.', hint=hint)

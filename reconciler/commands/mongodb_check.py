@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _wanted(options: argparse.Namespace) -> Iterator[Wanted]:
     text = sys.stdin.readline().strip() if options.name == STANDARD_INPUT else options.name
-    if "://" in text:
+    if "://" in text or "@" in text:
         yield _of_uri(text, options)
         return
     looked = look(options)
@@ -87,7 +87,12 @@ def _of_uri(text: str, options: argparse.Namespace) -> Wanted:
         raise Misused(f"a connection string begins with {SCHEME}", hint="A name of one server is what is meant here.")
     try:
         parsed: dict[str, Any] = parse_uri(text, validate=True, warn=False)
-    except (PyMongoError, ValueError, OSError) as error:  # it looks for the files that are named
+    except (PyMongoError, ValueError) as error:
+        if "@" in text:  # what pymongo says may quote a part of the password
+            hint = "Every reserved character of user and password has to be percent-encoded."
+            raise Misused("this is no connection string that can be used.", hint=hint) from None
+        raise Misused(f"this is no connection string that can be used: {error}.") from None
+    except OSError as error:  # it looks for the files that are named
         raise Misused(f"this is no connection string that can be used: {error}.") from None
     if len(parsed["nodelist"]) != 1:
         raise Misused("the connection string names several servers.", hint="A database behind Traefik has one name.")

@@ -132,8 +132,9 @@ def _key(text: str) -> str:
     try:
         return _KEY.validate_python(text)
     except ValidationError:
-        words = "is no key; use letters, digits and . _ -, beginning with a letter or digit"
-        raise argparse.ArgumentTypeError(f"{text!r} {words}") from None
+        # not repeated: it may be the value, in place of the name
+        words = "this is no key; use letters, digits and . _ -, beginning with a letter or digit"
+        raise argparse.ArgumentTypeError(words) from None
 
 
 def run_seal(options: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from typing import Final
 from reconciler.commands.output import tell
 from reconciler.desired.yaml_reader import MAX_BYTES
 from reconciler.errors import Broken
+from reconciler.pki.private_files import told
 
 STANDARD_INPUT: Final = Path("-")
 
@@ -52,7 +53,7 @@ def _read(source: Path) -> bytes:
         with source.open("rb") as file:
             return file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise Broken(f"{source} cannot be read: {error.strerror}.") from None
+        raise Broken(f"{told(source, error)} cannot be read: {error.strerror}.") from None
 
 
 def _text(content: bytes) -> str:

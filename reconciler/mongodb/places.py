@@ -53,6 +53,9 @@ def find(name: str, state: State) -> tuple[Place, ...]:
     Raises:
         Rejected: when there is none, or the name means several; the hint says what to write.
     """
+    if "@" in name or "://" in name:  # not repeated, since it may have a password
+        hint = "cloudlunacy mongodb check - reads one from standard input."
+        raise Rejected("A connection string is no name of a database.", reason="NoDatabase", hint=hint)
     known = places(state)
     found = [one for one in known if name in (one.agent, one.host)] or _named(name, known)
     if not found:

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from reconciler.desired.lookup import SecretUnavailable
 from reconciler.errors import Broken
 from reconciler.pki.keystore import identity_file
-from reconciler.pki.private_files import read_private
+from reconciler.pki.private_files import read_private, told
 from reconciler.pki.sealing import Opener, count_recipients
 from reconciler.pki.vault import KEY_FILE, PASSPHRASE_FILE, Vault, is_sealed, read_secret
 
@@ -34,7 +34,8 @@ def identities_of_file(path: Path) -> tuple[Opener, ...]:
         with path.open("rb") as file:
             text = file.read(_MAX_FILE).decode("ascii", "replace")
     except OSError as error:
-        raise Broken(f"{path} cannot be read: {error.strerror}.", hint="It should hold an age identity.") from None
+        hint = "It should hold an age identity."
+        raise Broken(f"{told(path, error)} cannot be read: {error.strerror}.", hint=hint) from None
     if text.startswith(("age-encryption.org/", "-----BEGIN AGE ENCRYPTED FILE-----")):
         hint = f"Open it for this command alone: --identity <(age --decrypt {path})"
         raise Broken(f"{path} is protected by a passphrase.", hint=hint)

@@ -5,6 +5,7 @@ Errors of the system leave as ``OSError``; whoever calls knows what the file was
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import secrets
@@ -18,6 +19,12 @@ from reconciler.errors import Broken
 
 MAX_SIZE: Final = 64 * 1024
 """Bytes. The largest of our files has about 20 KiB; whatever is larger is none of them."""
+
+
+def told(path: Path, error: OSError) -> str:
+    """Name a file that should hold a secret. Where there is none, the name may be the secret, and is not repeated."""
+    missing = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+    return "the file that should hold it" if missing else str(path)
 
 
 def make_private_directory(path: Path) -> None:

@@ -33,7 +33,14 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from reconciler.errors import Broken
-from reconciler.pki.private_files import MAX_SIZE, create_private, make_private_directory, read_private, write_private
+from reconciler.pki.private_files import (
+    MAX_SIZE,
+    create_private,
+    make_private_directory,
+    read_private,
+    told,
+    write_private,
+)
 
 KEY_FILE: Final = "CLOUDLUNACY_KEY_FILE"
 PASSPHRASE_FILE: Final = "CLOUDLUNACY_KEY_PASSPHRASE_FILE"  # noqa: S105 - the name of a variable
@@ -84,7 +91,8 @@ def read_secret(key_file: Path | None, passphrase_file: Path | None) -> Secret |
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise Broken(f"{path} cannot be read: {error.strerror}.", hint="It should seal the keys.") from None
+        text = f"{told(path, error)} cannot be read: {error.strerror}."
+        raise Broken(text, hint="It should seal the keys.") from None
     return _passphrase(path, content) if key_file is None else _key(path, content)
 
 

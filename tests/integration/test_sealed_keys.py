@@ -41,7 +41,7 @@ def test_keys_of_a_running_fleet_are_sealed_at_the_next_start(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
-    [(None, "which is no file"), ("canary", "does not hold 32 bytes in base64")],
+    [(None, "names no file"), ("canary", "does not hold 32 bytes in base64")],
     ids=["missing", "noise"],
 )
 def test_serve_says_what_is_wrong_with_the_key(tmp_path: Path, content: str | None, sentence: str) -> None:
