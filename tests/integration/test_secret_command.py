@@ -270,7 +270,7 @@ def test_the_recipient_is_printed(repo: Repo) -> None:
         ({"fleet.yaml": b"x: [canary"}, ("seal", "shop/db", "k"), "fleet.yaml is not valid"),
         ({"fleet.yaml": None}, ("seal", "shop/db", "k"), "holds no state repo"),
         ({}, ("seal", "shp/db", "k"), 'has no team "shp".*Did you mean "shop"'),
-        ({}, ("seal", "shop/db", "k", "--value-file", "missing"), "the file that should hold it cannot be read: No such file"),
+        ({}, ("seal", "shop/db", "k", "--value-file", "missing"), "should hold it cannot be read: No such file"),
         ({PATH: b"kind: Secret\nspec: {sealed: {a: canary}}\n"}, ("seal", "shop/db", "k"), "without changing its form"),
         ({PATH: b"kind: Secret\nspec:\n  sealed:\n    a: canary\n"}, ("seal", "shop/db", "k"), "is not valid"),
         ({PATH: b"canary: ["}, ("seal", "shop/db", "k"), "cannot be read as YAML"),
