@@ -35,7 +35,7 @@ from agent.service_state import ServiceState, result_of
 from agent.services import RecordingService
 from agent.session import Ask
 from agent.telling import NotTold, tell
-from schemas.service_tls import ServiceCertificate, service_item_id, service_of
+from schemas.service_tls import ServiceCertificate, meet, service_item_id, service_of
 from schemas.session import CertificateAnswer, Item, ItemResult
 
 log = logging.getLogger(__name__)
@@ -98,10 +98,15 @@ class ServiceCertificates:
             ours = tuple(item for item in items if service_of(item.id) is not None)
             self._want(ours)
             names = {one.name for one in self._services.values()} | {_name(item) for item in ours}
-            await asyncio.to_thread(self._remove_all_but, names)
             allowed = await self._grants()
-            for service in self._services.values():
-                await self._look_at(service, allowed)
+            await asyncio.to_thread(self._remove_all_but, names, allowed)
+            waiting = list(self._services.values())
+            while waiting:
+                for service in waiting:
+                    await self._look_at(service, allowed)
+                kept_out = [service for service in waiting if service.place is None]
+                # those who moved may have made room for others
+                waiting = kept_out if len(kept_out) < len(waiting) else []
             self._said = self._results()
             self._wake.set()
             return [*self._said, *await self._objects.apply(tuple(item for item in items if item not in ours))]
@@ -121,12 +126,19 @@ class ServiceCertificates:
                 telling = Backoff(self._settings.tell_base, self._settings.tell_cap, 0.0)
                 service = ServiceState(_name(item), item, wanted, asking, telling)
             elif service.item.digest != item.digest:
+                if service.wanted.directory != wanted.directory:
+                    service.place = None  # others may have the former from now on
                 service.item, service.wanted = item, wanted
                 service.ask_at, service.tell_at, service.refused = 0.0, 0.0, ("", "")
             self._services[item.id] = service
 
-    def _remove_all_but(self, names: set[ServiceName]) -> None:
+    def _remove_all_but(self, names: set[ServiceName], allowed: ServiceGrants | Denied) -> None:
         for name in set(self._files.names()) - names:
+            try:
+                if not isinstance(allowed, Denied):
+                    any(self._files.hand_over(name, one.name, one.wanted, allowed) for one in self._services.values())
+            except (OSError, Denied) as error:
+                log.warning("the directory of %s is not handed over: %s", name, error)
             try:
                 self._files.remove(name)
                 log.info("the certificate of %s was removed", name)
@@ -223,9 +235,9 @@ class ServiceCertificates:
         try:
             if isinstance(allowed, Denied) and (service.wanted.directory or service.wanted.group):
                 raise allowed
-            self._refuse_taken(service)
             rules = ServiceGrants() if isinstance(allowed, Denied) else allowed
             place = await asyncio.to_thread(self._files.place, service.name, service.wanted, rules)
+            self._refuse_taken(service, place.link)
         except Denied as denied:
             service.place, service.denied = None, ("NotGranted", str(denied))
             return
@@ -253,14 +265,11 @@ class ServiceCertificates:
             service.told = told == _mark(held) or service.wanted.reload is None
             service.not_told = None if service.told else service.not_told
 
-    def _refuse_taken(self, service: ServiceState) -> None:
-        own = service.wanted.directory
+    def _refuse_taken(self, service: ServiceState, link: Path) -> None:
+        """Who has a place has it, with or without files, wherever in the document others stand."""
         for other in self._services.values():
-            if other is service:
-                return  # the first in the document has it
-            theirs = other.wanted.directory
-            if own and theirs and (Path(own).is_relative_to(theirs) or Path(theirs).is_relative_to(own)):
-                raise Denied(f"{own} is where {other.name} has its files.")
+            if other is not service and other.place is not None and meet(str(link), str(other.place.link)):
+                raise Denied(f"{link} is where {other.name} has its files.")
 
     def _standing(self, service: ServiceState) -> Standing:
         return standing(None if service.held is None else service.held.life, service.due, self._now())

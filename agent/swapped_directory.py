@@ -12,13 +12,16 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from agent.keys import sync_directory
 
+_HIGHEST: Final = 10**18 - 1
+_TRIES: Final = 1000
+"""Numbers of a new directory that are tried: somebody else's may have that name."""
 _MOST: Final = 256 * 1024
 """Bytes of one file; what is longer is not ours."""
 
@@ -26,12 +29,16 @@ _MOST: Final = 256 * 1024
 class SwappedDirectory:
     """All methods block; those that write raise OSError and then have changed nothing.
 
-    ``gid``: a group that may read; without it only the agent's user may.
+    ``gid``: a group that may read; without it only the agent's user may. ``foreign``: says of a directory that has the
+    name of one of ours whether it is somebody else's; such a one is left alone.
     """
 
-    def __init__(self, link: Path, *, gid: int | None = None) -> None:
+    def __init__(
+        self, link: Path, *, gid: int | None = None, foreign: Callable[[Path], bool] = lambda _: False
+    ) -> None:
         self.link = link
         self._gid = gid
+        self._foreign = foreign
         name = re.escape(link.name)
         self._numbered = re.compile(rf"{name}\.([0-9]{{1,18}})")
         self._left_over = re.compile(rf"\.{name}\.[0-9a-f]{{16}}")
@@ -45,6 +52,7 @@ class SwappedDirectory:
         with self._turn():
             if self.link.exists() and not self.link.is_symlink():
                 raise FileExistsError(17, "Something else lies there", str(self.link))
+            former = self._name_of_present()
             directory = self._new()
             try:
                 for name, content in contents.items():
@@ -54,7 +62,7 @@ class SwappedDirectory:
             except OSError:
                 shutil.rmtree(directory, ignore_errors=True)
                 raise
-            self._tidy(directory)
+            self._tidy(directory.name, former)
         return directory
 
     def remove(self) -> None:
@@ -65,10 +73,15 @@ class SwappedDirectory:
             if self.link.is_symlink():
                 self.link.unlink()
                 sync_directory(self.link.parent)
-            for _, directory in self._directories():
-                shutil.rmtree(directory, ignore_errors=True)
-            self._sweep()
+            self._tidy()
         (self.link.parent / self._lock_name).unlink(missing_ok=True)
+
+    def drop_former(self) -> None:
+        """Remove all but what the link leads to, also from those who are reading it."""
+        if not self.link.parent.is_dir():
+            return
+        with self._turn():
+            self._tidy(self._name_of_present())
 
     @property
     def _lock_name(self) -> str:
@@ -86,9 +99,18 @@ class SwappedDirectory:
             os.close(descriptor)
 
     def _new(self) -> Path:
-        number = max((number for number, _ in self._directories()), default=0) + 1
-        directory = self.link.with_name(f"{self.link.name}.{number}")
-        directory.mkdir(mode=0o700)
+        first = max((number for number, _ in self._directories()), default=0) + 1
+        if first > _HIGHEST:
+            first = 1
+        for number in range(first, first + _TRIES):
+            directory = self.link.with_name(f"{self.link.name}.{number}")
+            try:
+                directory.mkdir(mode=0o700)
+            except FileExistsError:
+                continue
+            break
+        else:
+            raise FileExistsError(17, "Others have all names for it", str(self.link))
         if self._gid is not None:
             os.chown(directory, -1, self._gid)
             directory.chmod(0o750)
@@ -110,11 +132,13 @@ class SwappedDirectory:
         aside.replace(self.link)
         sync_directory(self.link.parent)
 
-    def _tidy(self, present: Path) -> None:
-        """Remove what a crash left, and all but the former directory: somebody may be reading that one."""
-        former = max((number for number, path in self._directories() if path != present), default=0)
-        for number, path in self._directories():
-            if path != present and number != former:
+    def _name_of_present(self) -> str:
+        return self.link.readlink().name if self.link.is_symlink() else ""
+
+    def _tidy(self, *stay: str) -> None:
+        """Remove what a crash left, and all directories but these: somebody may be reading them."""
+        for _, path in self._directories():
+            if path.name not in stay and not self._foreign(path):
                 shutil.rmtree(path, ignore_errors=True)
         self._sweep()
 
@@ -125,7 +149,8 @@ class SwappedDirectory:
 
     def _directories(self) -> list[tuple[int, Path]]:
         matched = ((self._numbered.fullmatch(path.name), path) for path in self.link.parent.iterdir())
-        return [(int(match[1]), path) for match, path in matched if match is not None and path.is_dir()]
+        found = [(int(match[1]), path) for match, path in matched if match is not None]
+        return [(number, path) for number, path in found if path.is_dir() and not path.is_symlink()]
 
 
 def read(path: Path) -> bytes:

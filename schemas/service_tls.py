@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from schemas.base import Model
 from schemas.names import NAME_PATTERN, Duration, HostPattern, Name, seconds
@@ -20,6 +20,9 @@ LONGEST: Final = 2160 * 3600.0
 """Seconds that the certificate of a service may live."""
 
 _NAME: Final = NAME_PATTERN.strip("^$")
+DEEPEST: Final = 16
+"""Parts of a directory's path."""
+_NUMBERED: Final = re.compile(r"\.[0-9]+\Z")
 _SERVICE_ITEM: Final = re.compile(rf"Certificate/({_NAME})/({_NAME})")
 
 AbsolutePath = Annotated[
@@ -27,6 +30,19 @@ AbsolutePath = Annotated[
     StringConstraints(pattern=r"^(?:/(?:\.*[A-Za-z0-9_@+-][A-Za-z0-9._@+-]*))+$", max_length=512),
     Field(description="Absolute path without . and .., of letters, digits and ._@+-"),
 ]
+
+
+def _is_no_name_of_the_agents_own(directory: str) -> str:
+    """Beside ``<directory>`` the agent has ``<directory>.<n>`` and ``.<directory>.<word>`` (docs/services.md)."""
+    last = directory.rpartition("/")[2]
+    if last.startswith(".") or _NUMBERED.search(last):
+        raise ValueError("its last part may not begin with a dot, or end in a dot and digits: agents use such names")
+    if directory.count("/") > DEEPEST:
+        raise ValueError(f"a directory is at most {DEEPEST} parts deep")
+    return directory
+
+
+ServiceDirectory = Annotated[AbsolutePath, AfterValidator(_is_no_name_of_the_agents_own)]
 GroupName = Annotated[
     str,
     StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,31}$"),
@@ -57,7 +73,7 @@ class Reload(Model):
 class Installation(Model):
     """Where an agent puts a certificate, and whom it tells."""
 
-    directory: AbsolutePath | None = None
+    directory: ServiceDirectory | None = None
     """On the agent, one that its own configuration lists. Without it services/<team>/<deployment> in the agent's data
     directory, which only the agent's user can read."""
     group: GroupName | None = None
@@ -97,6 +113,22 @@ class ServiceCertificate(Installation):
     """In order of name."""
     lifetime: Duration
     key_type: KeyType = "p-256"
+
+
+def ways_to(directory: str) -> tuple[str, ...]:
+    """Return every path at which another service's directory would hold ``directory``, itself included.
+
+    Those are the paths that lead to it and, for a part such as ``orders.7``, the ``orders`` whose files lie there. Case
+    is folded: not every file system tells it.
+    """
+    parts = directory.lower().split("/")
+    paths = ["/".join(parts[:number]) for number in range(2, len(parts) + 1)]
+    return tuple(dict.fromkeys([*paths, *(_NUMBERED.sub("", path) for path in paths)]))
+
+
+def meet(one: str, other: str) -> bool:
+    """Say whether two directories are one, or one lies within the other, so that only one service may have them."""
+    return one.lower() in ways_to(other) or other.lower() in ways_to(one)
 
 
 def service_item_id(team: str, deployment: str) -> str:
