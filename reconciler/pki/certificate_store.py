@@ -14,7 +14,7 @@ import json
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,6 +112,19 @@ class CertificateStore:
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise Broken(f"{path} does not hold a key.", hint="Remove it; another one is made.")
         return key
+
+    def forget_waiting(self, wanted: Collection[str]) -> tuple[str, ...]:
+        """Remove the keys that wait for certificates which nobody wants; return the names. Mostly there are none."""
+        gone = sorted(name for name in self._waiting() if name not in wanted)
+        if gone:
+            with self._turn():
+                for name in gone:
+                    (self._directory / f"{name}{_WAITING}").unlink(missing_ok=True)
+                sync_directory(self._directory)
+        return tuple(gone)
+
+    def _waiting(self) -> Iterator[str]:
+        return (path.name.removesuffix(_WAITING) for path in self._directory.glob(f"[!.]*{_WAITING}"))
 
     @contextmanager
     def _turn(self) -> Iterator[None]:

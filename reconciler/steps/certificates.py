@@ -213,6 +213,7 @@ class Certificates:
             await asyncio.to_thread(self._drop, found.to_drop)
         self._retry = self._retry or self.pairs is not former
         self.orders.ask(found.to_order)
+        await asyncio.to_thread(self._store.forget_waiting, found.wanted)  # of orders that were given up
         await asyncio.to_thread(self._render)
         self._looked_at, self.planned = state, found.planned
         self._retained = bool(self.pairs.keys() - found.wanted)

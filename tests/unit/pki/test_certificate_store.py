@@ -81,6 +81,20 @@ def test_the_key_of_an_order_outlives_a_crash(tmp_path: Path) -> None:
     assert store.load().pairs == {"shop": NEW}
 
 
+def test_a_key_that_waits_for_what_nobody_wants_is_removed(tmp_path: Path) -> None:
+    """Those of others stay, and so does the pair that is there."""
+    store = CertificateStore(tmp_path, CLEAR)
+    assert store.forget_waiting({"shop"}) == ()
+    store.save("gone", OLD)
+    kept = store.waiting_key("shop").private_numbers()
+    for name in ("gone", "away"):
+        store.waiting_key(name)
+    assert store.forget_waiting({"shop"}) == ("away", "gone")
+    assert [path.name for path in (tmp_path / "certificates").glob("*.pem")] == ["shop.waiting.pem"]
+    assert store.waiting_key("shop").private_numbers() == kept
+    assert store.load().pairs == {"gone": OLD}
+
+
 @pytest.mark.parametrize(
     ("damage", "why"),
     [

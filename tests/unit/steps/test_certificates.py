@@ -248,6 +248,7 @@ def test_a_certificate_is_renewed_in_time_and_only_then(tmp_path: Path) -> None:
 
 def test_a_short_life_is_looked_after_as_closely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Right after a renewal it is known when the next one comes, however soon that is."""
+
     def shortened(*what: Any) -> Any:
         wanted = desired_of(*what)
         lifetime, renew_before = dt.timedelta(seconds=40), dt.timedelta(seconds=20)
@@ -281,6 +282,25 @@ def test_what_nobody_wants_is_dropped_once_every_front_has_forgotten_it(tmp_path
         assert "shop" not in one.step.pairs
         assert sorted(one.store.load().pairs) == [APP, FRONTS, MONGODB]
         assert one.said("CertificateDropped") == ["certificate/shop"]
+
+    asyncio.run(run())
+
+
+def test_the_key_of_an_order_goes_with_its_certificate(tmp_path: Path) -> None:
+    """Its object was deleted before the first one was issued; the key of another order stays."""
+
+    async def run() -> None:
+        one = world(tmp_path)
+        other = {"certificates/other.yaml": certificate("other", f"other.app.{DOMAIN}", issuer="acme")}
+        published = await one.publish(State(), FILES | ORDERED | other)
+        await one.step.look(published)
+        for name in ("shop", "other"):
+            one.store.waiting_key(name)
+        one.step.poke()
+        await one.step.look(published)
+        assert len(list(one.keys.glob("certificates/*.waiting.pem"))) == 2
+        await one.step.look(await one.publish(published.state, dict.fromkeys(ORDERED)))
+        assert [path.name for path in one.keys.glob("certificates/*.waiting.pem")] == ["other.waiting.pem"]
 
     asyncio.run(run())
 
