@@ -36,6 +36,7 @@ from reconciler.pki.rotation import (
     cancelled,
     decide,
     due,
+    ended_by,
     enter,
 )
 from reconciler.pki.rotation_file import Kept, Waiting
@@ -133,7 +134,7 @@ class Rotations:
         async with self._turn:
             known, now = self.kept.under_way, self._now()
             begun = begin(known, subject, now, tainted=tainted, deadline=deadline, actor=actor, times=self._times)
-            await asyncio.to_thread(self._enter, begun, "begins" if subject not in known else "is urgent now")
+            await asyncio.to_thread(self._begin, begun)
         await self.look()
         return self.kept.under_way.get(subject, begun)
 
@@ -159,9 +160,15 @@ class Rotations:
         async with self._turn:
             try:
                 await asyncio.to_thread(self._begin_what_is_due)
+                failed: CloudLunacyError | OSError | None = None
                 for subject in list(self.kept.under_way):
-                    await self._go_on(subject)
+                    try:
+                        await self._go_on(subject)
+                    except (CloudLunacyError, OSError) as error:  # the others go on
+                        failed = failed or error
                 await asyncio.to_thread(self._take_note)  # also of what a command did
+                if failed is not None:
+                    raise failed
             finally:
                 while self._notices:
                     await self._events.append(self._notices[0])
@@ -197,6 +204,19 @@ class Rotations:
             behind |= self._fleet.fronts_behind(str(self.trust["bundle"]))
             in_use_until = await asyncio.to_thread(self._authority.former_in_use_until, self._now())
         return Facts(blocked, behind, away, in_use_until)
+
+    def _begin(self, begun: Rotation) -> None:
+        is_new = begun.subject not in self.kept.under_way
+        ended = ended_by(begun, self.kept.under_way)
+        if begun.tainted and begun.subject in OF_THE_AUTHORITY:
+            for one in (begun.subject, *ended):  # a crash from here on, and the next ones are made again
+                if (known := self.kept.under_way.get(one)) is not None:
+                    self._enter(enter(known, "prepare", self._now()), "")
+            self._work.give_up(begun)  # what lay beside a key that others know is known too
+        for one in ended:
+            self._forget(one)
+            self._tell("RotationCancelled", "warning", one, f"An emergency of {begun.subject} takes over.", begun.actor)
+        self._enter(begun, "begins" if is_new else "is urgent now")
 
     def _leave(self, rotation: Rotation, go: Go) -> None:
         subject, kept = rotation.subject, self.kept
@@ -240,7 +260,10 @@ class Rotations:
     # --- all of them --------------------------------------------------------------------------------------------
 
     def _begin_what_is_due(self) -> None:
-        now, since = self._now(), self.kept.signing_since
+        now = self._now()
+        if (seen := self.kept.seen_at(now)) != self.kept:
+            self._save(seen)
+        since = self.kept.signing_since
         unknown = {subject: now for subject in SUBJECTS if subject not in since}
         if unknown:
             self._save(replace(self.kept, signing_since={**since, **unknown}))

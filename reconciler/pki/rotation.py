@@ -34,6 +34,8 @@ TOLD_TO_AGENTS: Final[frozenset[Subject]] = frozenset({"root", "desired"})
 OF_THE_AUTHORITY: Final[frozenset[Subject]] = frozenset({"root", "intermediate"})
 BY_A_PERSON: Final[frozenset[Subject]] = frozenset({"age"})
 """Nothing but what a person does brings it forward."""
+BEFORE: Final[frozenset[Phase]] = frozenset({"prepare", "distribute"})
+"""The phases in which the next key does not sign yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,26 +148,58 @@ def begin(
     actor: str = "",
     times: Times = DEFAULTS,
 ) -> Rotation:
-    """Return the first phase of a rotation, or one that is under way, which turns out to be urgent.
+    """Return the first phase of a rotation, also of one that is under way and turns out to be urgent.
+
+    A tainted one begins anew even where its key was replaced a moment ago: it is the present key that others know. What
+    else ends with it says :func:`ended_by`.
 
     Raises:
         Refused: 409 ``rotation-under-way``.
     """
     longest = deadline if deadline is not None else times.hurry if tainted else times.deadline
     known = under_way.get(subject)
-    if known is not None and tainted and not known.tainted:
-        urgent = replace(known, tainted=True, deadline=longest, actor=actor)
-        # The next key lay beside the tainted one, so another is made as long as nobody depends on it.
-        return enter(urgent, "prepare", now) if known.phase in ("prepare", "distribute") else urgent
-    in_the_way = [one for one in under_way if one == subject or {one, subject} <= OF_THE_AUTHORITY]
-    if in_the_way:
-        raise Refused(
-            f"A rotation of {in_the_way[0]} is under way ({under_way[in_the_way[0]].phase}).",
-            status=409,
-            code="rotation-under-way",
-            hint="cloudlunacy pki status shows what it waits for. A key that others know cannot wait: use --taint.",
-        )
+    if known is not None and tainted and not known.tainted and subject in BY_A_PERSON and known.phase in BEFORE:
+        return replace(known, tainted=True, deadline=longest, actor=actor)  # people may have sealed to the next one
+    for other in under_way.values():
+        hint = _why_not(other, subject, tainted)
+        if hint:
+            text = f"A rotation of {other.subject} is under way ({other.phase})."
+            raise Refused(text, status=409, code="rotation-under-way", hint=hint)
     return Rotation(subject, "prepare", now, now, longest, tainted, actor)
+
+
+def ended_by(begun: Rotation, under_way: Mapping[Subject, Rotation]) -> tuple[Subject, ...]:
+    """Return the rotations of others that an emergency ends: a root brings its own intermediate, and an intermediate
+    that others know does not wait for a next root that nobody relies on yet.
+    """
+    if not begun.tainted:
+        return ()
+    if begun.subject == "root":
+        return ("intermediate",) if "intermediate" in under_way else ()
+    root = under_way.get("root")
+    return ("root",) if begun.subject == "intermediate" and root is not None and root.phase in BEFORE else ()
+
+
+def _why_not(other: Rotation, subject: Subject, tainted: bool) -> str:
+    """Return what to do instead of beginning beside another rotation, "" where that may be."""
+    is_same = other.subject == subject
+    if not is_same and not {other.subject, subject} <= OF_THE_AUTHORITY:
+        return ""
+    if not tainted:
+        return "cloudlunacy pki status shows what it waits for. A key that others know cannot wait: use --taint."
+    if is_same and subject in BY_A_PERSON:
+        return "Bring it to its end, as cloudlunacy pki status says; then rotate it again."
+    if is_same:
+        is_urgent = other.tainted and other.phase in BEFORE
+        return "It is in a hurry already; cloudlunacy pki status shows what it waits for." if is_urgent else ""
+    if subject == "root":
+        return ""
+    if other.phase == "activate":
+        return "The next root is taking over: try again in a moment."
+    if other.tainted and other.phase in BEFORE:
+        instead = "cloudlunacy pki rotate root --cancel gives it up"
+        return f"It brings another intermediate, in a hurry too. Where that takes too long, {instead}."
+    return ""
 
 
 def cancelled(under_way: Mapping[Subject, Rotation], subject: Subject) -> Rotation:
@@ -177,7 +211,7 @@ def cancelled(under_way: Mapping[Subject, Rotation], subject: Subject) -> Rotati
     known = under_way.get(subject)
     if known is None:
         raise Refused(f"No rotation of {subject} is under way.", status=404, code="no-such-rotation")
-    if known.phase not in ("prepare", "distribute"):
+    if known.phase not in BEFORE:
         raise Refused(
             f"The next key of {subject} has taken over ({known.phase}).",
             status=409,
@@ -190,13 +224,14 @@ def cancelled(under_way: Mapping[Subject, Rotation], subject: Subject) -> Rotati
 def due(
     made: Mapping[Subject, datetime], under_way: Mapping[Subject, Rotation], now: datetime, times: Times = DEFAULTS
 ) -> Subject | None:
-    """Return what has become old enough to be rotated by itself, the oldest first; one at a time.
+    """Return what has become old enough to be rotated by itself, the oldest first.
 
-    ``made``: since when each key signs, of those that can be rotated without a person.
+    ``made``: since when each key signs, of those that can be rotated without a person. Root and intermediate keep each
+    other from beginning; nothing else does, because a rotation may wait for a person for long.
     """
-    if under_way:
-        return None
-    late = {subject: now - since - times.every[subject] for subject, since in made.items() if subject in times.every}
+    taken = set(under_way) | (OF_THE_AUTHORITY if OF_THE_AUTHORITY & under_way.keys() else frozenset())
+    free = {subject: since for subject, since in made.items() if subject in times.every and subject not in taken}
+    late = {subject: now - since - times.every[subject] for subject, since in free.items()}
     found = [subject for subject in sorted(late, key=lambda one: late[one], reverse=True) if late[subject] >= _NOTHING]
     return found[0] if found else None
 
@@ -223,6 +258,11 @@ def after(phase: Phase) -> Phase | None:
 def enter(rotation: Rotation, phase: Phase, now: datetime) -> Rotation:
     """Return the rotation in another phase."""
     return replace(rotation, phase=phase, since=now)
+
+
+def seen_at(rotation: Rotation, now: datetime) -> Rotation:
+    """Take what was noted in the future for noted now: a clock that jumped forward and back delays nothing for long."""
+    return replace(rotation, begun=min(rotation.begun, now), since=min(rotation.since, now))
 
 
 def _distributed(rotation: Rotation, facts: Facts, now: datetime, times: Times) -> Verdict:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from reconciler.errors import Broken
 from reconciler.pki.private_files import read_private, write_private
-from reconciler.pki.rotation import SUBJECTS, Rotation, Stay, Subject, from_json, time_of, to_json
+from reconciler.pki.rotation import SUBJECTS, Rotation, Stay, Subject, from_json, seen_at, time_of, to_json
 
 FILE_NAME: Final = "rotation.json"
 _MOST_NAMED: Final = 20
@@ -42,6 +42,11 @@ class Kept:
     under_way: Mapping[Subject, Rotation] = field(default_factory=dict)
     signing_since: Mapping[Subject, dt.datetime] = field(default_factory=dict)
     waiting: Mapping[Subject, Waiting] = field(default_factory=dict)
+
+    def seen_at(self, now: dt.datetime) -> Kept:
+        """Take what was noted in the future for noted now (:func:`reconciler.pki.rotation.seen_at`)."""
+        under_way = {subject: seen_at(one, now) for subject, one in self.under_way.items()}
+        return Kept(under_way, {subject: min(at, now) for subject, at in self.signing_since.items()}, self.waiting)
 
 
 def load(keys: Path) -> Kept:

@@ -100,15 +100,21 @@ def version(folder: Folder) -> str:
 
 
 def former_in_use_until(folder: Folder, now: dt.datetime) -> dt.datetime | None:
-    """Return when the last certificate under a former intermediate ends that its holder has not replaced yet."""
-    former = folder.pair("intermediate", "previous")
-    if former is None:
+    """Return when the last certificate ends that is under no current intermediate and not replaced by its holder yet.
+
+    After an emergency in the middle of a rotation that is not the former one's alone.
+    """
+    former, current = folder.pair("intermediate", "previous"), folder.pair("intermediate")
+    if former is None or current is None:
         return None
-    issuer = profiles.key_id(former.certificate)
+    issuer = profiles.key_id(current.certificate)
     ends = [
         one.not_after
         for one in folder.inventory
-        if one.issuer == issuer and one.good(now) and folder.inventory.latest(one.holder) == one
+        if one.kind not in ("root", "intermediate")
+        and one.issuer != issuer
+        and one.good(now)
+        and folder.inventory.latest(one.holder) == one
     ]
     return max(ends, default=None)
 

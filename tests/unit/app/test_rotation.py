@@ -14,16 +14,17 @@ import pytest
 from reconciler.app.rotation import Rotations
 from reconciler.errors import Broken, Refused
 from reconciler.pki import rotation_file
-from reconciler.pki.authority import founding
+from reconciler.pki.authority import founding, profiles
 from reconciler.pki.authority.authority import Authority
 from reconciler.pki.authority.names import Permitted, permitted_for
 from reconciler.pki.keystore import KeyStore
-from reconciler.pki.rotation import DEFAULTS, Subject
+from reconciler.pki.rotation import DEFAULTS, Phase, Subject
 from reconciler.pki.vault import Vault
 from reconciler.store.protocols import Event
-from tests.support.certificates import NOW, new_root
+from tests.support.certificates import KEY, NOW, new_root
 
 FLEET = permitted_for(listen=["127.0.0.1"], domain="fleet.test")
+AGENT = profiles.agent("fleet.test", "vps-1")
 DAY = 86_400.0
 
 
@@ -87,6 +88,28 @@ class Plane:
     @property
     def told(self) -> list[str]:
         return [f"{event.subject} {event.type}" for event in self.events]
+
+    def signing(self, subject: Subject) -> str:
+        """Which key of it signs."""
+        if subject in ("root", "intermediate"):
+            return profiles.authority_id(self.authority.pairs(subject)["current"].certificate)
+        return self.store.signing(subject).kid  # type: ignore[arg-type]
+
+    def known(self, subject: Subject) -> set[str]:
+        """All of its keys that count for something."""
+        if subject in ("root", "intermediate"):
+            return {profiles.authority_id(pair.certificate) for pair in self.authority.pairs(subject).values()}
+        return set(self.store.verifying(subject))  # type: ignore[arg-type]
+
+    def bring_to(self, subject: Subject, phase: Phase) -> None:
+        """Rotate it until then. Somebody holds a certificate, so that a former authority is waited for."""
+        self.authority.issue(AGENT, KEY.public_key(), holder="agent/vps-1", now=NOW)
+        is_told = subject == "desired" or (subject, phase) == ("root", "distribute")
+        self.behind = frozenset({"vps-1"} if is_told else ())
+        self.begin(subject)
+        if phase == "wait":
+            self.look(73 * 3600 if is_told else 301)
+        assert self.look()[subject] == phase
 
 
 @pytest.fixture
@@ -216,3 +239,116 @@ def test_the_age_of_keys_is_told_from_when_they_took_over(plane: Plane) -> None:
     took_over = dt.datetime.fromtimestamp(NOW.timestamp() + 10 * DAY, dt.UTC)
     since = plane.rotations.kept.signing_since
     assert since["root"] == since["intermediate"] >= took_over > since["access"]
+
+
+# --- emergencies ------------------------------------------------------------------------------------------------------
+
+IN_SERVICE: list[Subject] = ["root", "intermediate", "access", "desired", "operator"]
+
+
+@pytest.mark.parametrize("subject", IN_SERVICE)
+def test_a_key_that_took_over_a_moment_ago_gives_way_to_another(plane: Plane, subject: Subject) -> None:
+    """It is the one that others know; being in a hurry with the end of the former would leave it in service."""
+    plane.bring_to(subject, "wait")
+    stolen = plane.known(subject)
+    plane.begin(subject, tainted=True)
+    for _ in range(4):
+        plane.look(601)
+
+    assert plane.look() == {}
+    assert plane.signing(subject) not in stolen
+    assert not plane.known(subject) & stolen
+
+
+@pytest.mark.parametrize("subject", ["root", "access", "desired", "operator"])
+def test_what_lay_beside_a_key_that_others_know_is_made_anew(plane: Plane, subject: Subject) -> None:
+    """It was stolen with it."""
+    plane.bring_to(subject, "distribute")
+    stolen = plane.known(subject)
+    plane.begin(subject, tainted=True)
+    for _ in range(3):
+        plane.look(601)
+
+    assert plane.look() == {}
+    assert not plane.known(subject) & stolen
+
+
+def test_an_emergency_of_the_root_does_not_wait_for_an_intermediate(plane: Plane) -> None:
+    """It takes the rotation over, and says so."""
+    plane.bring_to("intermediate", "wait")
+    stolen = plane.known("root") | plane.known("intermediate")
+    plane.begin("root", tainted=True)
+    assert set(plane.look()) == {"root"}
+    for _ in range(3):
+        plane.look(601)
+
+    assert plane.look() == {}
+    assert not stolen & (plane.known("root") | plane.known("intermediate"))
+    assert "rotation/intermediate RotationCancelled" in plane.told
+
+
+@pytest.mark.parametrize(("phase", "goes_on"), [("distribute", False), ("wait", True)])
+def test_an_emergency_of_the_intermediate_does_not_wait_for_a_root(plane: Plane, phase: Phase, goes_on: bool) -> None:
+    """A next root that does not sign yet is given up; a former one stays until what it signed was replaced."""
+    plane.bring_to("root", phase)
+    stolen, roots = plane.known("intermediate"), plane.authority.bundle()
+    root = plane.signing("root")
+    plane.begin("intermediate", tainted=True)
+    assert plane.signing("intermediate") not in stolen
+    assert plane.signing("root") == root
+    assert ("root" in plane.look()) is goes_on
+    assert (plane.authority.bundle() == roots) is goes_on
+
+    plane.look(8 * DAY)
+    assert not plane.known("intermediate") & stolen
+    assert plane.known("root") == {root}
+
+
+# --- the clock --------------------------------------------------------------------------------------------------------
+
+
+def test_a_clock_that_jumps_forward_and_back_delays_nothing_for_long(plane: Plane) -> None:
+    """What was noted while it was ahead counts from the first look after."""
+    plane.look()
+    while_ahead = plane.look(3 * 365 * DAY)
+    assert while_ahead
+    plane.look(-3 * 365 * DAY)
+    plane.look(301)
+    plane.look(DAY)
+    assert plane.look(7 * DAY) == {}
+    now = dt.datetime.fromtimestamp(plane.now, dt.UTC)
+    assert all(since <= now for since in plane.rotations.kept.signing_since.values())
+    assert len(plane.look(31 * DAY)) == 1
+
+
+# --- one does not hold up another -------------------------------------------------------------------------------------
+
+
+def test_what_waits_for_a_person_holds_up_no_other(plane: Plane) -> None:
+    """Neither those that begin by themselves nor, when it cannot go on at all, those that are under way."""
+    plane.waits = "Seal it anew."
+    plane.begin("age")
+    plane.look(31 * DAY)
+    for _ in range(20):
+        plane.look(900)
+
+    assert plane.look() == {"age": "distribute"}
+    finished = [told for told in plane.told if told.endswith("RotationFinished")]
+    assert sorted(finished) == [f"rotation/{one} RotationFinished" for one in ("access", "desired", "operator")]
+
+
+def test_what_fails_holds_up_no_other(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told of at the end of the look, and tried again at the next."""
+
+    def broken(_: str) -> str:
+        raise Broken("It cannot be read.")
+
+    monkeypatch.setattr(plane, "secrets_wait", broken)
+    with pytest.raises(Broken):
+        plane.begin("age")
+    with pytest.raises(Broken):
+        plane.begin("operator")
+    with pytest.raises(Broken):
+        plane.look(301)
+
+    assert plane.rotations.kept.under_way["operator"].phase == "wait"

@@ -22,8 +22,10 @@ from reconciler.pki.rotation import (
     begin,
     decide,
     due,
+    ended_by,
     enter,
     from_json,
+    seen_at,
     to_json,
 )
 
@@ -149,16 +151,81 @@ def test_one_of_a_kind_at_a_time() -> None:
     assert begin({"access": access}, "root", NOW).phase == "prepare"
 
 
+@pytest.mark.parametrize("subject", ["root", "intermediate", "access", "desired", "operator"])
 @pytest.mark.parametrize("phase", PHASES)
-def test_one_that_is_under_way_may_turn_out_to_be_urgent(phase: Phase) -> None:
-    """Before anybody depends on the next key another is made; after that it only goes on faster."""
-    known = at("desired", phase)
-    urgent = begin({"desired": known}, "desired", NOW + HOUR, tainted=True, actor="operator:local")
+def test_one_that_is_under_way_may_turn_out_to_be_urgent(subject: Subject, phase: Phase) -> None:
+    """In each phase it begins anew: the key that signs by now is the one that others know."""
+    known = at(subject, phase)
+    urgent = begin({subject: known}, subject, NOW + HOUR, tainted=True, actor="operator:local")
 
-    assert urgent.phase == ("prepare" if phase in ("prepare", "distribute") else phase)
-    assert (urgent.tainted, urgent.deadline, urgent.actor) == (True, 10 * MINUTE, "operator:local")
-    with pytest.raises(Refused):
-        begin({"desired": urgent}, "desired", NOW, tainted=True)
+    assert urgent == Rotation(subject, "prepare", NOW + HOUR, NOW + HOUR, 10 * MINUTE, True, "operator:local")
+
+
+@pytest.mark.parametrize("subject", ["root", "intermediate", "access", "desired", "operator"])
+@pytest.mark.parametrize("phase", PHASES)
+def test_an_emergency_begins_anew_once_its_key_signs(subject: Subject, phase: Phase) -> None:
+    """The key that it brought may be known to others too; before that it is in a hurry already, and that is said."""
+    under_way = {subject: at(subject, phase, tainted=True)}
+    if phase in ("prepare", "distribute"):
+        with pytest.raises(Refused) as caught:
+            begin(under_way, subject, NOW, tainted=True)
+        assert "in a hurry already" in caught.value.hint
+        assert "--taint" not in caught.value.hint
+    else:
+        assert begin(under_way, subject, NOW, tainted=True).phase == "prepare"
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_the_age_identity_is_never_hurried_past_what_people_sealed(phase: Phase) -> None:
+    """Beginning anew would forget an identity that values may be sealed to, and nobody but people can mend that."""
+    known = at("age", phase)
+    if phase in ("prepare", "distribute"):
+        assert begin({"age": known}, "age", NOW, tainted=True).phase == phase
+    else:
+        with pytest.raises(Refused) as caught:
+            begin({"age": known}, "age", NOW, tainted=True)
+        assert "Bring it to its end" in caught.value.hint
+
+
+@pytest.mark.parametrize("tainted", [False, True])
+@pytest.mark.parametrize("phase", PHASES)
+def test_an_emergency_of_the_root_takes_an_intermediate_over(phase: Phase, tainted: bool) -> None:
+    """It brings another one itself."""
+    under_way = {"intermediate": at("intermediate", phase, tainted=tainted), "access": at("access", "wait")}
+    begun = begin(under_way, "root", NOW, tainted=True)  # type: ignore[arg-type]
+
+    assert (begun.phase, ended_by(begun, under_way)) == ("prepare", ("intermediate",))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_an_emergency_of_the_intermediate_waits_for_no_root(phase: Phase) -> None:
+    """A next root that does not sign yet is given up, one that signs goes on beside it."""
+    under_way: dict[Subject, Rotation] = {"root": at("root", phase)}
+    if phase == "activate":
+        with pytest.raises(Refused) as caught:
+            begin(under_way, "intermediate", NOW, tainted=True)
+        assert "in a moment" in caught.value.hint
+        return
+    begun = begin(under_way, "intermediate", NOW, tainted=True)
+    assert ended_by(begun, under_way) == (("root",) if phase in ("prepare", "distribute") else ())
+
+
+def test_an_emergency_of_the_root_is_not_given_up_for_its_intermediate() -> None:
+    """It brings another one too; whoever has no time for that says so."""
+    for phase in ("prepare", "distribute"):
+        with pytest.raises(Refused) as caught:
+            begin({"root": at("root", phase, tainted=True)}, "intermediate", NOW, tainted=True)
+        assert "rotate root --cancel" in caught.value.hint
+
+
+def test_what_is_usual_ends_nothing_and_is_told_of_the_way_for_emergencies() -> None:
+    """The hint names a flag that was not given."""
+    under_way = {"intermediate": at("intermediate", "wait")}
+    with pytest.raises(Refused) as caught:
+        begin(under_way, "root", NOW)  # type: ignore[arg-type]
+
+    assert "--taint" in caught.value.hint
+    assert ended_by(begin({}, "root", NOW), under_way) == ()  # type: ignore[arg-type]
 
 
 def test_the_deadline_may_be_given() -> None:
@@ -167,14 +234,33 @@ def test_the_deadline_may_be_given() -> None:
     assert begin({}, "root", NOW).deadline == DEFAULTS.deadline
 
 
-def test_what_is_old_enough_is_rotated_by_itself_one_after_the_other() -> None:
-    """What is overdue most comes first, and nothing while something is under way."""
+def test_what_is_old_enough_is_rotated_by_itself() -> None:
+    """What is overdue most comes first; what is under way is not begun again."""
     made: dict[Subject, datetime] = {"access": NOW - 31 * DAY, "desired": NOW - 33 * DAY, "age": NOW - 9000 * DAY}
 
     assert due(made, {}, NOW) == "desired"
-    assert due(made, {"operator": begin({}, "operator", NOW)}, NOW) is None
+    assert due(made, {"desired": begin({}, "desired", NOW)}, NOW) == "access"
     assert due({"access": NOW - 29 * DAY, "intermediate": NOW - 179 * DAY}, {}, NOW) is None
     assert due({"intermediate": NOW - 180 * DAY}, {}, NOW) == "intermediate"
+
+
+def test_a_rotation_that_waits_holds_up_no_other_by_itself() -> None:
+    """But root and intermediate keep each other from beginning, because both replace the intermediate."""
+    made: dict[Subject, datetime] = {"access": NOW - 31 * DAY, "intermediate": NOW - 400 * DAY}
+
+    assert due({"access": NOW - 31 * DAY}, {"age": at("age", "distribute")}, NOW) == "access"
+    assert due(made, {"root": at("root", "prepare")}, NOW) == "access"
+    assert due({"intermediate": NOW - 400 * DAY}, {"root": at("root", "prepare")}, NOW) is None
+    assert due({"root": NOW - 4000 * DAY}, {"intermediate": at("intermediate", "wait")}, NOW) is None
+
+
+def test_what_was_noted_ahead_of_the_clock_counts_from_now() -> None:
+    """So a jump forward and back delays nothing for longer than it would have taken anyway."""
+    ahead = enter(begin({}, "access", NOW + 1000 * DAY), "distribute", NOW + 1000 * DAY)
+
+    assert seen_at(ahead, NOW) == replace(ahead, begun=NOW, since=NOW)
+    assert verdict(seen_at(ahead, NOW), later=5 * MINUTE) == Go("activate")
+    assert seen_at(at("access", "wait"), NOW + DAY) == at("access", "wait")
 
 
 @pytest.mark.parametrize("subject", SUBJECTS)
