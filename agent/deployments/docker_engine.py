@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
@@ -23,6 +23,7 @@ import aiohttp
 from aiodocker.containers import DockerContainer
 from aiodocker.exceptions import DockerError
 from aiodocker.execs import Exec
+from aiodocker.multiplexed import multiplexed_result_stream
 from aiodocker.volumes import DockerVolume
 
 from agent.deployments.actions import Action, Create, Keep, Remove, RemoveNetwork, RemoveVolumes, Start, Stop
@@ -50,9 +51,11 @@ from agent.deployments.workload import (
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+_pieces: Callable[..., AsyncIterator[str]] = multiplexed_result_stream
 
 _CALL_SECONDS: Final = 60.0
 _PULL_SECONDS: Final = 1800.0
+_FOREVER: Final = aiohttp.ClientTimeout(total=None)
 _EXEC_POLL_SECONDS: Final = 0.05
 _WATCH_PAUSE_SECONDS: Final = 1.0
 _TAIL_LINES: Final = 5
@@ -259,15 +262,21 @@ class DockerEngine:
             except TimeoutError:
                 return Probe(False, f"{command[0]} did not end within {timeout_seconds:g} s")
 
-    async def logs(self, instance: Instance, *, tail: int, follow: bool = False) -> AsyncIterator[str]:
-        container = self._docker.containers.container(instance.id)
+    async def logs(self, instance: Instance, *, tail: int, follow: bool = False) -> AsyncGenerator[str, None]:
+        path, rest = f"containers/{instance.id}/logs", ""
+        params = {"stdout": True, "stderr": True, "tail": tail, "follow": follow}
         with translated():
-            if not follow:
-                for line in await container.log(stdout=True, stderr=True, tail=tail):
-                    yield line
-                return
-            async for line in container.log(stdout=True, stderr=True, tail=tail, follow=True):
-                yield line
+            # by the library's own way of asking, for its streams are left open by who stops reading
+            async with self._docker._query(path, params=params, timeout=_FOREVER) as response:  # noqa: SLF001
+                try:
+                    async for piece in _pieces(response, is_tty=False):
+                        *whole, rest = (rest + piece).split("\n")
+                        for line in whole:
+                            yield line
+                finally:
+                    response.close()
+        if rest:
+            yield rest
 
     async def stats(self, instance: Instance) -> Stats:
         found = (await _call(self._docker.containers.container(instance.id).stats(stream=False)))[0]
@@ -289,9 +298,8 @@ class DockerEngine:
 
     async def _listen(self, changed: Callable[[], None]) -> None:
         params = {"filters": json.dumps({"type": ["container"], **self._mine})}
-        forever = aiohttp.ClientTimeout(total=None)
         # the library's own events do not say when they have begun
-        async with self._docker._query("events", params=params, timeout=forever) as response:  # noqa: SLF001
+        async with self._docker._query("events", params=params, timeout=_FOREVER) as response:  # noqa: SLF001
             try:
                 self._forget()
                 self._watched = True

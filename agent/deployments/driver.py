@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import NamedTuple, Protocol
 
 from agent.deployments.actions import Action
@@ -51,7 +51,7 @@ class Driver(Protocol):
         """Run a probe's command where the instance runs; exit code 0 is good. Raises DriverError."""
         ...
 
-    def logs(self, instance: Instance, *, tail: int, follow: bool = False) -> AsyncIterator[str]:
+    def logs(self, instance: Instance, *, tail: int, follow: bool = False) -> AsyncGenerator[str, None]:
         """Yield what it wrote, line by line. Raises DriverError."""
         ...
 

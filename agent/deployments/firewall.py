@@ -16,7 +16,6 @@ from agent.deployments.container_config import BRIDGE_PREFIX
 from agent.deployments.driver import DriverError
 
 CHAIN: Final = "CLOUDLUNACY"
-_FROM: Final = ("-i", f"{BRIDGE_PREFIX}+")
 _SECONDS: Final = 20.0
 
 
@@ -49,20 +48,23 @@ class NoFirewall:
 class IpTables:
     """Rules by the ``iptables`` program, which the engine uses as well. Needs root, or CAP_NET_ADMIN."""
 
+    def __init__(self) -> None:
+        self._turn = asyncio.Lock()
+
     async def ensure(self) -> None:
-        await self._ensure("iptables", ipv6=False)
-        try:
-            await self._ensure("ip6tables", ipv6=True)
-        except DriverError:
-            return  # a machine without IPv6; networks of deployments have none
+        async with self._turn:
+            await self._ensure("iptables", ipv6=False)
+            try:
+                await self._ensure("ip6tables", ipv6=True)
+            except DriverError:
+                return  # a machine without IPv6; networks of deployments have none
 
     async def _ensure(self, program: str, *, ipv6: bool) -> None:
-        jump = ("PREROUTING", *_FROM, "-j", CHAIN)
-        if await _run(program, "--wait", "-t", "mangle", "-C", *jump) is None:
-            return
+        """Write the chain anew, in one step, for somebody may have emptied it; then the jump, unless it is there."""
+        jump = ("--wait", "-t", "mangle", "{}", "PREROUTING", "-i", f"{BRIDGE_PREFIX}+", "-j", CHAIN)
         said = await _run(f"{program}-restore", "--wait", "--noflush", stdin=rules(ipv6=ipv6))
-        if said is None:
-            said = await _run(program, "--wait", "-t", "mangle", "-A", *jump)
+        if said is None and await _run(program, *(word.format("-C") for word in jump)) is not None:
+            said = await _run(program, *(word.format("-A") for word in jump))
         if said is not None:
             text = f"Containers cannot be kept away from this machine, so none is started: {program} said {said}"
             raise DriverError("NotIsolated", text, retryable=True)

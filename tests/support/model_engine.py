@@ -7,7 +7,7 @@ never becomes anything, ``…:missing`` cannot be fetched.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -223,7 +223,7 @@ class ModelDriver:
     async def run_inside(self, instance: Instance, command: tuple[str, ...], timeout_seconds: float) -> Probe:
         return Probe(self.engine.observe_one(instance.id).health.state == "healthy", "not yet")
 
-    async def logs(self, instance: Instance, *, tail: int, follow: bool = False) -> AsyncIterator[str]:
+    async def logs(self, instance: Instance, *, tail: int, follow: bool = False) -> AsyncGenerator[str, None]:
         yield self.lines
 
     async def stats(self, instance: Instance) -> Stats:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
+from agent.deployments.docker_engine import DockerEngine
+from agent.deployments.firewall import NoFirewall
 from agent.deployments.service import Serving
 from agent.deployments.workload import Key, Slot
 from tests.support.container_machine import CHECK, SECONDS, containers, images_and_states, page, running, settled, web
+from tests.support.deployment_agent import AGENT
 from tests.support.networked_engine import NetworkedEngine
 from tests.support.waiting import eventually
 
@@ -142,6 +146,35 @@ def test_what_is_bad_goes_back_and_says_why(machine: NetworkedEngine, tmp_path: 
     machine.inside(scenario)
 
 
+def test_a_newer_item_ends_a_pull_that_hangs(machine: NetworkedEngine, tmp_path: Path) -> None:
+    """With a registry that never answers the old version serves on, and a newer commit is rolled out at once."""
+
+    async def scenario() -> None:
+        begun, ended = asyncio.Event(), asyncio.Event()
+
+        async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            begun.set()
+            await reader.read()
+            writer.close()
+            ended.set()
+
+        registry = await asyncio.start_server(hang, "127.0.0.1", 5000)
+        async with registry, running(machine, tmp_path) as found:
+            await settled(found, web("web:1"))
+            stuck = web("127.0.0.1:5000/web:2")
+            await found.apply((stuck,))
+            await begun.wait()
+            (said,) = await found.apply((stuck,))
+            assert (said.reason, said.message) == ("Creating", "Fetching and setting up 127.0.0.1:5000/web:2.")
+            assert await page(8081) == "version 1"
+            assert (await settled(found, web("web:2")))["web"].state == "Applied"
+            assert await page(8081) == "version 2"
+            async with asyncio.timeout(SECONDS):
+                await ended.wait()
+
+    machine.inside(scenario)
+
+
 INSIDE: Final = """
 echo uid=$(id -u)
 cat /proc/1/status
@@ -213,6 +246,37 @@ def _may_do_little(machine: NetworkedEngine, shown: dict[str, Any]) -> None:
     assert "fork" in crowded.stderr
     hungry = "dd if=/dev/zero of=/dev/null bs=64M count=1"
     assert machine.command("exec", shown["Id"], "sh", "-c", hungry, check=False).returncode != 0
+
+
+def test_an_instance_is_asked_and_read(machine: NetworkedEngine, tmp_path: Path) -> None:
+    """A command is run inside to see how it is; its log comes line by line, as it is written; its use is known."""
+
+    async def scenario() -> None:
+        talk = "i=0; while :; do i=$((i+1)); echo line $i; echo again; sleep 0.2; done"
+        check = {"command": {"command": ["cat", "/tmp/ready"]}, "interval": "200ms", "startPeriod": "1m"}
+        spec: dict[str, Any] = {"command": ["sh", "-c", f"touch /tmp/ready; {talk}"], "ports": [], "healthCheck": check}
+        driver = DockerEngine(machine.socket, AGENT, firewall=NoFirewall())
+        async with running(machine, tmp_path) as found:
+            assert (await settled(found, web(**spec)))["web"].state == "Applied"
+            (instance,) = (await driver.observe()).instances
+            failed = await driver.run_inside(instance, ("cat", "/nothing"), 5.0)
+            assert (failed.good, failed.detail) == (False, "cat exited with 1")
+            slow = await driver.run_inside(instance, ("sleep", "5"), 0.3)
+            assert (slow.good, slow.detail) == (False, "sleep did not end within 0.3 s")
+            assert [line async for line in driver.logs(instance, tail=1)] == ["again"]
+            heard = []
+            async with asyncio.timeout(SECONDS), aclosing(driver.logs(instance, tail=2, follow=True)) as lines:
+                async for line in lines:
+                    heard.append(line)
+                    if len(heard) == 6:
+                        break
+            assert heard[1::2] == ["again"] * 3
+            used = await driver.stats(instance)
+            assert used.memory_bytes > 0
+            assert used.pids >= 1
+        await driver.close()
+
+    machine.inside(scenario)
 
 
 def test_data_outlives_the_container(machine: NetworkedEngine, tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_killed_at_any_moment_it_ends_as_wanted(machine: NetworkedEngine, tmp_pa
 
         for _ in range(KILLS):
             child = begin(
-                web(random.choice(["web:1", "web:2", "web:9"])),
+                web(random.choice(["web:1", "web:2", "127.0.0.1:9/web:9"])),
                 web(random.choice(["web:1", "web:2"]), name="api", host=8082, strategy="blue-green"),
             )
             time.sleep(random.uniform(0.0, 0.8))  # the moment of the kill
