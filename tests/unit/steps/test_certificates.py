@@ -291,7 +291,7 @@ def test_the_key_of_an_order_goes_with_its_certificate(tmp_path: Path) -> None:
 
     async def run() -> None:
         one = world(tmp_path)
-        other = {"certificates/other.yaml": certificate("other", f"other.app.{DOMAIN}", issuer="acme")}
+        other: Content = {"certificates/other.yaml": certificate("other", f"other.app.{DOMAIN}", issuer="acme")}
         published = await one.publish(State(), FILES | ORDERED | other)
         await one.step.look(published)
         for name in ("shop", "other"):
