@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
             tell(f"cloudlunacy: interrupted by {interrupted} before it was done")
             return interrupted.exit_code
         except (Transient, Refused):
-            supervisor.check()  # a control plane that has died is the better reason
+            supervisor.require_alive()  # a control plane that has died is the better reason
             raise
 
 

@@ -49,7 +49,11 @@ class ConnectionString:
             # without it a driver asks which mechanism a user has, and tries SCRAM-SHA-1 for one that nobody knows
             options["authMechanism"] = "SCRAM-SHA-256"
         # the name leads to this database alone: a replica set would name members that nobody reaches
-        return options | {"directConnection": "true", "serverSelectionTimeoutMS": str(SELECTION_MS)}
+        return options | {
+            "directConnection": "true",
+            "retryWrites": "false",
+            "serverSelectionTimeoutMS": str(SELECTION_MS),
+        }
 
 
 def _quoted(text: str) -> str:

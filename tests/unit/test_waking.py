@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import pytest
+
 from reconciler.waking import BACKOFF_MOST, Wakes, Waking
 from tests.support.waiting import eventually
 
@@ -53,17 +55,24 @@ def test_a_wake_that_came_before_the_wait_is_not_lost() -> None:
     asyncio.run(scenario())
 
 
-def test_wakes_are_bounded() -> None:
+def test_wakes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a burst, wakes end no more than one wait in the time that each costs."""
+    now, waits = [0.0], list[float]()
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        now[0] += seconds
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
 
     async def scenario() -> None:
-        waking = Waking(3600, wakes=Wakes(burst=3, seconds=0.05))
+        waking = Waking(3600, wakes=Wakes(burst=3, seconds=0.5), clock=lambda: now[0])
         waking.woken.set()
-        took = [await slept(lambda: waking.after_success(nothing)) for _ in range(6)]
-        assert max(took[:3]) < 0.04
-        assert min(took[4:]) > 0.03
+        for _ in range(6):
+            await waking.after_success(nothing)
 
     asyncio.run(scenario())
+    assert waits == pytest.approx([0.5] * 3)
 
 
 def test_pauses_grow_with_failures_and_are_bounded() -> None:

@@ -24,6 +24,8 @@ from reconciler.commands.demo.parts import Job, Part
 from reconciler.errors import Broken, Refused, Transient
 
 PAUSE: Final = 0.05
+LAST_WORDS: Final = 1.0
+"""Seconds in which the end of a part that does not answer shows."""
 TAIL_LINES: Final = 15
 JOB_SECONDS: Final = 90.0
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -146,6 +148,18 @@ class Supervisor:
             if status is not None:
                 how = f"signal {-status}" if status < 0 else f"status {status}"
                 raise Broken(f"{child.part.name} has ended with {how}. {self._tail(child.part.name)}")
+
+    def require_alive(self) -> None:
+        """As :meth:`check`, for when something that runs did not answer: its end may be told a moment later.
+
+        Raises:
+            Interrupted
+            Broken: when a part has ended.
+        """
+        end = time.monotonic() + LAST_WORDS
+        while time.monotonic() < end:
+            self.check()
+            time.sleep(PAUSE)
 
     def wait_until(self, condition: Callable[[], bool], seconds: float, otherwise: str) -> None:
         """Wait until the condition holds; a control plane that does not answer yet counts as no.

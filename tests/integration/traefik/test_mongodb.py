@@ -109,7 +109,14 @@ def connect(running: tuple[Front, Doorman], roots: Path, monkeypatch: pytest.Mon
     def client(
         host: str = HOST, *, credentials: Mapping[str, str] = CREDENTIALS, **more: Any
     ) -> MongoClient[dict[str, Any]]:
-        options = {"tls": True, "directConnection": True, "serverSelectionTimeoutMS": PATIENCE, **credentials, **more}
+        options = {
+            "tls": True,
+            "directConnection": True,
+            "retryWrites": False,
+            "serverSelectionTimeoutMS": PATIENCE,
+            **credentials,
+            **more,
+        }
         if options["tls"]:
             options.setdefault("tlsCAFile", str(roots))
         return MongoClient(host, running[0].ports["mongodb"], **options)

@@ -20,7 +20,7 @@ from tests.unit.mongodb.test_places import USER, deployment, route
 
 PASSWORD = "p@ss:w/rd"
 HOST = "vps-1.mongodb.cloudlunacy.test"
-OPTIONS = "tls=true&authMechanism=SCRAM-SHA-256&directConnection=true&serverSelectionTimeoutMS=1500"
+OPTIONS = "tls=true&authMechanism=SCRAM-SHA-256&directConnection=true&retryWrites=false&serverSelectionTimeoutMS=1500"
 URI = f"mongodb://shop:<password>@{HOST}:27017/shop?{OPTIONS}\n"
 
 
