@@ -18,6 +18,7 @@ from schemas.middleware import Middleware, ServiceAddress
 from schemas.names import overlaps
 from schemas.objects import AnyObject, ObjectKey
 from schemas.route import Backend, Route, RouteSpec
+from schemas.service_tls import meet, ways_to
 
 ANY: Final = "*"
 """Pattern of a TCP route without TLS: it owns the whole entry point."""
@@ -52,7 +53,7 @@ class Claim(NamedTuple):
     """``scope`` and ``pattern`` say what is claimed; only claims of one scope can conflict."""
 
     scope: str
-    """``http``, ``tcp:<entry point>``, ``port:<agent>``, ``identity`` or ``certificate``."""
+    """``http``, ``tcp:<entry point>``, ``port:<agent>``, ``directory:<agent>``, ``identity`` or ``certificate``."""
     pattern: str
     owner: ObjectKey
     entry_point: str = ""
@@ -69,6 +70,8 @@ class Claim(NamedTuple):
             return False
         if self.scope == "http":
             return self._conflicts_over_host(other)
+        if self.scope.startswith("directory:"):
+            return meet(self.pattern, other.pattern)
         if ANY in (self.pattern, other.pattern):
             return True
         if self.scope.startswith("tcp:") and self.owner.team != other.owner.team:
@@ -189,11 +192,7 @@ def claims_of(key: ObjectKey, found: AnyObject, fleet: Fleet, agents: tuple[str,
     if isinstance(found, Route):
         return tuple(_claims_of_route(key, found, fleet, agents))
     if isinstance(found, Deployment):
-        return tuple(
-            Claim(f"port:{agent}", str(mapping.host), key, field=("spec", "ports", index, "host"))
-            for agent in agents
-            for index, mapping in enumerate(found.spec.ports)
-        )
+        return tuple(_claims_of_deployment(key, found, agents))
     if isinstance(found, Certificate):
         return tuple(
             Claim("certificate", name, key, field=("spec", "dnsNames", index))
@@ -203,6 +202,15 @@ def claims_of(key: ObjectKey, found: AnyObject, fleet: Fleet, agents: tuple[str,
         thumbprint = found.spec.identity.thumbprint
         return (Claim("identity", thumbprint, key, field=("spec", "identity", "thumbprint")),)
     return ()
+
+
+def _claims_of_deployment(key: ObjectKey, deployment: Deployment, agents: tuple[str, ...]) -> Iterator[Claim]:
+    spec = deployment.spec
+    for agent in agents:
+        for index, mapping in enumerate(spec.ports):
+            yield Claim(f"port:{agent}", str(mapping.host), key, field=("spec", "ports", index, "host"))
+        if spec.tls is not None and spec.tls.directory is not None:
+            yield Claim(f"directory:{agent}", spec.tls.directory.lower(), key, field=("spec", "tls", "directory"))
 
 
 def _claims_of_route(key: ObjectKey, route: Route, fleet: Fleet, agents: tuple[str, ...]) -> Iterator[Claim]:
@@ -247,7 +255,8 @@ class ClaimIndex:
         self._paths: dict[tuple[str, str, tuple[str, str]], tuple[Claim, ...]] = {}
         """(host, entry point, path) → HTTP claims."""
         self._below: dict[tuple[str, str], dict[str, None]] = {}
-        """(scope, parent) → patterns one label below; for TCP also (scope, ANY) → all patterns."""
+        """(scope, parent) → patterns one label below; for TCP also (scope, ANY) → all patterns; for directories
+        (scope, path) → all that lie there or below."""
         self._own: set[tuple[str, str]] = set()
         """Keys of ``_below`` whose value belongs to this index alone; the others are shared with those it came from."""
 
@@ -336,6 +345,9 @@ class ClaimIndex:
             if not pattern.startswith("*."):
                 return [claim.thing, (scope, f"*.{pattern.partition('.')[2]}")]
             return [claim.thing, *((scope, other) for other in self._below.get((scope, pattern[2:]), ()))]
+        if scope.startswith("directory:"):
+            within = ((scope, other) for other in self._below.get((scope, pattern), ()))
+            return [*((scope, way) for way in ways_to(pattern)), *within]
         if not scope.startswith("tcp:"):
             return [claim.thing]
         if pattern == ANY:
@@ -353,4 +365,6 @@ def _parents(thing: tuple[str, str]) -> tuple[tuple[str, str], ...]:
         return () if pattern.startswith("*.") else ((scope, pattern.partition(".")[2]),)
     if scope.startswith("tcp:"):
         return (scope, ANY), (scope, pattern.partition(".")[2])
+    if scope.startswith("directory:"):
+        return tuple((scope, way) for way in ways_to(pattern))
     return ()

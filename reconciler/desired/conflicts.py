@@ -16,6 +16,10 @@ def lost(claim: Claim, other: Claim) -> Finding:
     if claim.scope.startswith("port:"):
         text = f'port {claim.pattern} of agent "{claim.scope.partition(":")[2]}" is taken by {holder}.'
         return Finding(path, "port-taken", text, "Choose another host port.", claim.field)
+    if claim.scope.startswith("directory:"):
+        agent = claim.scope.partition(":")[2]
+        text = f'directory {claim.pattern} of agent "{agent}" is taken: {holder} has its files in {other.pattern}.'
+        return Finding(path, "directory-taken", text, "Choose another directory, beside it.", claim.field)
     if claim.scope == "identity":
         text = f"the key of this agent is the key of {holder} as well."
         return Finding(path, "identity-taken", text, "Each agent has a key of its own; enrol it again.", claim.field)
@@ -43,6 +47,8 @@ def contested(claim: Claim, other: Claim) -> Finding:
 def _what(claim: Claim) -> str:
     if claim.scope.startswith("port:"):
         return f"port {claim.pattern} of agent {claim.scope.partition(':')[2]}"
+    if claim.scope.startswith("directory:"):
+        return f"directory {claim.pattern} of agent {claim.scope.partition(':')[2]}"
     if claim.scope == "identity":
         return "this agent's key"
     return f"the whole entry point {claim.entry_point}" if claim.pattern == ANY else f'"{claim.pattern}"'

@@ -88,6 +88,8 @@ def deployments() -> list[bytes]:
     found += [deployment("d", agentSelector={"zone": "1"}, port=port) for port in (8081, 8082)]
     names = [HOSTS[0], f"x.mongodb.{DOMAIN}"]
     found += [deployment("d", "x", "y", tls={"dnsNames": listed}) for listed in ([], HOSTS[:1], HOSTS, names)]
+    places = ("/etc/a", "/etc/a/b", "/etc/a.1/b")
+    found += [deployment("d", name, port=8083, tls={"directory": one}) for name in "xy" for one in places]
     return [*found, deployment("d", agentSelector={"zone": "1"}, tls={"dnsNames": HOSTS[:1]})]
 
 

@@ -63,11 +63,13 @@ def test_routes_claim_hosts(content: bytes, expected: list[tuple[str, str, str]]
 
 
 def test_other_kinds_claim_ports_names_and_keys() -> None:
-    """A deployment each host port on each agent, a certificate its names, an agent its key."""
+    """A deployment each host port and its directory on each agent, a certificate its names, an agent its key."""
     assert claims("deployments/shop/d.yaml", deployment("d", "x", "y"), ("x", "y")) == [
         ("port:x", "8081", ""),
         ("port:y", "8081", ""),
     ]
+    content = deployment("d", "x", tls={"directory": "/etc/tls/D"})
+    assert claims("deployments/shop/d.yaml", content, ("x",))[1:] == [("directory:x", "/etc/tls/d", "")]
     assert claims("certificates/c.yaml", certificate("c", "x.test")) == [("certificate", "x.test", "")]
     assert claims("agents/a.yaml", agent("a")) == []
     key = "k" * 43
@@ -127,6 +129,12 @@ def http(owner: ObjectKey, pattern: str, *paths: str, entry_point: str = "web", 
         (Claim("tcp:m", "*.test", A), Claim("tcp:m", "x.test", FOREIGN), True),
         (Claim("port:a", "1", A), Claim("port:a", "1", FOREIGN), True),
         (Claim("port:a", "1", A), Claim("port:b", "1", FOREIGN), False),
+        (Claim("directory:a", "/etc/x", A), Claim("directory:a", "/etc/x", B), True),
+        (Claim("directory:a", "/etc/x", A), Claim("directory:b", "/etc/x", FOREIGN), False),
+        (Claim("directory:a", "/etc/x", A), Claim("directory:a", "/etc/x/sub/y", FOREIGN), True),
+        (Claim("directory:a", "/etc/x", A), Claim("directory:a", "/etc/x.7/y", FOREIGN), True),
+        (Claim("directory:a", "/etc/x", A), Claim("directory:a", "/etc/xy", FOREIGN), False),
+        (Claim("directory:a", "/pg/9.5/x", A), Claim("directory:a", "/pg/9.6/x", FOREIGN), False),
     ],
 )
 def test_when_two_claims_conflict(one: Claim, other: Claim, conflict: bool) -> None:
@@ -148,6 +156,12 @@ CLAIMS: Final = st.one_of(
     ),
     st.builds(Claim, st.sampled_from(["tcp:m", "tcp:n"]), st.sampled_from([*PATTERNS, ANY]), st.sampled_from(OWNERS)),
     st.builds(Claim, st.just("port:a"), st.sampled_from(["1", "2"]), st.sampled_from(OWNERS)),
+    st.builds(
+        Claim,
+        st.sampled_from(["directory:a", "directory:b"]),
+        st.sampled_from(["/a", "/a/b", "/a/b/c", "/a/bc", "/a/b.1/c", "/a.2/b.1/c", "/a.2/d"]),
+        st.sampled_from(OWNERS),
+    ),
 )
 
 

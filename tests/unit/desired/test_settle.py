@@ -322,6 +322,28 @@ def test_one_port_of_an_agent_belongs_to_one_deployment() -> None:
     assert codes(after) == {"deployments/data/a.yaml": ["port-taken"]}
 
 
+@pytest.mark.parametrize(
+    "directory", ["/etc/tls/web", "/etc/tls", "/etc/tls/web/b", "/etc/tls/web.1/b", "/etc/TLS/Web"]
+)
+def test_one_directory_of_an_agent_belongs_to_one_deployment(directory: str) -> None:
+    """The second team is told at its file, wherever that sorts; on another agent it may have the directory."""
+    owner = deployment("web", "vps-1", tls={"directory": "/etc/tls/web"})
+    before = state_of({**BASE, "deployments/shop/web.yaml": owner})
+    later = deployment("a", "vps-1", port=9000, tls={"directory": directory})
+    after = settled(before, {"deployments/data/a.yaml": later}).state
+    assert codes(after) == {"deployments/data/a.yaml": ["directory-taken"]}
+    elsewhere = deployment("a", "vps-2", port=9000, tls={"directory": directory})
+    assert codes(settled(after, {"deployments/data/a.yaml": elsewhere}).state) == {}
+
+
+def test_a_deployment_may_take_over_the_directory_of_one_that_goes() -> None:
+    """In the same revision, so that a new name needs no detour."""
+    tls = {"directory": "/etc/tls/web"}
+    before = state_of({**BASE, "deployments/shop/web.yaml": deployment("web", "vps-1", tls=tls)})
+    renamed = {"deployments/shop/web.yaml": None, "deployments/shop/a.yaml": deployment("a", "vps-1", tls=tls)}
+    assert codes(settled(before, renamed).state) == {}
+
+
 def test_a_secret_that_loses_a_key_quarantines_its_users() -> None:
     """What worked goes on with the value that it was compiled with."""
     password = [{"basicAuth": {"secret": {"name": "admins", "key": "users"}}}]
