@@ -1,4 +1,4 @@
-"""A certificate that fronts and agents serve (``certificates/<name>.yaml``), issued here, elsewhere, or provided."""
+"""A certificate that fronts serve (``certificates/<name>.yaml``), issued here, elsewhere, or provided."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ SHORTEST: Final = 3600.0
 
 
 class CertificateUsage(Model):
-    """Where the certificate is installed, besides the routes whose hosts it covers."""
+    """Which agents are told of the certificate. They write that down and get neither it nor its key, which is the
+    fronts' alone; what serves TLS on an agent has spec.tls of its deployment.
+    """
 
     agents: Annotated[tuple[Name, ...], Field(max_length=1000)] = ()
 
