@@ -26,6 +26,7 @@ def test_a_driver_reads_what_was_meant(user: str, password: str) -> None:
 def test_it_has_the_documented_form() -> None:
     """Gaps stay readable, and TLS comes first; the password is in no representation."""
     one = ConnectionString(HOST, user="shop", password="<password>", database="shop", auth_source="shop")
-    options = "tls=true&authMechanism=SCRAM-SHA-256&directConnection=true&retryWrites=false&serverSelectionTimeoutMS=1500"
+    options = "tls=true&authMechanism=SCRAM-SHA-256&directConnection=true&retryWrites=false"
+    options += "&serverSelectionTimeoutMS=1500"
     assert str(one) == f"mongodb://shop:<password>@{HOST}:27017/shop?{options}"
     assert "canary" not in repr(ConnectionString(HOST, user="shop", password="canary"))
