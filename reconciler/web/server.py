@@ -27,6 +27,8 @@ KEEP_ALIVE_SECONDS: Final = 15
 MAX_HEAD: Final = 32 * 1024
 BACKLOG: Final = 2048
 SHUTDOWN_SECONDS: Final = 5
+IDLE_GOODBYE_SECONDS: Final = 0.5
+"""At the end, for TLS connections on which nothing is under way: a client that pools them does not look at them."""
 
 
 class HttpProtocol(H11Protocol):
@@ -54,6 +56,12 @@ class HttpProtocol(H11Protocol):
             self._head_timer = _cancelled(self._head_timer)
         else:
             self._expect_head()
+
+    def shutdown(self) -> None:
+        is_idle = not self._has_request()
+        super().shutdown()
+        if is_idle:
+            self.loop.call_later(IDLE_GOODBYE_SECONDS, self.transport.abort)
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -263,6 +263,32 @@ def test_swapping_the_certificate_drops_nothing(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_a_pooled_connection_holds_up_no_end(tmp_path: Path) -> None:
+    """A client that has its answer and does not read meanwhile says no goodbye."""
+    own, context = authority(tmp_path), server_context()
+    key = pairs.new_key()
+    profile = profiles.server(Names.of(LOOPBACK))
+    made = own.issue(profile, key.public_key(), holder="server", now=dt.datetime.now(dt.UTC))
+    present(context, made.pem.encode(), key, tmp_path)
+    trusted = ssl.create_default_context(cadata=own.bundle().pem)
+
+    def pooled(port: int) -> ssl.SSLSocket:
+        raw = socket.create_connection(("127.0.0.1", port), 10)
+        connection = trusted.wrap_socket(raw, server_hostname="localhost")
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+        return connection
+
+    async def scenario() -> float:
+        async with serving(context) as port:
+            connection = await asyncio.to_thread(pooled, port)
+            begin = time.monotonic()
+        connection.close()
+        return time.monotonic() - begin
+
+    assert asyncio.run(scenario()) < web_server.SHUTDOWN_SECONDS / 2
+
+
 def serial_at(port: int, trusted: ssl.SSLContext) -> int:
     with (
         socket.create_connection(("127.0.0.1", port), 10) as raw,
