@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import select
+import socket
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +16,17 @@ from agent.deployments.docker_engine import DockerEngine
 from agent.deployments.firewall import NoFirewall
 from agent.deployments.service import Serving
 from agent.deployments.workload import Key, Slot
-from tests.support.container_machine import CHECK, SECONDS, containers, images_and_states, page, running, settled, web
+from tests.support.container_machine import (
+    CHECK,
+    SECONDS,
+    containers,
+    images_and_states,
+    page,
+    running,
+    settled,
+    until,
+    web,
+)
 from tests.support.deployment_agent import AGENT
 from tests.support.networked_engine import NetworkedEngine
 from tests.support.waiting import eventually
@@ -111,13 +123,14 @@ def test_blue_green_fails_no_request(machine: NetworkedEngine, tmp_path: Path) -
     machine.inside(scenario)
 
 
+IDLE: Final = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 1 & wait $!; done"]
 BAD: Final[list[tuple[dict[str, Any], str, str]]] = [
     ({"image": "127.0.0.1:9/web:9"}, "PullFailed", "image 127.0.0.1:9/web:9 cannot be pulled: "),
     ({"command": ["sh", "-c", "echo no database; exit 3"]}, "Exited", "It exited with 3 after "),
     ({"command": ["/bin/nothing"]}, "CannotStart", "Its program is not in the image: "),
-    ({"command": ["sleep", "100"]}, "Unhealthy", "It is not healthy: Connection refused from / at port 8080."),
+    ({"command": IDLE}, "Unhealthy", "It is not healthy: Connection refused from / at port 8080."),
     (
-        {"command": ["sleep", "100"], "healthCheck": {**CHECK, "startPeriod": "1m"}, "deadline": "1s"},
+        {"command": IDLE, "healthCheck": {**CHECK, "startPeriod": "1m"}, "deadline": "1s"},
         "DeadlineExceeded",
         "It did not become healthy within 1s: Connection refused from / at port 8080.",
     ),
@@ -150,27 +163,19 @@ def test_a_newer_item_ends_a_pull_that_hangs(machine: NetworkedEngine, tmp_path:
     """With a registry that never answers the old version serves on, and a newer commit is rolled out at once."""
 
     async def scenario() -> None:
-        begun, ended = asyncio.Event(), asyncio.Event()
+        with socket.create_server(("127.0.0.1", 5000)) as registry:  # takes connections, and nobody reads them
+            async with running(machine, tmp_path) as found:
+                await settled(found, web("web:1"))
+                stuck = web(f"127.0.0.1:{registry.getsockname()[1]}/web:2")
 
-        async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            begun.set()
-            await reader.read()
-            writer.close()
-            ended.set()
+                async def fetching() -> bool:
+                    return [said.reason for said in await found.apply((stuck,))] == ["Creating"]
 
-        registry = await asyncio.start_server(hang, "127.0.0.1", 5000)
-        async with registry, running(machine, tmp_path) as found:
-            await settled(found, web("web:1"))
-            stuck = web("127.0.0.1:5000/web:2")
-            await found.apply((stuck,))
-            await begun.wait()
-            (said,) = await found.apply((stuck,))
-            assert (said.reason, said.message) == ("Creating", "Fetching and setting up 127.0.0.1:5000/web:2.")
-            assert await page(8081) == "version 1"
-            assert (await settled(found, web("web:2")))["web"].state == "Applied"
-            assert await page(8081) == "version 2"
-            async with asyncio.timeout(SECONDS):
-                await ended.wait()
+                await until(fetching, "a pull")
+                assert await asyncio.to_thread(select.select, [registry], [], [], SECONDS) == ([registry], [], [])
+                assert await page(8081) == "version 1"
+                assert (await settled(found, web("web:2")))["web"].state == "Applied"
+                assert await page(8081) == "version 2"
 
     machine.inside(scenario)
 
