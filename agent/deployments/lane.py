@@ -105,6 +105,11 @@ class Lane:
         except DriverError as error:
             self.unavailable = error
             return self._monotonic() + self._settings.retry_base
+        except Exception as error:
+            log.exception("what runs cannot be read")
+            text = f"The driver failed with {type(error).__name__}; the log of the agent says more."
+            self.unavailable = DriverError("DriverFailed", text)
+            return self._monotonic() + self._settings.retry_cap
         self.unavailable = None
         self._prober.show(self.driver, self._running(observed))
         self.observed = self._with_health(observed)
@@ -233,7 +238,7 @@ class Lane:
         try:
             for action in actions:
                 async with self._gate:
-                    secrets = self._secrets(action.workload) if isinstance(action, Create) else {}
+                    secrets = self._given(action.workload) if isinstance(action, Create) else {}
                     log.info("deployment %s: %s", key, type(action).__name__.lower())
                     await self.driver.carry_out(action, secrets)
         except DriverError as error:
@@ -246,6 +251,15 @@ class Lane:
         else:
             self.forget_trouble(key)
         self._wake()
+
+    def _given(self, workload: Workload) -> Mapping[str, str]:
+        """Return the values for all secrets of a workload: it is not started without one. Raises DriverError."""
+        values = self._secrets(workload)
+        missing = [secret.env for secret in workload.spec.secrets if secret.env not in values]
+        if missing:
+            text = f"The control plane has not sent the values of {', '.join(missing)} yet."
+            raise DriverError("SecretsMissing", text, retryable=True)
+        return values
 
     async def _note(self, key: Key, desired: Workload | None, action: Action, error: DriverError) -> None:
         """Hold it against the new version when it is about that one; else it is trouble that passes."""

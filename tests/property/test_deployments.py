@@ -115,7 +115,7 @@ def test_one_serves_or_one_at_a_time(history: list[tuple[Workload, int]]) -> Non
 
 
 @given(st.lists(st.tuples(st.integers(0, 49), st.sampled_from(IMAGES)), min_size=1, max_size=3), st.booleans())
-@settings(max_examples=15)
+@settings(max_examples=6)
 def test_a_change_of_one_of_fifty_touches_one(changes: list[tuple[int, str]], blue_green: bool) -> None:
     """What was not changed is neither stopped nor made again, nor even asked for."""
     strategy = "blue-green" if blue_green else "recreate"

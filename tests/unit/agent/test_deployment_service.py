@@ -55,8 +55,9 @@ class Machine:
     async def look(self, times: int = 1) -> None:
         for _ in range(times):
             await self.service.step()
-            for _ in range(5):
-                await asyncio.sleep(0)
+            works = [work.task for lane in self.service._lanes.values() for work in lane._work.values()]
+            if works:
+                await asyncio.wait(works, timeout=0.01 if self.driver.hang else 10.0)
             for engine in self.engines.values():
                 engine.now += 1.0
 
@@ -166,6 +167,40 @@ def test_secrets_reach_the_instance_and_nothing_else(tmp_path: Path) -> None:
         assert "canary-7" not in "".join(written)
 
     run(scenario, tmp_path, secrets=_token)
+
+
+def test_nothing_starts_without_its_secrets(tmp_path: Path) -> None:
+    """Values that have not come yet are waited for, and named by their variables."""
+    values: dict[str, str] = {}
+
+    async def scenario(machine: Machine) -> None:
+        wanted = web(secrets=[{"env": "TOKEN", "secret": "web", "key": "token"}])
+        (said,) = await machine.settle(wanted, looks=3)
+        assert (said.state, said.reason) == ("Failed", "SecretsMissing")
+        assert said.message == "The control plane has not sent the values of TOKEN yet."
+        assert machine.engine.instances == {}
+        values["TOKEN"] = "canary"
+        (said,) = await machine.settle(wanted)
+        assert said.state == "Applied"
+
+    run(scenario, tmp_path, secrets=lambda _: values)
+
+
+def test_a_driver_that_fails_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer of the engine that nobody expected is said, and asked for again."""
+
+    async def scenario(machine: Machine) -> None:
+        def odd() -> None:
+            raise KeyError("State")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(machine.engine, "observe", odd)
+            (said,) = await machine.settle(web(), looks=2)
+            assert (said.reason, "KeyError" in said.message) == ("DriverFailed", True)
+        (said,) = await machine.settle(web())
+        assert said.state == "Applied"
+
+    run(scenario, tmp_path)
 
 
 def test_an_engine_that_is_away_is_said_and_waited_for(tmp_path: Path) -> None:
