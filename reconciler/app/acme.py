@@ -33,6 +33,7 @@ class Acme:
         self, settings: Settings, vault: Vault, pairs: CertificateStore, *, events: EventStore, metrics: Metrics
     ) -> None:
         self._keys: Path = settings.data / "keys"
+        self._read_back_seconds = settings.read_back_seconds
         self._vault = vault
         self._said = read_settings(settings.acme_file)
         self._listener = ChallengeListener(settings.data, settings.acme_http_port)
@@ -79,7 +80,9 @@ class Acme:
     def _load(self) -> Workshop:
         from reconciler.pki.acme.issuers import Issuers  # noqa: PLC0415 - half a second, and most fleets never need it
 
-        solver = FrontedHttp01(self._listener.table, self._fronts, lambda: self._state().fleet)
+        solver = FrontedHttp01(
+            self._listener.table, self._fronts, lambda: self._state().fleet, seconds=self._read_back_seconds
+        )
         return Issuers(self._keys / "acme", self._vault, self._said, solver)
 
 

@@ -37,8 +37,6 @@ LOOPBACK: Final = "127.0.0.1"
 PORT_FILE: Final = "acme-http-port"
 """In the data directory: the port that was used last."""
 CLOSING_SECONDS: Final = 5.0
-SEEN_SECONDS: Final = 30.0
-"""Until a front that was given the routers just now has loaded them."""
 LOOK_SECONDS: Final = 5.0
 PAUSE_SECONDS: Final = 0.2
 MAX_ANSWER: Final = 4096
@@ -100,7 +98,10 @@ class ChallengeFront(NamedTuple):
 
 
 class FrontedHttp01:
-    """A solver: the table, and the look whether every front shows what is in it."""
+    """A solver: the table, and the look whether every front shows what is in it.
+
+    ``seconds``: until a front that was given the routers just now has loaded them.
+    """
 
     type: Final[ChallengeType] = "http-01"
 
@@ -110,7 +111,7 @@ class FrontedHttp01:
         fronts: Sequence[ChallengeFront],
         fleet: Callable[[], Fleet | None],
         *,
-        seconds: float = SEEN_SECONDS,
+        seconds: float,
     ) -> None:
         self._table = table
         self._fronts = fronts

@@ -57,14 +57,14 @@ def test_a_certificate_for_a_host_in_the_repo_is_ordered_and_served(tmp_path: Pa
 
 
 def test_a_certificate_is_renewed_in_time_while_the_clock_runs_fast(tmp_path: Path) -> None:
-    """Of two hours of validity, one passes and the next runs: another certificate is served before the first has ended,
-    and no client is refused meanwhile."""
-    with site(tmp_path, lifetime=7200) as one:
+    """Of an hour of validity, half passes and the other half runs: another certificate is served before the first has
+    ended, and no client is refused meanwhile."""
+    with site(tmp_path, lifetime=3600) as one:
         one.start(one.files())
         one.until_verified()
         first = one.leaf()
         one.plane.stop()
-        one.plane.environment |= another_clock(FAKETIME="+58m x20")
+        one.plane.environment |= another_clock(FAKETIME="+29m x20")
         one.plane.start(wait=False)  # whoever has the right time does not trust its own certificate for long
 
         def renewed() -> bool:
@@ -99,7 +99,7 @@ def test_a_server_that_is_killed_in_the_middle_of_an_order_is_gone_back_to(tmp_p
     attempt after the back-off brings it, with nothing done by anybody."""
     clock = tmp_path / "clock"
     clock.write_text("+0\n")
-    with site(tmp_path, sleep=5) as one:
+    with site(tmp_path, sleep=3) as one:
         one.plane.environment |= another_clock(FAKETIME_TIMESTAMP_FILE=str(clock), FAKETIME_CACHE_DURATION="1")
         one.start(one.files())
         wait_for(lambda: "POST /chalZ/" in one.pebble.log(), 60)
