@@ -288,6 +288,9 @@ class AgentCertificates:
                 async with self._turn:
                     await self._find_forgotten()
                     await self._revoke_waiting()
+                if self._revoked:  # by a bug
+                    await asyncio.sleep(RETRY_SECONDS)
+                    self._more.set()
             except CloudLunacyError as error:
                 log.warning("certificates cannot be revoked yet", agents=sorted(self._revoked), error=str(error))
                 await asyncio.sleep(RETRY_SECONDS)
@@ -310,14 +313,25 @@ class AgentCertificates:
                 self._revoked.setdefault(name, self._reason(name))
 
     async def _revoke_waiting(self) -> dict[str, int]:
-        """Return agent → how many were revoked."""
-        counts = {}
-        while self._revoked:
-            name, reason = next(iter(self._revoked.items()))
-            counts[name] = count = await asyncio.to_thread(self._issuer.revoke, name, reason, self._clock())
-            if count:
-                await self._tell("CertificateRevoked", name, f"{count} of {name} revoked: {reason}.", "warning")
-            self._revoked.pop(name, None)
+        """Return agent → how many were revoked. Whom a bug keeps from it stays, and no other waits for that.
+
+        Raises:
+            CloudLunacyError: the disk.
+        """
+        counts: dict[str, int] = {}
+        stuck: set[str] = set()
+        while waiting := next((one for one in self._revoked.items() if one[0] not in stuck), None):
+            name, reason = waiting
+            try:
+                counts[name] = count = await asyncio.to_thread(self._issuer.revoke, name, reason, self._clock())
+                if count:
+                    await self._tell("CertificateRevoked", name, f"{count} of {name} revoked: {reason}.", "warning")
+                self._revoked.pop(name, None)
+            except CloudLunacyError:
+                raise
+            except Exception:
+                log.exception("revoking a certificate ended by a bug", agent=name)
+                stuck.add(name)
         self._more.clear()
         return counts
 

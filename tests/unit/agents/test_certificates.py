@@ -247,6 +247,31 @@ def test_a_disk_that_is_full_forgets_no_revocation(monkeypatch: pytest.MonkeyPat
     run(scenario)
 
 
+def test_a_bug_with_one_revocation_holds_up_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others are revoked and get certificates meanwhile, and it is tried again."""
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.05)
+    met: list[str] = []
+
+    async def scenario(desk: Desk) -> None:
+        right = desk.issuer.revoke
+
+        def revoke(name: str, reason: Reason, now: float) -> int:
+            if name == "odd" and len(met) < 3:
+                met.append(name)
+                raise LookupError("nobody thought of that")
+            return right(name, reason, now)
+
+        monkeypatch.setattr(desk.issuer, "revoke", revoke)
+        desk.put(odd=OTHERS, vps=MINE, other=OTHERS)
+        desk.put(vps=MINE)
+        assert (await desk.service.issue("vps", MINE, "csr")).certificate == "chain"
+        assert [name for name, _ in desk.issuer.revoked] == ["other"]
+        await eventually(lambda: [name for name, _ in desk.issuer.revoked] == ["other", "odd"])
+        assert len(met) == 3
+
+    run(scenario)
+
+
 def test_a_revocation_on_the_way_is_not_overtaken() -> None:
     """An agent that is revoked while its certificate is signed does not get it, and the certificate is revoked too."""
 
