@@ -17,7 +17,8 @@ from datetime import datetime
 from typing import NamedTuple
 
 from agent.backoff import Backoff
-from agent.documents import Applied, DocumentStore, Keys, Refusal, verify
+from agent.documents import UNKNOWN_KEY, Applied, DocumentStore, Keys, Refusal, verify
+from agent.left_behind import way_back
 from agent.services import Service
 from agent.session import Outcome
 from schemas.session import Document, Item, ItemResult
@@ -97,8 +98,11 @@ class Applier:
             document = verify(jws, agent=self._agent, keys=self._keys, now=self._clock())
             is_new = self._is_new(document)
         except Refusal as refusal:
-            log.warning("generation %d was refused: %s: %s", refusal.generation, refusal.reason, refusal)
-            self._report(Outcome(refusal.generation, refusal.digest, "refused", refusal.reason, refusal.message))
+            message = refusal.message
+            if refusal.reason == UNKNOWN_KEY:
+                message = f"{message} {way_back(self._agent)}"
+            log.warning("generation %d was refused: %s: %s", refusal.generation, refusal.reason, message)
+            self._report(Outcome(refusal.generation, refusal.digest, "refused", refusal.reason, message))
             return
         if is_new:
             self._waiting = _Taken(jws, document)

@@ -28,8 +28,9 @@ from websockets.typing import Subprotocol
 
 from agent.applier import Applier
 from agent.backoff import Backoff
-from agent.documents import DocumentKeys, DocumentStore
+from agent.documents import UNKNOWN_KEY, DocumentKeys, DocumentStore
 from agent.endings import End, closed, refused
+from agent.left_behind import Note, way_back
 from agent.pinning import explained
 from agent.services import Asker, Changing, Nobody, Service
 from agent.session import (
@@ -203,6 +204,7 @@ class _Client:
         self._unwanted = 0
         """How often in a row the control plane did not want this agent."""
         self._conversation: _Conversation | None = None
+        self._left_behind = Note(data_dir)
         self.applier = Applier(
             DocumentStore(data_dir),
             services,
@@ -263,9 +265,14 @@ class _Client:
             return refused(answer.status_code, answer.headers.get("Retry-After", ""), bytes(answer.body))
         except (OSError, WebSocketException) as error:
             said = explained(error, url)
+            if said is not None and said.unknown_authority:
+                why = f"{said} {way_back(self._credentials.name)}"
+                self._left_behind.write(why)
+                return End(why)
             return End(str(said or f"the control plane cannot be reached: {type(error).__name__}: {error}"))
 
     async def _converse(self, socket: ClientConnection) -> End:
+        self._left_behind.clear()
         session = AgentSession(self._credentials.name, _version(), self.applier.applied, self._settings.session)
         self._conversation = _Conversation(session, socket, self.applier.take, self._asker.answered, self._metrics)
         self._conversation.start()
@@ -283,6 +290,8 @@ class _Client:
 
     def _report(self, outcome: Outcome) -> None:
         log.info("generation %d: %s %s", outcome.generation, outcome.outcome, outcome.reason)
+        if outcome.reason == UNKNOWN_KEY:
+            self._left_behind.write(outcome.message)
         if self._conversation is not None:
             self._conversation.feed(outcome)
 

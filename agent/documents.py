@@ -37,6 +37,7 @@ from schemas.base import Model
 from schemas.jwk import JwkSet, SigningJwk
 from schemas.session import MAX_DOCUMENT, Digest, Document, Generation, digest_of, digest_of_items
 
+UNKNOWN_KEY: Final = "UnknownKey"
 LEEWAY: Final = timedelta(seconds=60)
 _SHAPE: Final = re.compile(r"[A-Za-z0-9_-]{2,1024}\.[A-Za-z0-9_-]{2,}\.[A-Za-z0-9_-]{86}")
 _JWS: Final = jwt.PyJWS(algorithms=["ES256"])
@@ -138,7 +139,7 @@ def _signed_payload(jws: str, keys: Keys) -> bytes:
         raise Refusal("WrongHeader", "The document is not signed the way documents are.") from None
     key = keys.get(header.kid)
     if key is None:
-        raise Refusal("UnknownKey", "The document is signed by a key that is not pinned here.")
+        raise Refusal(UNKNOWN_KEY, "The document is signed by a key that is not pinned here.")
     try:
         payload: bytes = _JWS.decode_complete(jws, key, algorithms=["ES256"])["payload"]
     except jwt.InvalidTokenError:

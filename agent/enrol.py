@@ -30,6 +30,7 @@ from agent.certificate import Fresh, install
 from agent.certificate_files import BadPair, CertificateFiles
 from agent.credentials import AgentFile, Api, detail_of, retry_after_of
 from agent.keys import AgentKey, Unusable
+from agent.left_behind import Note
 from agent.pinning import Untrusted, context_for, presented_authority
 from schemas.enrolment import ENROL_PATH, ENROLMENTS_PATH, Enrolment
 from schemas.tokens import origin
@@ -86,6 +87,7 @@ async def enrol(
         fresh = Fresh.make()
         answer = await _request(api, key, wanted, fresh.csr, tries)
         AgentFile(name=wanted.name, server=server, issuer=answer.issuer, ca=authority, jwks=answer.jwks).save(data)
+        Note(data).clear()
         while answer.state == "pending" and await tries.pause("the enrolment is queued"):
             answer = await _status(api, key, _id_of(wanted.token), answer)
         await _keep_certificate(data, fresh, answer, api.now())

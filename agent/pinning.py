@@ -16,7 +16,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from agent.keys import Unusable
-from schemas.tls import speaks_no_tls, untrusted
+from schemas.tls import UNKNOWN_AUTHORITY, speaks_no_tls, untrusted
 
 SECONDS: Final = 15.0
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
@@ -25,12 +25,17 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 class Untrusted(OSError):
     """The other side is there, and is not whom we trust; trying again changes that only if the other side does."""
 
+    unknown_authority = False
+    """Its certificate is of an authority that is not trusted here."""
 
-def explained(error: BaseException, server: str) -> OSError | None:
+
+def explained(error: BaseException, server: str) -> Untrusted | None:
     """Return what to say of a connection that TLS failed on; None where it failed for another reason."""
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return Untrusted(untrusted(cause.verify_code, cause.verify_message, server))
+            found = Untrusted(untrusted(cause.verify_code, cause.verify_message, server))
+            found.unknown_authority = cause.verify_code in UNKNOWN_AUTHORITY
+            return found
         if isinstance(cause, ssl.SSLError) and speaks_no_tls(cause.reason or ""):
             return Untrusted(f"what answers at {server} speaks no TLS.")
     return None

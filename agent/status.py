@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from agent import left_behind
 from agent.certificate import WAY_BACK, utc
 from agent.certificate_files import CertificateFiles, Held
 from agent.credentials import AgentFile
@@ -28,6 +29,8 @@ def lines(data: Path, now: float) -> list[str]:
         "certificate": _certificate(CertificateFiles(data, file.name).load(), now),
         "applied": f"generation {generation}" if generation else "nothing yet",
     }
+    if why := left_behind.read(data):
+        said["left behind"] = why
     services = {str(name): describe(held) for name, held in ServiceFiles(data).all()}
     return [f"{word:<15}{text}" for word, text in {**said, **services}.items()]
 

@@ -12,13 +12,13 @@ _NOT_YET: Final = 9
 _EXPIRED: Final = 10
 WRONG_NAME: Final = frozenset({62, 64})
 """Host name, IP address."""
-_UNKNOWN: Final = frozenset({2, 18, 19, 20, 21})
+UNKNOWN_AUTHORITY: Final = frozenset({2, 18, 19, 20, 21})
 _NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL"})
 
 
 def untrusted(verify_code: int, verify_message: str, server: str) -> str:
     """Return why a certificate was not accepted, and what to do."""
-    if verify_code in _UNKNOWN:
+    if verify_code in UNKNOWN_AUTHORITY:
         return (
             f"{server} presents a certificate of an authority that is not trusted here. Either it is not your control "
             "plane, or its authority is another one by now."

@@ -26,6 +26,7 @@ from reconciler.pki.rotating import RotatedKeys
 from reconciler.pki.rotation import (
     OF_THE_AUTHORITY,
     SUBJECTS,
+    TOLD_TO_AGENTS,
     Facts,
     Go,
     Rotation,
@@ -166,6 +167,7 @@ class Rotations:
                         await self._go_on(subject)
                     except (CloudLunacyError, OSError) as error:  # the others go on
                         failed = failed or error
+                await self._take_back()
                 await asyncio.to_thread(self._take_note)  # also of what a command did
                 if failed is not None:
                     raise failed
@@ -188,6 +190,8 @@ class Rotations:
             if isinstance(verdict, Stay):
                 self._note_waiting(subject, verdict)
                 return
+            if verdict.phase == "activate" and subject in TOLD_TO_AGENTS:
+                await asyncio.to_thread(self._leave_behind, subject, self._lacking())
             await asyncio.to_thread(self._leave, rotation, verdict)
 
     async def _facts(self, rotation: Rotation, blocked: str) -> Facts:
@@ -217,6 +221,25 @@ class Rotations:
             self._forget(one)
             self._tell("RotationCancelled", "warning", one, f"An emergency of {begun.subject} takes over.", begun.actor)
         self._enter(begun, "begins" if is_new else "is urgent now")
+
+    def _lacking(self) -> frozenset[str]:
+        behind, away = self._fleet.lacking(self.trust)
+        return behind | away
+
+    async def _take_back(self) -> None:
+        """Name no agent any more that came after all, or enrolled again."""
+        if self.kept.left_behind and self._fleet.permitted() is not None:  # not right after a start
+            left = self.kept.left_behind & self._lacking()
+            if left != self.kept.left_behind:
+                await asyncio.to_thread(self._save, replace(self.kept, left_behind=left))
+
+    def _leave_behind(self, subject: Subject, lacking: frozenset[str]) -> None:
+        """Remember who will not get to know the next key any more, for people who look."""
+        if lacking - self.kept.left_behind:
+            self._save(replace(self.kept, left_behind=self.kept.left_behind | lacking))
+            names = ", ".join(Waiting.of(Stay("", who=tuple(sorted(lacking)))).who)
+            text = f"{len(lacking)} agent(s) did not take the next key and may have to enrol again: {names}"
+            self._tell("AgentsLeftBehind", "warning", subject, text)
 
     def _leave(self, rotation: Rotation, go: Go) -> None:
         subject, kept = rotation.subject, self.kept

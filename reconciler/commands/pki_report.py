@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from cryptography import x509
@@ -13,7 +13,7 @@ from reconciler.pki.authority.authority import Authority
 from reconciler.pki.authority.folder import AuthorityKind
 from reconciler.pki.authority.pairs import Pair
 from reconciler.pki.rotation import DEFAULTS, Rotation, Subject
-from reconciler.pki.rotation_file import Kept
+from reconciler.pki.rotation_file import MOST_NAMED, Kept
 
 _SOON: Final = dt.timedelta(days=90)
 
@@ -27,6 +27,7 @@ def report(authority: Authority, kept: Kept, server: x509.Certificate | None, no
         "certificates": {kind: dict(states) for kind, states in sorted(authority.counts(now).items())},
         "server": None if server is None else {"notAfter": _time(server.not_valid_after_utc)},
         "rotations": [_rotation(kept, one) for one in kept.under_way.values()],
+        "leftBehind": sorted(kept.left_behind),
         "keys": [_key(subject, since) for subject, since in sorted(kept.signing_since.items())],
         "outstanding": outstanding
         and {
@@ -52,6 +53,8 @@ def as_text(said: Mapping[str, Any]) -> str:
         lines += ["keys", *(_about_key(one) for one in said["keys"])]
     for one in said["rotations"]:
         lines += ["", *_about_rotation(one)]
+    if said["leftBehind"]:
+        lines += ["", *_about_left_behind(said["leftBehind"])]
     if said["outstanding"]:
         lines += ["", "waits for a person", f"  {said['outstanding']['message']}", f"  {said['outstanding']['hint']}"]
     return "\n".join(lines)
@@ -84,6 +87,14 @@ def _about_rotation(one: Mapping[str, Any]) -> Iterator[str]:
             yield f"  for           {', '.join(waits['who'])}{more}"
         if waits["until"]:
             yield f"  at most until {waits['until']}"
+
+
+def _about_left_behind(names: Sequence[str]) -> Iterator[str]:
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    yield "agents that did not take a next key in time"
+    yield f"  {', '.join(names[:MOST_NAMED])}{more}"
+    yield "  Those that do not come back by themselves enrol again: cloudlunacy token create --agent NAME, then"
+    yield "  cloudlunacy agent enrol on that machine."
 
 
 def _rotation(kept: Kept, one: Rotation) -> Mapping[str, Any]:

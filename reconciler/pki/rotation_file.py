@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from reconciler.pki.private_files import read_private, write_private
 from reconciler.pki.rotation import SUBJECTS, Rotation, Stay, Subject, from_json, seen_at, time_of, to_json
 
 FILE_NAME: Final = "rotation.json"
-_MOST_NAMED: Final = 20
+MOST_NAMED: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Waiting:
     @classmethod
     def of(cls, stay: Stay) -> Waiting:
         """Shorten it."""
-        return cls(stay.why, stay.until, stay.who[:_MOST_NAMED], len(stay.who))
+        return cls(stay.why, stay.until, stay.who[:MOST_NAMED], len(stay.who))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +42,14 @@ class Kept:
     under_way: Mapping[Subject, Rotation] = field(default_factory=dict)
     signing_since: Mapping[Subject, dt.datetime] = field(default_factory=dict)
     waiting: Mapping[Subject, Waiting] = field(default_factory=dict)
+    left_behind: frozenset[str] = frozenset()
+    """Agents that did not take a next key before it took over, and have not said since that they believe it."""
 
     def seen_at(self, now: dt.datetime) -> Kept:
         """Take what was noted in the future for noted now (:func:`reconciler.pki.rotation.seen_at`)."""
         under_way = {subject: seen_at(one, now) for subject, one in self.under_way.items()}
-        return Kept(under_way, {subject: min(at, now) for subject, at in self.signing_since.items()}, self.waiting)
+        signing_since = {subject: min(at, now) for subject, at in self.signing_since.items()}
+        return replace(self, under_way=under_way, signing_since=signing_since)
 
 
 def load(keys: Path) -> Kept:
@@ -69,6 +72,7 @@ def load(keys: Path) -> Kept:
                 if subject in said["signingSince"]
             },
             {one["subject"]: _waiting(one["waiting"]) for one in said["rotations"] if one.get("waiting")},
+            frozenset(map(str, said.get("leftBehind", []))),
         )
     except OSError as error:
         raise Broken(f"{path} cannot be read: {error.strerror}.") from None
@@ -89,6 +93,7 @@ def save(keys: Path, kept: Kept) -> None:
             {**to_json(one), "waiting": _said(kept.waiting.get(subject))} for subject, one in kept.under_way.items()
         ],
         "signingSince": {subject: since.isoformat() for subject, since in kept.signing_since.items()},
+        "leftBehind": sorted(kept.left_behind),
     }
     try:
         write_private(keys / FILE_NAME, json.dumps(said, indent=2).encode())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -75,7 +76,40 @@ def test_an_emergency_replaces_everything_and_the_agent_stays(one: Installation)
     connected = [event for event in one.ask("/events", limit=1000)["events"] if event["type"] == "AgentConnected"]
     assert len(connected) == 1
     one.restart()
+    # Its token is of the former key, so it is turned away once, and a second time it would stay away for a minute.
+    one.wait_connected("vps-1", deadline=120)
+
+
+def stopped(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    process.wait(15)
+
+
+@pytest.mark.parametrize("subject", ["desired", "root"])
+def test_an_agent_that_was_away_in_an_emergency_says_how_to_come_back(one: Installation, subject: str) -> None:
+    """On its machine and at the control plane, in words that work; then it is like the others again."""
+    assert one.enrol("vps-1").returncode == 0
+    agent = one.run_agent("vps-1")
     one.wait_connected("vps-1")
+    wait_for(lambda: (one.agent("vps-1") or {})["outcome"] == "applied", 30, what="its document")
+    stopped(agent)
+    one.wait_connected("vps-1", connected=False)
+    begin(one, subject, tainted=True)
+    wait_for(lambda: under_way(one).get(subject, {"phase": "wait"})["phase"] == "wait", 60, what="the next key")
+    wait_for(lambda: "take a next key in time\n  vps-1" in one.cli("pki", "status").stdout, 30, what="its name")
+    agent = one.run_agent("vps-1")
+
+    data, back = one.agent_data("vps-1"), "cloudlunacy token create --agent vps-1"
+    wait_for(lambda: back in run_cli("agent", "status", "--data", data).stdout, 30, what=one.agent_log("vps-1")[-3000:])
+    assert back in one.agent_log("vps-1")
+    if subject == "desired":
+        wait_for(lambda: back in (one.agent("vps-1") or {})["message"], 30, what="the same at the control plane")
+    stopped(agent)
+    again = one.enrol("vps-1")
+    assert again.returncode == 0, again.stderr
+    assert back not in run_cli("agent", "status", "--data", data).stdout
+    one.run_agent("vps-1")
+    wait_for(lambda: "in time" not in one.cli("pki", "status").stdout, 60, what=one.agent_log("vps-1")[-3000:])
 
 
 @contextmanager

@@ -6,7 +6,6 @@ as git does, ``status_wait`` asks the API, ``get`` asks Traefik, ``kill`` is SIG
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -22,6 +21,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 from reconciler.app.building import CA_FILE
 from reconciler.pki.operator_credential import FILE_NAME, OperatorCredential
@@ -159,7 +160,9 @@ class Installation:
 
     @property
     def ca_sha256(self) -> str:
-        return hashlib.sha256(ssl.PEM_cert_to_DER_cert(self.ca.read_text())).hexdigest()
+        """Of the current root; while another takes its place there are two."""
+        current, *_ = x509.load_pem_x509_certificates(self.ca.read_bytes())
+        return current.fingerprint(hashes.SHA256()).hex()
 
     def connect(self, timeout: float = 10) -> socket.socket:
         """A connection of one's own, over TLS unless the control plane speaks plain HTTP."""

@@ -352,3 +352,23 @@ def test_what_fails_holds_up_no_other(plane: Plane, monkeypatch: pytest.MonkeyPa
         plane.look(301)
 
     assert plane.rotations.kept.under_way["operator"].phase == "wait"
+
+
+# --- who did not take it ----------------------------------------------------------------------------------------------
+
+
+def test_agents_that_a_key_left_behind_are_named_until_they_believe_the_next(plane: Plane) -> None:
+    """Over restarts; an agent that enrolled again believes it."""
+    plane.behind = frozenset({"vps-1", "vps-2"})
+    plane.begin("desired", tainted=True)
+    assert rotation_file.load(plane.keys).left_behind == frozenset()
+    plane.look(601)
+    assert rotation_file.load(plane.keys).left_behind == {"vps-1", "vps-2"}
+    assert plane.told.count("rotation/desired AgentsLeftBehind") == 1
+
+    plane.behind, plane.wanted = frozenset(), None
+    plane.look(1)
+    assert plane.rotations.kept.left_behind == {"vps-1", "vps-2"}, "nothing is in service yet after a start"
+    plane.behind, plane.wanted = frozenset({"vps-2", "vps-3"}), FLEET
+    plane.look(1)
+    assert rotation_file.load(plane.keys).left_behind == {"vps-2"}

@@ -95,13 +95,14 @@ def test_status_shows_what_is_under_way_and_when_keys_are_due(tmp_path: Any) -> 
     authority = Authority.open_or_found(tmp_path, permitted=permitted_for(domain="fleet.test"), now=NOW)
     rotation = enter(begin({}, "root", NOW, tainted=True), "distribute", NOW)
     stay = Stay("not everybody knows the next key yet", NOW + timedelta(hours=1), tuple(f"vps-{n}" for n in range(30)))
-    save(tmp_path, Kept({"root": rotation}, {"access": NOW, "age": NOW}, {"root": Waiting.of(stay)}))
+    save(tmp_path, Kept({"root": rotation}, {"access": NOW, "age": NOW}, {"root": Waiting.of(stay)}, frozenset({"vps-7"})))
 
     said = report(authority, load(tmp_path), None, NOW)
     text = as_text(said)
     assert said["rotations"][0]["waiting"]["count"] == 30
     assert "rotation of root (since 2026-06-01T12:00:00Z, known to others)" in text
     assert "vps-19 and 10 more" in text
+    assert "did not take a next key in time\n  vps-7\n" in text
     assert "at most until 2026-06-01T13:00:00Z" in text
     assert "access        signs since 2026-06-01; rotated by itself on 2026-07-01" in text
     assert "age           signs since 2026-06-01\n" in text
