@@ -95,7 +95,10 @@ def test_status_shows_what_is_under_way_and_when_keys_are_due(tmp_path: Any) -> 
     authority = Authority.open_or_found(tmp_path, permitted=permitted_for(domain="fleet.test"), now=NOW)
     rotation = enter(begin({}, "root", NOW, tainted=True), "distribute", NOW)
     stay = Stay("not everybody knows the next key yet", NOW + timedelta(hours=1), tuple(f"vps-{n}" for n in range(30)))
-    save(tmp_path, Kept({"root": rotation}, {"access": NOW, "age": NOW}, {"root": Waiting.of(stay)}, frozenset({"vps-7"})))
+    save(
+        tmp_path,
+        Kept({"root": rotation}, {"access": NOW, "age": NOW}, {"root": Waiting.of(stay)}, frozenset({"vps-7"})),
+    )
 
     said = report(authority, load(tmp_path), None, NOW)
     text = as_text(said)
