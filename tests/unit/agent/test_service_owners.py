@@ -102,6 +102,15 @@ def test_no_other_way_leads_into_the_files_of_another(world: World, place: Path,
     ]
 
 
+def test_nobody_waits_where_another_will_have_its_place(world: World, tmp_path: Path) -> None:
+    """The agent's data directory is no place to ask for, whatever is granted."""
+    (world.data / "services" / "shop").mkdir(parents=True)
+    grant(world, f'directories = ["{tmp_path}"]')
+    evil = item(EVIL, directory=str(files(world)))
+    assert play(world, evil)[EVIL].reason == "NotGranted"
+    assert play(world, evil, item())[ID].state == "Applied"
+
+
 def test_a_second_name_of_a_directory_is_the_same_directory(world: World, place: Path, tmp_path: Path) -> None:
     """A granted symbolic link to another granted one makes no second place."""
     (tmp_path / "alias").symlink_to(place)
