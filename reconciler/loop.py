@@ -31,6 +31,7 @@ from reconciler.steps.fronts import Fronts
 from reconciler.steps.in_service import InService
 from reconciler.steps.passing import Pass, Published
 from reconciler.steps.preparing import Preparing
+from reconciler.steps.renewing import Renewing
 from reconciler.steps.source import Repository, SignatureMode, Source
 from reconciler.store.protocols import Event, EventStore
 from reconciler.waking import LEAST, Waking
@@ -86,14 +87,15 @@ class Reconciler:
         self.service = InService(
             fronts, delivery, tracker, metrics, self, read_back_seconds=read_back_seconds, clock=clock
         )
+        self._renewing = Renewing(
+            certificates, self._preparing, delivery, self.service, tracker, metrics, self._put_in_place, self._wake
+        )
         self._considered = ""
         """Revision that needs no further pass: published, or waiting for a person or a new commit."""
         self._overtaken = 0
         """Passes in a row that a newer commit ended."""
         self._asked = False
         """Somebody wants it to be considered again; stays set while a pass is under way that may have missed why."""
-        self._renewal_failed = ""
-        """What was said of it last: it is tried again each second."""
         self.ready = False
         """A first look at the remote has succeeded."""
 
@@ -135,6 +137,8 @@ class Reconciler:
                 await self._waking.after_failure(self._meanwhile, at_least=1.0)
             else:
                 self._metrics.poll()
+                if self._asked:  # while the pass was under way, which may have taken the wake-up for a newer commit
+                    self._wake.set()
                 await self._waking.after_success(self._meanwhile)
 
     async def _meanwhile(self) -> None:
@@ -147,21 +151,7 @@ class Reconciler:
         except Exception:
             log.exception("looking after the fronts ended by a bug")
         else:
-            await self._renew()
-
-    async def _renew(self) -> None:
-        """See to certificates and to what agents are told, and publish what has changed beside the repository."""
-        try:
-            if await self._certificates.look(self.published) or await self._delivery.has_news(self.published):
-                await self._bring_again()
-        except (Transient, Rejected, Broken) as error:
-            if str(error) != self._renewal_failed:
-                log.warning("certificates cannot be seen to, trying again", reason=_reason(error), error=str(error))
-            self._renewal_failed = str(error)
-        except Exception:
-            log.exception("seeing to the certificates ended by a bug")
-        else:
-            self._renewal_failed = ""
+            await self._renewing.look()
 
     # --- one look -----------------------------------------------------------------------------------------------
 
@@ -321,30 +311,6 @@ class Reconciler:
         self._tracker.note(this.revision, generation=adopted.generation or None)
         self._tracker.reach(this.revision, *done, *(("loaded",) if adopted.confirmed else ()))
         self._tracker.concern(this.revision, {}, ())
-
-    async def _bring_again(self) -> None:
-        """Give fronts and agents the published revision with what has changed beside it, under a new generation.
-
-        Routes that had to wait for their certificate come with it. The revision that waits for a person, if there is
-        one, goes on waiting.
-
-        Raises:
-            Rejected, Transient, Broken: what is published stays in service; the next look tries again.
-        """
-        this = Pass(self.published.revision, self.published)
-        with bind_revision(this.revision):
-            await self._preparing.prepare(this)
-            unchanged = this.plan is not None and this.plan.empty and this.overlay is self.published.overlay
-            if unchanged and not await self._delivery.has_news(self.published):
-                await self._certificates.put_into_service(this)
-                return
-            await self._put_in_place(this)
-            self._metrics.published(this.generation, this.revision)
-            if self._tracker.get(this.revision) is not None:
-                self._tracker.note(this.revision, generation=this.generation)
-            if await self.service.read_back(self._wake) and this.items:
-                await self._delivery.push(self.published, this.items)
-            log.info("published again", generation=this.generation)
 
     async def _supersede(self, newer: str) -> None:
         """Close the records that ``newer`` overtakes. Mostly there are none, so that git need not be asked."""

@@ -26,6 +26,7 @@ from reconciler.desired.overlay import NO_CLIENT, NO_OVERLAY, Overlay
 from reconciler.desired.render import Renderer
 from reconciler.desired.state import State
 from reconciler.desired.view import OpenSecret
+from reconciler.errors import CloudLunacyError
 from reconciler.observability.logs import get_logger
 from reconciler.pki.authority.authority import Authority
 from reconciler.pki.certificate_pair import CertificatePair
@@ -312,9 +313,14 @@ class Certificates:
         self._notices.append(Event(self._clock(), kind, severity, f"certificate/{name}", message))
 
     async def _tell(self) -> None:
-        notices, self._notices = self._notices, []
-        for notice in notices:
-            await self._events.append(notice)
+        """Write what happened to the timeline. What cannot be written now waits: no certificate waits for it."""
+        while self._notices:
+            try:
+                await self._events.append(self._notices[0])
+            except CloudLunacyError as error:
+                log.warning("an event cannot be written, trying again", error=str(error))
+                return
+            del self._notices[0]
 
 
 def _content(overlay: Overlay) -> tuple[object, ...]:

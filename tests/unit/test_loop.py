@@ -25,6 +25,7 @@ from reconciler.waking import Waking
 from schemas.objects import ObjectKey
 from schemas.plan import ObjectChange, Plan
 from schemas.status import CommitSummary, RevisionStatus
+from tests.support.waiting import eventually
 from tests.unit.test_status import Records
 
 A, B, C = (letter * 40 for letter in "abc")
@@ -336,6 +337,20 @@ def test_an_approval_during_the_pass_that_holds_is_not_lost() -> None:
     assert one.said(B) == ("Held", "DeletionGuard")
     asyncio.run(one.look(B))
     assert one.said(B) == ("Converged", "AllStagesReached")
+
+
+def test_what_is_asked_during_a_pass_is_looked_at_right_after_it() -> None:
+    """The pass takes the wake-up for a newer commit; with an hour between polls somebody would wait that long."""
+
+    async def run() -> None:
+        one = bench()
+        one.world.during["render"] = one.loop.reconsider
+        task = asyncio.create_task(one.loop.run())
+        await eventually(lambda: one.world.calls.count("head") >= 3, what="another look")
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(run())
 
 
 def test_an_approval_is_not_lost_to_a_pass_that_fails() -> None:

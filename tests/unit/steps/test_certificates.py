@@ -16,7 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from reconciler.desired.lookup import SecretUnavailable
 from reconciler.desired.render import Renderer
 from reconciler.desired.state import State
-from reconciler.errors import Broken
+from reconciler.errors import Broken, Transient
 from reconciler.pki.authority.authority import Authority
 from reconciler.pki.certificate_pair import CertificatePair
 from reconciler.pki.certificate_store import CertificateStore
@@ -79,6 +79,8 @@ class World:
     now: float = START.timestamp()
     orders: FakeOrders = field(default_factory=FakeOrders)
     events: list[Event] = field(default_factory=list)
+    is_full: bool = False
+    """The store takes no events."""
     secrets: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -101,6 +103,8 @@ class World:
         return step
 
     async def append(self, event: Event) -> Event:
+        if self.is_full:
+            raise Transient("the disk is full", reason="DiskFull")
         self.events.append(event)
         return event
 
@@ -167,6 +171,23 @@ def test_fronts_get_a_pair_to_prove_themselves_with(tmp_path: Path) -> None:
         assert published.overlay.client == pair.certificate
         assert pair.key.splitlines()[2].encode() not in published.overlay.texts["tls.certificates"]
         assert FRONTS not in published.overlay.leaves
+
+    asyncio.run(run())
+
+
+def test_an_event_that_cannot_be_written_waits_and_stops_nothing(tmp_path: Path) -> None:
+    """The certificate is in service, and the timeline hears of it later."""
+
+    async def run() -> None:
+        one = world(tmp_path)
+        one.is_full = True
+        published = await one.publish(State(), FILES | INTERNAL | ROUTE)
+        assert WEB in published.state.served
+        assert one.events == []
+        one.is_full = False
+        one.step.poke()
+        await one.step.look(published)
+        assert "certificate/shop" in one.said("CertificateIssued")
 
     asyncio.run(run())
 
