@@ -208,13 +208,13 @@ def _roll(view: View, desired: Workload, memory: Memory) -> Decision:
     candidate = best(view.instances, desired.digest)
     current = None if memory.good is None else best(view.instances, memory.good.digest)
     serving = None if current is None or not current.up else current.slot
-    stale = [i for i in view.instances if i is not candidate and i is not current and not _may_be_asked(desired, i)]
+    others = [one for one in view.instances if one is not candidate and one is not current]
+    stale = [one for one in others if not _may_be_asked(view, desired, current, one)]
     if stale:
         actions = tuple(action for instance in stale for action in _end(instance))
         return Decision(actions, memory, "Progressing", "Superseding", "What was under way makes room.", serving)
     if candidate is None:
-        others = [instance for instance in view.instances if instance.up]
-        decision = _make(view, desired, memory, others)
+        decision = _make(view, desired, memory, [one for one in view.instances if one.up])
     elif candidate.up:
         decision = _judge(view, desired, memory, candidate)
     elif candidate.state == "created" or (memory.good is None and memory.attempt is None):
@@ -322,8 +322,10 @@ def _ports(view: View, workload: Workload, others: Sequence[Instance], attempt: 
     }
 
 
-def _may_be_asked(desired: Workload, instance: Instance) -> bool:
+def _may_be_asked(view: View, desired: Workload, current: Instance | None, instance: Instance) -> bool:
     """Say whether fronts may have an instance that was good before the present good one."""
+    if current is not None and current.up:
+        return _still_asked(view, desired, current, instance)
     return desired.blue_green and instance.kept and instance.up
 
 

@@ -85,7 +85,10 @@ def test_killed_at_any_moment_it_ends_as_wanted(machine: NetworkedEngine, tmp_pa
     data.mkdir()
     program = [sys.executable, "-m", "tests.support.deployment_agent", machine.socket, str(data)]
     entered = ["nsenter", f"--net={machine.namespace}", "--", *program]
-    with subprocess.Popen(tied(entered), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as agent:
+    agent = subprocess.Popen(
+        tied(entered), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True
+    )
+    try:
         assert agent.stdin is not None
         assert agent.stdout is not None
 
@@ -118,7 +121,9 @@ def test_killed_at_any_moment_it_ends_as_wanted(machine: NetworkedEngine, tmp_pa
         wanted_images = {("web", "web:2"), ("api", "web:1")}
         wait_for(lambda: _ours(machine, foreign) == wanted_images, SECONDS, what=f"an end with seed {seed}")
         end(last)
-        agent.stdin.close()
+    finally:
+        os.killpg(agent.pid, signal.SIGKILL)
+        agent.communicate()
     assert foreign.state == before
     assert machine.command("network", "ls", "--quiet", "--filter", "name=cloudlunacy").stdout.count("\n") == 2
 

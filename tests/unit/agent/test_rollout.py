@@ -73,6 +73,20 @@ def test_blue_green_waits_for_the_fronts() -> None:
     assert [type(action) for action in world.engine.done[3:]] == [Stop, Remove]
 
 
+def test_many_versions_at_once_find_room() -> None:
+    """With fronts that are slow, a fourth version waits until they know the third; then it goes its way."""
+    world = _settled(_wanted("v1:good", "blue-green"))
+    for version in ("v2:good", "v3:good", "v4:good"):
+        world.want(_wanted(version, "blue-green"))
+        for _ in range(10):
+            world.step()
+            world.engine.now += 1.0
+    assert len(world.engine.instances) == 3
+    assert world.decisions[KEY].reason == "WaitingForRoom"
+    world.run()
+    assert world.there(KEY) == [(_wanted("v4:good").digest, "running", True)]
+
+
 @pytest.mark.parametrize(
     ("image", "reason", "says"),
     [
