@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
+from reconciler.errors import Refused
 from schemas.agent import Agent
+
+STARTING: Final = 1.0
+"""Seconds after which to ask again, while it is not known yet who is in service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +29,7 @@ class AgentDirectory:
         self._entries: Mapping[str, Entry] = {}
         self._by_address: Mapping[str, str] = {}
         self._barred: frozenset[tuple[str, str]] = frozenset()
+        self._is_known = False
 
     def __contains__(self, name: str) -> bool:
         return name in self._entries
@@ -31,7 +37,14 @@ class AgentDirectory:
     def thumbprint(self, name: str) -> str | None:
         """Return the thumbprint of the agent's key; None where there is no such agent, it has not enrolled, or its key
         is barred.
+
+        Raises:
+            Refused: 503 ``starting`` while it is not known yet who is in service, right after a start. Whoever was told
+                then that it is not would stay away for a minute, or ask a person to enrol it again.
         """
+        if not self._is_known:
+            text = "It is not known yet which agents are in service: the control plane has just started."
+            raise Refused(text, status=503, code="starting", retry_after=STARTING)
         found = self.published(name)
         return None if found is None or self.barred(name, found) else found
 
@@ -65,6 +78,7 @@ class AgentDirectory:
             or the agent is quarantined. Their connections have to be closed.
         """
         former, self._entries = self._entries, {name: _entry(agent) for name, agent in agents.items()}
+        self._is_known = True
         self._by_address = {self._entries[name].address: name for name in sorted(self._entries, reverse=True)}
         return frozenset(name for name, entry in former.items() if _revoked(entry, self._entries.get(name)))
 

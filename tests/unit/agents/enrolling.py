@@ -65,6 +65,13 @@ class NoAuthority:
         return 0
 
 
+def known_directory() -> AgentDirectory:
+    """A directory of a control plane in which no agent is in service yet."""
+    directory = AgentDirectory()
+    directory.update({})
+    return directory
+
+
 @dataclass
 class World:
     """What survives a crash: the disk, and the remote. ``now`` is the clock."""
@@ -72,7 +79,7 @@ class World:
     disk: Disk = field(default_factory=Disk)
     remote: MemoryRemote = field(default_factory=MemoryRemote)
     fleet: Fleet = field(default_factory=fleet)
-    directory: AgentDirectory = field(default_factory=AgentDirectory)
+    directory: AgentDirectory = field(default_factory=known_directory)
     now: float = NOW
     woken: int = 0
     issuer: Issuer = field(default_factory=NoAuthority)

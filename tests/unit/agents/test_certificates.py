@@ -19,7 +19,7 @@ from schemas.fleet import Fleet
 from tests.support.memory_store import MemoryStore
 from tests.support.tokens import NOW
 from tests.support.waiting import eventually
-from tests.unit.agents.enrolling import fleet
+from tests.unit.agents.enrolling import fleet, known_directory
 from tests.unit.agents.enrolling import refusal as refusal_of
 
 MINE, OTHERS = "m" * 43, "o" * 43
@@ -121,7 +121,7 @@ class Desk:
     """The service, and all that it is told."""
 
     issuer: ScriptedIssuer = field(default_factory=ScriptedIssuer)
-    directory: AgentDirectory = field(default_factory=AgentDirectory)
+    directory: AgentDirectory = field(default_factory=known_directory)
     store: MemoryStore = field(default_factory=MemoryStore)
     fleet: Fleet | None = field(default_factory=fleet)
     now: float = NOW

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from reconciler.agents.directory import AgentDirectory
+from reconciler.errors import Refused
 from schemas.agent import Agent
 
 
@@ -20,3 +23,14 @@ def test_address_names_its_first_agent_until_that_one_leaves() -> None:
     del agents["a"]
     directory.update(agents)
     assert directory.at("10.0.0.1") == "b"
+
+
+def test_nobody_is_told_to_enrol_again_before_it_is_known_who_is_in_service() -> None:
+    """Right after a start agents are asked to come again; once it is known, nobody is nobody."""
+    directory = AgentDirectory()
+    with pytest.raises(Refused) as caught:
+        directory.thumbprint("vps-1")
+    assert (caught.value.status, caught.value.code, caught.value.retry_after) == (503, "starting", 1.0)
+    directory.update({})
+
+    assert directory.thumbprint("vps-1") is None
