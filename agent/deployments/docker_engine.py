@@ -291,6 +291,8 @@ class DockerEngine:
                 await self._listen(changed)
             except (DockerError, aiohttp.ClientError, OSError, ValueError) as error:
                 log.info("the container engine does not tell what happens: %s", type(error).__name__)
+            except Exception:
+                log.exception("what the container engine tells cannot be read")
             self._watched = False
             self._forget()
             changed()
