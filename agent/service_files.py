@@ -13,7 +13,7 @@ from __future__ import annotations
 import grp
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -379,10 +379,14 @@ def _leaf_of(key: bytes, chain: bytes) -> x509.Certificate:
     return leaf
 
 
+_CURVES: Final[Mapping[int, KeyType]] = {256: "p-256", 384: "p-384"}
+_RSA: Final[Mapping[int, KeyType]] = {2048: "rsa-2048", 4096: "rsa-4096"}
+
+
 def _key_type(leaf: x509.Certificate) -> KeyType | None:
     key = leaf.public_key()
     if isinstance(key, ec.EllipticCurvePublicKey):
-        return {256: "p-256", 384: "p-384"}.get(key.key_size)  # type: ignore[return-value]
+        return _CURVES.get(key.key_size)
     if isinstance(key, rsa.RSAPublicKey):
-        return {2048: "rsa-2048", 4096: "rsa-4096"}.get(key.key_size)  # type: ignore[return-value]
+        return _RSA.get(key.key_size)
     return None

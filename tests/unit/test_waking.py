@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 
@@ -17,16 +16,6 @@ async def nothing() -> None:
 
 def most(_: float, upper: float) -> float:
     return upper
-
-
-async def slept(pause: Callable[[], object], wakes: int = 0) -> float:
-    """Return how long a pause takes on the event loop's clock."""
-    loop = asyncio.get_running_loop()
-    begin = loop.time()
-    result = pause()
-    assert asyncio.iscoroutine(result)
-    await result
-    return loop.time() - begin
 
 
 def test_a_wake_ends_the_wait() -> None:
