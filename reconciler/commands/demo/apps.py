@@ -72,6 +72,11 @@ class Named(ThreadingHTTPServer):
         self.name = name
         super().__init__((HOST, port), HttpApp)
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of a front that closed a connection it had no more use for; that is no fault of an app."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
 
 class Echo(socketserver.StreamRequestHandler):
     """Greets, then sends back each line."""
