@@ -228,6 +228,8 @@ class AgentSession:
                 return (Certified(message), *self._ask())
             case Goodbye():
                 return (Retreat(message.retry_seconds, message.reason, message.message),)
+            case _:  # refused by NEXT
+                return NOTHING
 
     def _ask(self) -> Sequence[Command]:
         """Send what may be sent. An older control plane would end the session over it, see :mod:`schemas.session`."""

@@ -8,6 +8,14 @@ told. Every message has a sequence number that grows by one in its direction and
 For an item ``Certificate/<team>/<deployment>`` the agent may say ``CertificateRequest``, which is answered by one
 ``CertificateAnswer``. Messages refuse unknown fields, so an older peer must never be sent these: the item is the offer,
 and the agent asks only where the control plane at the other end wants the document in which the item stands.
+
+What came later is offered by the member :data:`OFFERS` of the agent's own item, a list of features. An agent that finds
+it there says ``Features`` once, with those of them that it knows; from then on both may use what both know:
+
+  observations  ``Observation``, newest wins, answered by ``ObservationPublished`` once every front serves it; ``Usage``
+  secrets       ``SecretsRequest`` for a deployment of the document, answered by one ``SecretsAnswer``
+  commands      ``Command`` of a person, answered by ``CommandOutput`` up to the one that is the ``last``;
+                ``CommandStop`` ends it early
 """
 
 from __future__ import annotations
@@ -18,11 +26,12 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, Field, TypeAdapter
+from pydantic import AfterValidator, Field, SecretStr, TypeAdapter, field_serializer
 
-from schemas.base import Model
+from schemas.base import EMPTY, Model
 from schemas.certificates_api import SigningRequest
 from schemas.names import Name
+from schemas.observation import MAX_OBSERVED, DeploymentObservation, DeploymentUsage
 from schemas.text import visible
 
 PROTOCOL: Final = 1
@@ -36,6 +45,15 @@ DESIRED_TYPE: Final = "cloudlunacy-desired+jws"
 """``typ`` of a signed document (RFC 8725, 3.11)."""
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+OFFERS: Final = "offers"
+"""Member of the spec of an agent's own item: the features that the control plane offers."""
+OBSERVATIONS: Final = "observations"
+SECRETS: Final = "secrets"
+COMMANDS: Final = "commands"
+FEATURES: Final = (OBSERVATIONS, SECRETS, COMMANDS)
+"""Those of this version."""
+SECRETS_VERSION: Final = "secretsVersion"
+"""Member of the spec of a deployment's item, beside what its file says: digest of the sealed values that it uses."""
 MAX_NUMBER: Final = 2**53 - 1
 """The largest whole number that every reader of JSON keeps exactly (RFC 8259, 6)."""
 MAX_ITEMS: Final = 2000
@@ -160,6 +178,110 @@ class CertificateAnswer(Model):
     retry_seconds: Annotated[float, Field(ge=0, le=86400)] = 0
 
 
+class Features(Model):
+    """What was offered and is known here; said once."""
+
+    type: Literal["features"] = "features"
+    sequence: Sequence
+    features: Annotated[tuple[Word, ...], Field(max_length=64)]
+
+
+class Observation(Model):
+    """All deployments of the agent. ``number`` grows by one with each in a session; the newest is the whole truth."""
+
+    type: Literal["observation"] = "observation"
+    sequence: Sequence
+    number: Annotated[int, Field(ge=1, le=MAX_NUMBER)]
+    deployments: Annotated[tuple[DeploymentObservation, ...], Field(max_length=MAX_OBSERVED)] = ()
+
+
+class ObservationPublished(Model):
+    """Every front serves what the observation with this number says, and it was read back from each."""
+
+    type: Literal["observation-published"] = "observation-published"
+    sequence: Sequence
+    number: Annotated[int, Field(ge=1, le=MAX_NUMBER)]
+
+
+class Usage(Model):
+    type: Literal["usage"] = "usage"
+    sequence: Sequence
+    deployments: Annotated[tuple[DeploymentUsage, ...], Field(max_length=MAX_OBSERVED)] = ()
+
+
+class SecretsRequest(Model):
+    """The agent needs the values that a deployment of its document names. One for an item is under way at most."""
+
+    type: Literal["secrets-request"] = "secrets-request"
+    sequence: Sequence
+    id: ItemId
+    version: Digest
+    """The :data:`SECRETS_VERSION` of the item, as the agent has it."""
+
+
+class SecretsAnswer(Model):
+    """Values by ``<secret>/<key>``, or why there are none: then ``reason`` is set, and the agent comes back later."""
+
+    type: Literal["secrets"] = "secrets"
+    sequence: Sequence
+    id: ItemId
+    version: Digest | None = None
+    values: Annotated[dict[Annotated[str, Field(max_length=256)], SecretStr], Field(max_length=256)] = EMPTY
+    reason: Word = ""
+    message: Text = ""
+    retry_seconds: Annotated[float, Field(ge=0, le=86400)] = 0
+
+    @field_serializer("values", when_used="json")
+    def _reveal(self, values: dict[str, SecretStr]) -> dict[str, str]:
+        """JSON is what goes over the wire; nothing else shows a value."""
+        return {name: value.get_secret_value() for name, value in values.items()}
+
+
+CommandId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+
+
+class Command(Model):
+    """One-shot work that a person asked for; it never changes what is wanted."""
+
+    type: Literal["command"] = "command"
+    sequence: Sequence
+    id: CommandId
+    action: Word
+    """``logs``, ``restart``, ``exec``, ``backup``, ``backups``, ``restore``; others are answered ``UnknownAction``."""
+    item: ItemId
+    """Whose deployment: ``Deployment/<team>/<name>``."""
+    arguments: Annotated[dict[Word, Text], Field(max_length=64)] = EMPTY
+    """Of the action, such as ``tail`` and ``follow`` of logs."""
+    words: Annotated[tuple[Annotated[str, Field(max_length=4096)], ...], Field(max_length=64)] = ()
+    """Program and arguments of ``exec``."""
+    seconds: Annotated[float, Field(gt=0, le=86_400)]
+    """After so long the agent ends it."""
+
+
+class CommandStop(Model):
+    """Nobody waits for the command any more."""
+
+    type: Literal["command-stop"] = "command-stop"
+    sequence: Sequence
+    id: CommandId
+
+
+class CommandOutput(Model):
+    """A piece of what a command wrote. The ``last`` one says how it ended; ``reason`` is empty where it ended well."""
+
+    type: Literal["command-output"] = "command-output"
+    sequence: Sequence
+    id: CommandId
+    text: Annotated[str, Field(max_length=64 * 1024)] = ""
+    stream: Literal["stdout", "stderr"] = "stdout"
+    dropped: Annotated[int, Field(ge=0, le=MAX_NUMBER)] = 0
+    """Lines that were left out before this piece, because there were too many."""
+    last: bool = False
+    exit_code: int | None = None
+    reason: Word = ""
+    message: Text = ""
+
+
 class Welcome(Model):
     type: Literal["welcome"] = "welcome"
     sequence: Sequence
@@ -187,8 +309,12 @@ class Goodbye(Model):
     retry_seconds: Annotated[float, Field(ge=0, le=86400)] = 0
 
 
-OfAgent = Hello | Report | Heartbeat | CertificateRequest
-OfControlPlane = Welcome | Desired | Goodbye | CertificateAnswer
+OfAgent = (
+    Hello | Report | Heartbeat | CertificateRequest | Features | Observation | Usage | SecretsRequest | CommandOutput
+)
+OfControlPlane = (
+    Welcome | Desired | Goodbye | CertificateAnswer | ObservationPublished | SecretsAnswer | Command | CommandStop
+)
 FROM_AGENT: Final[TypeAdapter[OfAgent]] = TypeAdapter(Annotated[OfAgent, Field(discriminator="type")])
 FROM_CONTROL_PLANE: Final[TypeAdapter[OfControlPlane]] = TypeAdapter(
     Annotated[OfControlPlane, Field(discriminator="type")]

@@ -296,6 +296,8 @@ class AgentSession:
                 return (Observed(message),)
             case CertificateRequest():
                 return self._ask(message)
+            case _:  # refused by NEXT
+                return NOTHING
 
     def _read(self, data: str | bytes, now: float) -> OfAgent | Close:
         """Return the message if it may come now, else why the session ends."""
