@@ -130,10 +130,51 @@ FORMS: Final[dict[str, Form]] = {
 
 def sentence_of(detail: ErrorDetails, subject: str, forms: Mapping[str, Form] = FORMS) -> str:
     """Say what does not fit where no file is meant: without the value, and without a regular expression."""
-    if detail["type"] != "string_pattern_mismatch":
-        return detail["msg"]
-    form = forms.get(str(detail.get("ctx", {}).get("pattern")))
-    return f"{subject} {form.sentence if form is not None else 'does not have the form that is needed'}"
+    kind, context = detail["type"], detail.get("ctx", {})
+    if kind == "string_pattern_mismatch":
+        form = forms.get(str(context.get("pattern")))
+        return f"{subject} {form.sentence if form is not None else 'does not have the form that is needed'}"
+    if kind == "value_error":
+        return f"{subject} does not fit: {context.get('error', 'see its documentation')}"
+    if kind in ("string_too_long", "too_long"):
+        unit = "characters" if kind == "string_too_long" else "entries"
+        return f"{subject} is too long: at most {context.get('max_length')} {unit} fit"
+    if kind in ("string_too_short", "too_short"):
+        unit = "character" if kind == "string_too_short" else "entry"
+        return f"{subject} needs at least {context.get('min_length', 1)} {unit}"
+    if kind in _BOUNDS:
+        member, words = _BOUNDS[kind]
+        return f"{subject} is out of range: it has to be {words} {context.get(member)}"
+    if kind in ("literal_error", "enum"):
+        return f"{subject} should be {context.get('expected')}"
+    for ending, words in _KINDS.items():
+        if kind.startswith(ending):
+            return f"{subject} {words}"
+    return f"{subject} does not fit"
+
+
+_BOUNDS: Final[dict[str, tuple[str, str]]] = {
+    "greater_than": ("gt", "more than"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than": ("lt", "less than"),
+    "less_than_equal": ("le", "at most"),
+}
+_KINDS: Final[dict[str, str]] = {
+    "missing": "is missing",
+    "extra_forbidden": "is no field that is known",
+    "json_invalid": "is no JSON",
+    "string_": "has to be text",
+    "int_": "has to be a whole number",
+    "float_": "has to be a number",
+    "finite_number": "has to be a number",
+    "bool_": "has to be true or false",
+    "dict_": "has to be an object",
+    "model_": "has to be an object",
+    "tuple_": "has to be a list",
+    "list_": "has to be a list",
+    "union_tag": "names no type that is known",
+}
+"""Beginning of a kind of error (pydantic's "Validation errors") → what it means."""
 
 
 ADDRESSES: Final[dict[str, Form]] = {

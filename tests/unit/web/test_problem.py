@@ -29,7 +29,10 @@ class Unknown(BaseModel):
             "this is no length of time: write a whole number and s, m, h or d",
         ),
         (Unknown, {"word": "X"}, "word", "this does not have the form that is needed"),
-        (RevocationRequest, {"reason": "x" * 201}, "reason", "String should have at most 200 characters"),
+        (RevocationRequest, {"reason": "x" * 201}, "reason", "this is too long: at most 200 characters fit"),
+        (RevocationRequest, {"reason": 1}, "reason", "this has to be text"),
+        (RevocationRequest, {"reason": "x", "more": 1}, "more", "this is no field that is known"),
+        (ApiTokenRequest, {"scopes": ["read"], "expires": "30d"}, "kind", "this is missing"),
     ],
 )
 def test_a_text_of_another_form_gets_a_sentence(
