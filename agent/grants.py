@@ -15,8 +15,8 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from schemas.names import Name
-from schemas.service_tls import AbsolutePath, GroupName
+from schemas.names import AbsolutePath, Name
+from schemas.service_tls import GroupName
 
 FILE: Final = "grants.toml"
 _MOST: Final = 64 * 1024

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from schemas.base import EMPTY, Document, Model
-from schemas.names import ByteSize, Duration, EnvName, LabelKey, LabelValue, Name, Port, UrlPath
-from schemas.secret import SecretEnv, SecretReference
+from schemas.names import AbsolutePath, ByteSize, Duration, EnvName, LabelKey, LabelValue, Name, Port, UrlPath, seconds
+from schemas.secret import SecretEnv, SecretFile, SecretReference, SecretUse
 from schemas.service_tls import ServiceTLS
 
 Image = Annotated[
@@ -27,6 +28,32 @@ Argument = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=40
 EnvValue = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=32_768)]
 
 
+LARGEST_ID: Final = 2**31 - 1
+LONGEST_GRACE: Final = 600.0
+"""Seconds."""
+
+
+def _ids_exist(user: str) -> str:
+    if any(int(part) > LARGEST_ID for part in user.split(":")):
+        raise ValueError(f"ids of users and groups end at {LARGEST_ID}")
+    return user
+
+
+def _is_short(grace: str) -> str:
+    if not 1 <= seconds(grace) <= LONGEST_GRACE:
+        raise ValueError("a grace lasts from 1s to 10m")
+    return grace
+
+
+User = Annotated[
+    str,
+    StringConstraints(pattern=r"^(?:0|[1-9][0-9]{0,9})(?::(?:0|[1-9][0-9]{0,9}))?$"),
+    AfterValidator(_ids_exist),
+    Field(description="Id of a user, and of a group after a colon, as numbers in quotes."),
+]
+Grace = Annotated[Duration, AfterValidator(_is_short)]
+
+
 class PortMapping(Model):
     """A port of the workload and the port of the agent at which it answers."""
 
@@ -42,6 +69,20 @@ class Volume(Model):
     name: Name
     path: MountPath
     read_only: bool = False
+
+
+class Tmpfs(Model):
+    """A directory in memory, which ends with the container."""
+
+    path: AbsolutePath
+    size: ByteSize = "64Mi"
+
+
+class Registry(Model):
+    """Whom the image is fetched as, from the registry that its name begins with."""
+
+    username: Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f:]+$", max_length=256)]
+    password: SecretReference
 
 
 class Resources(Model):
@@ -113,13 +154,26 @@ class DeploymentSpec(Model):
     """Or: every agent of the team that carries all of these labels."""
     image: Image | None = None
     """For type container."""
+    pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
+    """When the image is fetched. Always: each time that an instance is set up, which a moved tag does not cause."""
+    registry: Registry | None = None
+    """For an image that not everybody may fetch."""
     command: Annotated[tuple[Argument, ...], Field(max_length=64)] = ()
     """Program and arguments. Needed for type process; for type container it replaces the image's command."""
     env: Annotated[dict[EnvName, EnvValue], Field(max_length=256)] = EMPTY
     secrets: Annotated[tuple[SecretEnv, ...], Field(max_length=64)] = ()
+    """Environment variables from secrets. Whoever may use the agent's container engine can read them."""
+    secret_files: Annotated[tuple[SecretFile, ...], Field(max_length=64)] = ()
+    user: User | None = None
+    """Whom it runs as; for type container without it the image's user, with the group of the same number where none
+    is named."""
     ports: Annotated[tuple[PortMapping, ...], Field(max_length=64)] = ()
     volumes: Annotated[tuple[Volume, ...], Field(max_length=32)] = ()
+    tmpfs: Annotated[tuple[Tmpfs, ...], Field(max_length=16)] = ()
+    """Beside ``/tmp``, of 64Mi, which every container has and which may be named here with another size."""
     resources: Resources = Resources()
+    stop_grace: Grace = "10s"
+    """Time between the request to end (SIGTERM) and the end by force."""
     health_check: DeploymentHealthCheck | None = None
     rollout: Rollout = Rollout()
     tls: ServiceTLS | None = None
@@ -141,6 +195,13 @@ class DeploymentSpec(Model):
             raise ValueError("type mongodb needs mongodb and takes no command")
         if self.type != "mongodb" and self.mongodb is not None:
             raise ValueError(f"mongodb is for type mongodb, this is type {self.type}")
+        for name, given in (
+            ("pullPolicy", self.pull_policy != "IfNotPresent"),
+            ("registry", self.registry is not None),
+            ("tmpfs", bool(self.tmpfs)),
+        ):
+            if given and self.type != "container":
+                raise ValueError(f"{name} is for type container, this is type {self.type}")
         if not self.agents and not self.agent_selector:
             raise ValueError("say where it runs: agents or agentSelector")
         return self
@@ -152,6 +213,7 @@ class DeploymentSpec(Model):
             ("host port", [mapping.host for mapping in self.ports]),
             ("port name", [mapping.name for mapping in self.ports if mapping.name is not None]),
             ("volume", [volume.name for volume in self.volumes]),
+            ("path", self.mounted()),
             ("environment variable", [*self.env, *(secret.env for secret in self.secrets)]),
         ):
             seen: set[object] = set()
@@ -160,6 +222,27 @@ class DeploymentSpec(Model):
                     raise ValueError(f"{what} {value} is listed twice")
                 seen.add(value)
         return self
+
+    def mounted(self) -> list[str]:
+        """Return every path in the container at which something is mounted because it is written here."""
+        return [
+            *(volume.path for volume in self.volumes),
+            *(tmpfs.path for tmpfs in self.tmpfs),
+            *(file.path for file in self.secret_files),
+        ]
+
+    def secret_uses(self) -> Iterator[SecretUse]:
+        """Yield every place that names a value of a secret."""
+        for index, env in enumerate(self.secrets):
+            yield SecretUse(env.secret, env.key, ("spec", "secrets", index), "secret")
+        for index, file in enumerate(self.secret_files):
+            yield SecretUse(file.secret, file.key, ("spec", "secretFiles", index), "secret")
+        if self.registry is not None:
+            password = self.registry.password
+            yield SecretUse(password.name, password.key, ("spec", "registry", "password"), "name")
+        for index, user in enumerate(self.mongodb.users if self.mongodb is not None else ()):
+            field = ("spec", "mongodb", "users", index, "password")
+            yield SecretUse(user.password.name, user.password.key, field, "name")
 
 
 class Deployment(Document):

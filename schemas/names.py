@@ -131,6 +131,11 @@ EntryPointName = Annotated[
     StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"),
     Field(description="Name of an entry point in Traefik's static configuration."),
 ]
+AbsolutePath = Annotated[
+    str,
+    StringConstraints(pattern=r"^(?:/(?:\.*[A-Za-z0-9_@+-][A-Za-z0-9._@+-]*))+$", max_length=512),
+    Field(description="Absolute path without . and .., of letters, digits and ._@+-"),
+]
 EnvName = Annotated[
     str,
     StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$"),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, StringConstraints
 
 from schemas.base import Document, Model
-from schemas.names import EnvName, Name
+from schemas.names import AbsolutePath, EnvName, Name
 
 SealedValue = Annotated[
     str,
@@ -43,3 +43,27 @@ class SecretEnv(Model):
     env: EnvName
     secret: Name
     key: SecretKey
+
+
+class SecretFile(Model):
+    """A file that holds a value of a secret of the same team: in memory, readable for the workload's user alone."""
+
+    path: AbsolutePath
+    secret: Name
+    key: SecretKey
+
+
+class SecretUse(NamedTuple):
+    """One place of a document where a value of a secret is named."""
+
+    secret: str
+    key: str
+    field: tuple[str | int, ...]
+    """Of the object that names both; the key is its member ``key``."""
+    member: Literal["secret", "name"]
+    """Of that object: where the secret is named."""
+
+    @property
+    def id(self) -> str:
+        """How messages name the value: ``<secret>/<key>``."""
+        return f"{self.secret}/{self.key}"

@@ -13,7 +13,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from schemas.base import Model
-from schemas.names import NAME_PATTERN, Duration, HostPattern, Name, seconds
+from schemas.names import NAME_PATTERN, AbsolutePath, Duration, HostPattern, Name, seconds
 
 SHORTEST: Final = 3600.0
 LONGEST: Final = 2160 * 3600.0
@@ -24,12 +24,6 @@ DEEPEST: Final = 16
 """Parts of a directory's path."""
 _NUMBERED: Final = re.compile(r"\.[0-9]+\Z")
 _SERVICE_ITEM: Final = re.compile(rf"Certificate/({_NAME})/({_NAME})")
-
-AbsolutePath = Annotated[
-    str,
-    StringConstraints(pattern=r"^(?:/(?:\.*[A-Za-z0-9_@+-][A-Za-z0-9._@+-]*))+$", max_length=512),
-    Field(description="Absolute path without . and .., of letters, digits and ._@+-"),
-]
 
 
 def _is_no_name_of_the_agents_own(directory: str) -> str:

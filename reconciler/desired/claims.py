@@ -179,12 +179,8 @@ def _references_of_deployment(team: str, deployment: Deployment) -> Iterator[Ref
     spec = deployment.spec
     for index, name in enumerate(spec.agents):
         yield Reference(ObjectKey("Agent", "", name), ("spec", "agents", index))
-    for index, secret in enumerate(spec.secrets):
-        yield Reference(ObjectKey("Secret", team, secret.secret), ("spec", "secrets", index, "secret"))
-    if spec.mongodb is not None:
-        for index, user in enumerate(spec.mongodb.users):
-            field: FieldPath = ("spec", "mongodb", "users", index, "password", "name")
-            yield Reference(ObjectKey("Secret", team, user.password.name), field)
+    for use in spec.secret_uses():
+        yield Reference(ObjectKey("Secret", team, use.secret), (*use.field, use.member))
 
 
 def claims_of(key: ObjectKey, found: AnyObject, fleet: Fleet, agents: tuple[str, ...]) -> tuple[Claim, ...]:

@@ -11,12 +11,12 @@ from pydantic_core import ErrorDetails
 from schemas import names
 from schemas.access_api import Lifetime, Reason
 from schemas.api import Checksum
-from schemas.deployment import Argument, EnvValue, Image, MongoDB, MongoDBUser, MountPath
+from schemas.deployment import Argument, EnvValue, Image, MongoDB, MongoDBUser, MountPath, Registry, User
 from schemas.enrolment import Version
 from schemas.middleware import BasicAuth, ContentType
 from schemas.route import StickyCookie
 from schemas.secret import SealedValue, SecretKey
-from schemas.service_tls import AbsolutePath, GroupName
+from schemas.service_tls import GroupName
 
 
 class Form(NamedTuple):
@@ -100,7 +100,7 @@ FORMS: Final[dict[str, Form]] = {
     pattern_of(Image): Form(
         "is no image: write name:tag, with the registry in front where it is not the usual one", "nginx:1.29"
     ),
-    pattern_of(AbsolutePath): Form(
+    pattern_of(names.AbsolutePath): Form(
         "is no absolute path: start with /, use letters, digits and ._@+-, and leave out . and ..", "/var/lib/web/tls"
     ),
     pattern_of(GroupName): Form(
@@ -109,6 +109,8 @@ FORMS: Final[dict[str, Form]] = {
     pattern_of(MountPath): Form(
         "is no path in the container: start with /, and use letters, digits and ._-/", "/var/lib/data"
     ),
+    pattern_of(User): Form("is no user: write a number, or two with a colon between them, in quotes", "1000:1000"),
+    _field(Registry, "username"): Form("is no user's name: use no colon and no control characters", "robot"),
     pattern_of(Argument): _NO_NUL,
     pattern_of(EnvValue): _NO_NUL,
     pattern_of(ContentType): Form("is no content type: write type/subtype in lower case", "text/html"),

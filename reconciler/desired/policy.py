@@ -311,11 +311,8 @@ def _secret_values(found: AnyObject) -> Iterator[tuple[str, str, FieldPath]]:
         yield provided.secret, provided.certificate, ("spec", "provided", "certificate")
         yield provided.secret, provided.private_key, ("spec", "provided", "privateKey")
     elif isinstance(found, Deployment):
-        for index, env in enumerate(found.spec.secrets):
-            yield env.secret, env.key, ("spec", "secrets", index, "key")
-        for index, user in enumerate(found.spec.mongodb.users if found.spec.mongodb else ()):
-            field = ("spec", "mongodb", "users", index, "password", "key")
-            yield user.password.name, user.password.key, field
+        for use in found.spec.secret_uses():
+            yield use.secret, use.key, (*use.field, "key")
 
 
 def secrets_are_sealed(subject: Subject, _: View) -> Iterable[Finding]:
