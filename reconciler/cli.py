@@ -35,6 +35,7 @@ COMMANDS: Final = (
     Entry("render", "reconciler.commands.render_command", "write Traefik's configuration"),
     Entry("status", "reconciler.commands.status_command", "show where a revision stands"),
     Entry("approve", "reconciler.commands.approve_command", "approve a held revision"),
+    Entry("deploy", "reconciler.commands.deploy_command", "look at deployments, and act on them"),
     Entry("token", "reconciler.commands.token_command", "make tokens for agents, people and CI"),
     Entry("secret", "reconciler.commands.secret_command", "seal and open secrets"),
     Entry("mongodb", "reconciler.commands.mongodb_command", "print and check connection strings"),

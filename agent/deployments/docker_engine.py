@@ -34,8 +34,9 @@ from agent.deployments.container_config import (
     network_configs,
     volume_configs,
 )
+from agent.deployments.container_exec import execute
 from agent.deployments.container_state import read_instance
-from agent.deployments.driver import DriverError, Stats
+from agent.deployments.driver import DriverError, Stats, Written
 from agent.deployments.engine_errors import of_engine, translated
 from agent.deployments.firewall import Firewall
 from agent.deployments.health import Probe
@@ -261,6 +262,10 @@ class DockerEngine:
                     return await _ended(made, command[0])
             except TimeoutError:
                 return Probe(False, f"{command[0]} did not end within {timeout_seconds:g} s")
+
+    def execute(self, instance: Instance, command: tuple[str, ...]) -> AsyncGenerator[Written | int, None]:
+        """Run a program in the container."""
+        return execute(self._docker.containers.container(instance.id), command)
 
     async def logs(self, instance: Instance, *, tail: int, follow: bool = False) -> AsyncGenerator[str, None]:
         path, rest = f"containers/{instance.id}/logs", ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from agent.deployments.actions import Action
 from agent.deployments.health import Probe
@@ -33,6 +33,13 @@ class Stats(NamedTuple):
     pids: int
 
 
+class Written(NamedTuple):
+    """A part of what a program wrote."""
+
+    text: str
+    stream: Literal["stdout", "stderr"] = "stdout"
+
+
 class Driver(Protocol):
     """All calls may be cancelled at any point and made again: each leaves what a later call finds its way from."""
 
@@ -49,6 +56,13 @@ class Driver(Protocol):
 
     async def run_inside(self, instance: Instance, command: tuple[str, ...], timeout_seconds: float) -> Probe:
         """Run a probe's command where the instance runs; exit code 0 is good. Raises DriverError."""
+        ...
+
+    def execute(self, instance: Instance, command: tuple[str, ...]) -> AsyncGenerator[Written | int, None]:
+        """Run a program where the instance runs, without input; yield what it writes, and its exit code at the end.
+
+        Closing the generator ends the program. Raises DriverError.
+        """
         ...
 
     def logs(self, instance: Instance, *, tail: int, follow: bool = False) -> AsyncGenerator[str, None]:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from agent.deployments.actions import Action, Create, Keep, Remove, RemoveNetwork, RemoveVolumes, Start, Stop
-from agent.deployments.driver import DriverError, Stats
+from agent.deployments.driver import DriverError, Stats, Written
 from agent.deployments.health import Health, Probe
 from agent.deployments.observed import Instance, Observed
 from agent.deployments.planning import Situation, plan
@@ -203,6 +203,10 @@ class ModelDriver:
         self.away: DriverError | None = None
         self.hang: set[str] = set()
         self.lines = ""
+        self.written: asyncio.Queue[str] = asyncio.Queue()
+        """Lines for whoever follows."""
+        self.executed: list[tuple[str, ...]] = []
+        """Commands that have ended."""
         self.secrets: dict[str, Mapping[str, str]] = {}
         """By deployment, what an instance was given."""
 
@@ -223,8 +227,23 @@ class ModelDriver:
     async def run_inside(self, instance: Instance, command: tuple[str, ...], timeout_seconds: float) -> Probe:
         return Probe(self.engine.observe_one(instance.id).health.state == "healthy", "not yet")
 
+    async def execute(self, instance: Instance, command: tuple[str, ...]) -> AsyncGenerator[Written | int, None]:
+        """Say the command; ``sleep`` never ends, ``fail`` exits with 3."""
+        try:
+            yield Written(f"{' '.join(command)}\n")
+            if command[0] == "sleep":
+                await asyncio.Event().wait()
+            if command[0] == "fail":
+                yield Written("it failed\n", "stderr")
+            yield 3 if command[0] == "fail" else 0
+        finally:
+            self.executed.append(command)
+
     async def logs(self, instance: Instance, *, tail: int, follow: bool = False) -> AsyncGenerator[str, None]:
-        yield self.lines
+        for line in self.lines.splitlines()[-tail:] if tail else ():
+            yield line
+        while follow:
+            yield await self.written.get()
 
     async def stats(self, instance: Instance) -> Stats:
         return Stats(0.0, 0, 1)
