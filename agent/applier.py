@@ -19,8 +19,8 @@ from typing import NamedTuple
 from agent.backoff import Backoff
 from agent.documents import UNKNOWN_KEY, Applied, DocumentStore, Keys, Refusal, verify
 from agent.left_behind import way_back
+from agent.reporting import Outcome
 from agent.services import Service
-from agent.session import Outcome
 from schemas.session import Document, Item, ItemResult
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,9 @@ class _Taken(NamedTuple):
 
 
 class Applier:
-    """``report`` hears every outcome; it is called from the loop and must not block."""
+    """``report`` hears every outcome, ``hold`` of each document before it is applied; both are called from the loop and
+    must not block.
+    """
 
     def __init__(
         self,
@@ -45,6 +47,7 @@ class Applier:
         clock: Callable[[], datetime],
         random: Callable[[], float],
         backoff: Backoff | None = None,
+        hold: Callable[[Document], None] = lambda _document: None,
     ) -> None:
         self.settled = asyncio.Event()
         """Set after the first attempt to apply what was on disk, or when there was nothing."""
@@ -57,6 +60,7 @@ class Applier:
         self._agent = agent
         self._keys = keys
         self._report = report
+        self._hold = hold
         self._clock = clock
         self._random = random
         self._backoff = backoff or Backoff(base=1.0, cap=300.0, stable=0.0)
@@ -71,6 +75,11 @@ class Applier:
     def applied(self) -> Applied:
         """What the control plane may take for applied: nothing, while the document itself is missing."""
         return self._marker if self._held is not None else Applied(self._marker.generation, None)
+
+    @property
+    def held(self) -> Document | None:
+        """The document that is in force, applied or not yet."""
+        return self._held
 
     @property
     def idle(self) -> bool:
@@ -90,10 +99,11 @@ class Applier:
         if found.document is None:
             self.settled.set()
         else:
+            self._hold(found.document)
             self._wake.set()
 
-    def take(self, jws: str) -> None:
-        """Verify a document that came; keep it for :meth:`run`, or report why not."""
+    def take(self, jws: str) -> Document | None:
+        """Verify a document that came; keep it for :meth:`run` and return it, or report why not."""
         try:
             document = verify(jws, agent=self._agent, keys=self._keys, now=self._clock())
             is_new = self._is_new(document)
@@ -103,13 +113,14 @@ class Applier:
                 message = f"{message} {way_back(self._agent)}"
             log.warning("generation %d was refused: %s: %s", refusal.generation, refusal.reason, message)
             self._report(Outcome(refusal.generation, refusal.digest, "refused", refusal.reason, message))
-            return
+            return None
         if is_new:
             self._waiting = _Taken(jws, document)
             self._backoff.succeeded()
             self._wake.set()
         elif self.outcome is not None and self._waiting is None:
             self._report(self.outcome)
+        return document
 
     def again(self) -> None:
         """Apply the held document once more, and report: a service has something new to say of it."""
@@ -161,6 +172,7 @@ class Applier:
             self._report(_outcome(taken.document, "failed", "NotPersisted", f"The disk refused it: {error.strerror}."))
             return False
         self._held, self.outcome = taken.document, None
+        self._hold(taken.document)
         if self._waiting is taken:
             self._waiting = None
         return True

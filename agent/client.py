@@ -23,34 +23,21 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.exceptions import InvalidStatus, WebSocketException
 from websockets.typing import Subprotocol
 
 from agent.applier import Applier
 from agent.backoff import Backoff
+from agent.conversation import Conversation
 from agent.documents import UNKNOWN_KEY, DocumentKeys, DocumentStore
-from agent.endings import End, closed, refused
+from agent.endings import End, refused
 from agent.left_behind import Note, way_back
 from agent.pinning import explained
-from agent.services import Asker, Changing, Nobody, Service
-from agent.session import (
-    AgentSession,
-    Certified,
-    Close,
-    Command,
-    Event,
-    Opened,
-    Outcome,
-    Received,
-    Retreat,
-    Send,
-    SessionLimits,
-    State,
-    Take,
-    Tick,
-)
+from agent.reporting import Outcome
+from agent.services import Asker, Changing, Extension, Nobody, Service
+from agent.session import AgentSession, Held, SessionLimits
 from schemas.jwk import JwkSet
-from schemas.session import MAX_DOCUMENT, SUBPROTOCOL, CertificateAnswer
+from schemas.session import MAX_DOCUMENT, SUBPROTOCOL, Document, offers_of
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +46,6 @@ Tasks = Mapping[str, Callable[[], Coroutine[Any, Any, None]]]
 
 SLOWLY: Final = 60.0
 """Seconds between attempts when the control plane does not want this agent; a person has to change something."""
-GOODBYE_SECONDS: Final = 5.0
-"""How long the other side may take to close after it said that it would."""
 
 
 class CredentialsUnavailable(Exception):
@@ -131,18 +116,29 @@ async def run(
     *,
     settings: ClientSettings | None = None,
     asker: Asker | None = None,
+    extensions: Sequence[Extension] = (),
     others: Tasks | None = None,
     metrics: Callable[[], Mapping[str, float]] = dict,
     random: Callable[[], float] = randomness.random,
 ) -> None:
-    """Be the agent until ``stop`` is set. ``asker`` asks the control plane for certificates in each connection.
+    """Be the agent until ``stop`` is set. ``asker`` asks the control plane for certificates in each connection,
+    ``extensions`` use what else both sides know.
 
     Raises:
         OSError: when ``data_dir`` cannot be read.
         ExceptionGroup: for an error that is a bug of this program.
     """
     settings = settings or ClientSettings()
-    client = _Client(data_dir, services, credentials, settings=settings, asker=asker, metrics=metrics, random=random)
+    client = _Client(
+        data_dir,
+        services,
+        credentials,
+        settings=settings,
+        asker=asker,
+        extensions=extensions,
+        metrics=metrics,
+        random=random,
+    )
     client.applier.load()
     async with asyncio.TaskGroup() as group:
         tasks = [
@@ -162,6 +158,7 @@ def run_until_signalled(
     *,
     settings: ClientSettings | None = None,
     asker: Asker | None = None,
+    extensions: Sequence[Extension] = (),
     others: Tasks | None = None,
     metrics: Callable[[], Mapping[str, float]] = dict,
 ) -> None:
@@ -171,7 +168,17 @@ def run_until_signalled(
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await run(data_dir, services, credentials, stop, settings=settings, asker=asker, others=others, metrics=metrics)
+        await run(
+            data_dir,
+            services,
+            credentials,
+            stop,
+            settings=settings,
+            asker=asker,
+            extensions=extensions,
+            others=others,
+            metrics=metrics,
+        )
 
     asyncio.run(main())
 
@@ -192,18 +199,20 @@ class _Client:
         *,
         settings: ClientSettings,
         asker: Asker | None,
+        extensions: Sequence[Extension],
         metrics: Callable[[], Mapping[str, float]],
         random: Callable[[], float],
     ) -> None:
         self._credentials = credentials
         self._settings = settings
         self._asker = asker or Nobody()
+        self._extensions = extensions
         self._metrics = metrics
         self._random = random
         self._backoff = Backoff(settings.backoff_base, settings.backoff_cap, settings.stable)
         self._unwanted = 0
         """How often in a row the control plane did not want this agent."""
-        self._conversation: _Conversation | None = None
+        self._conversation: Conversation | None = None
         self._left_behind = Note(data_dir)
         self.applier = Applier(
             DocumentStore(data_dir),
@@ -213,6 +222,7 @@ class _Client:
             report=self._report,
             clock=lambda: datetime.now(UTC),
             random=random,
+            hold=self._offers,
         )
         for service in (*services, self._asker):
             if isinstance(service, Changing):
@@ -273,8 +283,22 @@ class _Client:
 
     async def _converse(self, socket: ClientConnection) -> End:
         self._left_behind.clear()
-        session = AgentSession(self._credentials.name, _version(), self.applier.applied, self._settings.session)
-        self._conversation = _Conversation(session, socket, self.applier.take, self._asker.answered, self._metrics)
+        session = AgentSession(
+            self._credentials.name,
+            _version(),
+            self.applier.applied,
+            self._settings.session,
+            held=_held(self.applier.held),
+            knows={one.feature for one in self._extensions},
+        )
+        self._conversation = Conversation(
+            session,
+            socket,
+            self.applier.take,
+            self._asker.answered,
+            extensions=self._extensions,
+            metrics=self._metrics,
+        )
         self._conversation.start()
         if (damage := self.applier.damage) is not None:
             self.applier.damage = None
@@ -288,6 +312,11 @@ class _Client:
             self._conversation = None
             self._asker.disconnected()
 
+    def _offers(self, document: Document) -> None:
+        """A document is in force from now on: what it offers is known before anything of it is applied."""
+        for one in self._extensions:
+            one.offered(one.feature in offers_of(document))
+
     def _report(self, outcome: Outcome) -> None:
         log.info("generation %d: %s %s", outcome.generation, outcome.outcome, outcome.reason)
         if outcome.reason == UNKNOWN_KEY:
@@ -296,91 +325,8 @@ class _Client:
             self._conversation.feed(outcome)
 
 
-class _Conversation:
-    """One connection: a task reads, one writes, one keeps the time. The session decides."""
-
-    def __init__(
-        self,
-        session: AgentSession,
-        socket: ClientConnection,
-        take: Callable[[str], None],
-        answered: Callable[[CertificateAnswer], None],
-        metrics: Callable[[], Mapping[str, float]],
-    ) -> None:
-        self._session = session
-        self._socket = socket
-        self._take = take
-        self._answered = answered
-        self._metrics = metrics
-        # Grows by one report an attempt and one heartbeat an interval; unanswered pings end it before that is much.
-        self._outgoing: asyncio.Queue[Send | Close] = asyncio.Queue()
-        self._retreat: Retreat | None = None
-        self._rescheduled = asyncio.Event()
-
-    def start(self) -> None:
-        """Say hello."""
-        self.feed(Opened(time.monotonic()))
-
-    async def hold(self) -> End:
-        """Hold the conversation until the connection is over."""
-        async with asyncio.TaskGroup() as group:
-            others = [
-                group.create_task(self._write(), name="agent-write"),
-                group.create_task(self._keep_time(), name="agent-time"),
-            ]
-            try:
-                async for message in self._socket:
-                    self.feed(Received(message, time.monotonic()))
-            except ConnectionClosed:
-                pass
-            finally:
-                for task in others:
-                    task.cancel()
-        return self._end()
-
-    def feed(self, event: Event) -> None:
-        deadline = self._session.deadline
-        for command in self._session.handle(event):
-            self._carry_out(command)
-        if self._session.deadline != deadline or self._session.state is State.CLOSING:
-            self._rescheduled.set()
-
-    def _carry_out(self, command: Command) -> None:
-        match command:
-            case Send() | Close():
-                self._outgoing.put_nowait(command)
-            case Take(jws):
-                self._take(jws)
-            case Certified(answer):
-                self._answered(answer)
-            case Retreat():
-                self._retreat = command
-
-    async def _write(self) -> None:
-        try:
-            while True:
-                match await self._outgoing.get():
-                    case Send(text):
-                        await self._socket.send(text)
-                    case Close(code, reason):
-                        await self._socket.close(code, reason)
-        except ConnectionClosed:
-            return
-
-    async def _keep_time(self) -> None:
-        while self._session.state is not State.CLOSING:
-            self._rescheduled.clear()
-            try:
-                async with asyncio.timeout(self._session.deadline - time.monotonic()):
-                    await self._rescheduled.wait()
-            except TimeoutError:
-                self.feed(Tick(time.monotonic(), self._metrics()))
-        await asyncio.sleep(GOODBYE_SECONDS)
-        await self._socket.close()
-
-    def _end(self) -> End:
-        pause = self._retreat.seconds if self._retreat is not None else 0.0
-        return closed(self._socket.close_code, self._socket.close_reason or "", pause)
+def _held(document: Document | None) -> Held | None:
+    return None if document is None else Held(document.digest, offers_of(document))
 
 
 def _version() -> str:

@@ -7,9 +7,9 @@ stands in until they have theirs.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
-from agent.session import Ask
+from agent.session import Ask, Event
 from schemas.session import CertificateAnswer, Item, ItemResult
 
 
@@ -45,6 +45,38 @@ class Asker(Changing, Protocol):
     def disconnected(self) -> None: ...
 
     def answered(self, answer: CertificateAnswer) -> None: ...
+
+
+class Line(NamedTuple):
+    """A way to the control plane, as long as one connection stands."""
+
+    say: Callable[[Event], None]
+    waiting: Callable[[str], int]
+    """Characters of the output of the command with this id that wait to be sent."""
+
+
+class Extension(Protocol):
+    """Somebody who uses one feature of the conversation (``schemas.session.FEATURES``). Calls come from the loop's
+    thread and must not block.
+    """
+
+    feature: str
+
+    def offered(self, offered: bool, /) -> None:
+        """A document is in force from now on, and its control plane offers the feature or does not."""
+        ...
+
+    def begun(self, line: Line, /) -> None:
+        """Both sides know the feature in this connection; ``line`` is good until :meth:`ended`."""
+        ...
+
+    def ended(self) -> None: ...
+
+    def heard(self, what: object, /) -> None:
+        """The control plane said something: a message of the feature, or for ``observations`` the token of the
+        :class:`agent.talk.Seen` that every front serves.
+        """
+        ...
 
 
 class Nobody:

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
@@ -56,6 +56,19 @@ SECRETS_VERSION: Final = "secretsVersion"
 """Member of the spec of a deployment's item, beside what its file says: digest of the sealed values that it uses."""
 MAX_NUMBER: Final = 2**53 - 1
 """The largest whole number that every reader of JSON keeps exactly (RFC 8259, 6)."""
+UNNUMBERED: Final = MAX_NUMBER
+"""Sequence of a message that no session has sent yet; one that arrives with it is out of sequence."""
+NEEDS: Final[Mapping[str, str]] = {
+    "observation": OBSERVATIONS,
+    "observation-published": OBSERVATIONS,
+    "usage": OBSERVATIONS,
+    "secrets-request": SECRETS,
+    "secrets": SECRETS,
+    "command": COMMANDS,
+    "command-stop": COMMANDS,
+    "command-output": COMMANDS,
+}
+"""Type of a message → the feature that the agent must have said before it may be sent, either way."""
 MAX_ITEMS: Final = 2000
 """Items of one document, and therefore results of one report."""
 
@@ -106,6 +119,12 @@ def digest_of(value: object) -> str:
 def digest_of_items(items: Iterable[Item]) -> str:
     """Return the digest of a set of items; their order does not matter."""
     return digest_of(sorted((item.id, item.digest) for item in items))
+
+
+def offers_of(document: Document) -> tuple[str, ...]:
+    """Return the features that a document offers; what is no list of words offers none."""
+    own = next((item.spec.get(OFFERS) for item in document.items if item.kind == "Agent"), None)
+    return tuple(one for one in own if isinstance(one, str)) if isinstance(own, list) else ()
 
 
 class Hello(Model):
@@ -187,10 +206,10 @@ class Features(Model):
 
 
 class Observation(Model):
-    """All deployments of the agent. ``number`` grows by one with each in a session; the newest is the whole truth."""
+    """All deployments of the agent. ``number`` grows with each in a session; the newest is the whole truth."""
 
     type: Literal["observation"] = "observation"
-    sequence: Sequence
+    sequence: Sequence = UNNUMBERED
     number: Annotated[int, Field(ge=1, le=MAX_NUMBER)]
     deployments: Annotated[tuple[DeploymentObservation, ...], Field(max_length=MAX_OBSERVED)] = ()
 
@@ -199,13 +218,13 @@ class ObservationPublished(Model):
     """Every front serves what the observation with this number says, and it was read back from each."""
 
     type: Literal["observation-published"] = "observation-published"
-    sequence: Sequence
+    sequence: Sequence = UNNUMBERED
     number: Annotated[int, Field(ge=1, le=MAX_NUMBER)]
 
 
 class Usage(Model):
     type: Literal["usage"] = "usage"
-    sequence: Sequence
+    sequence: Sequence = UNNUMBERED
     deployments: Annotated[tuple[DeploymentUsage, ...], Field(max_length=MAX_OBSERVED)] = ()
 
 
@@ -213,7 +232,7 @@ class SecretsRequest(Model):
     """The agent needs the values that a deployment of its document names. One for an item is under way at most."""
 
     type: Literal["secrets-request"] = "secrets-request"
-    sequence: Sequence
+    sequence: Sequence = UNNUMBERED
     id: ItemId
     version: Digest
     """The :data:`SECRETS_VERSION` of the item, as the agent has it."""
@@ -223,7 +242,7 @@ class SecretsAnswer(Model):
     """Values by ``<secret>/<key>``, or why there are none: then ``reason`` is set, and the agent comes back later."""
 
     type: Literal["secrets"] = "secrets"
-    sequence: Sequence
+    sequence: Sequence = UNNUMBERED
     id: ItemId
     version: Digest | None = None
     values: Annotated[dict[Annotated[str, Field(max_length=256)], SecretStr], Field(max_length=256)] = EMPTY
@@ -244,7 +263,7 @@ class Command(Model):
     """One-shot work that a person asked for; it never changes what is wanted."""
 
     type: Literal["command"] = "command"
-    sequence: Sequence
+    sequence: Sequence = UNNUMBERED
     id: CommandId
     action: Word
     """``logs``, ``restart``, ``exec``, ``backup``, ``backups``, ``restore``; others are answered ``UnknownAction``."""
@@ -262,7 +281,7 @@ class CommandStop(Model):
     """Nobody waits for the command any more."""
 
     type: Literal["command-stop"] = "command-stop"
-    sequence: Sequence
+    sequence: Sequence = UNNUMBERED
     id: CommandId
 
 
@@ -270,7 +289,7 @@ class CommandOutput(Model):
     """A piece of what a command wrote. The ``last`` one says how it ended; ``reason`` is empty where it ended well."""
 
     type: Literal["command-output"] = "command-output"
-    sequence: Sequence
+    sequence: Sequence = UNNUMBERED
     id: CommandId
     text: Annotated[str, Field(max_length=64 * 1024)] = ""
     stream: Literal["stdout", "stderr"] = "stdout"

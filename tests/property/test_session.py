@@ -14,7 +14,7 @@ from agent import session as agent_side
 from agent.applier import Applier
 from agent.backoff import Backoff
 from agent.documents import DocumentStore, keys_of
-from agent.session import Outcome
+from agent.reporting import Outcome
 from reconciler.agents import session as control_side
 from reconciler.agents.documents import sign_document
 from schemas.session import Report, digest_of

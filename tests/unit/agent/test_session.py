@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from agent.reporting import Outcome
 from agent.session import (
     NEXT,
     AgentSession,
@@ -16,7 +17,6 @@ from agent.session import (
     Command,
     Event,
     Opened,
-    Outcome,
     Received,
     Retreat,
     Send,
