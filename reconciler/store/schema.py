@@ -1,4 +1,4 @@
-"""The tables of both databases, as numbered forward migrations (``PRAGMA user_version`` counts those done).
+"""The tables of all databases, as numbered forward migrations (``PRAGMA user_version`` counts those done).
 
 A migration that has been released is never edited; a change is a new one at the end. Tables are rowid tables, so that
 ``reconciler.store.salvage`` can walk a damaged one row by row.
@@ -142,6 +142,22 @@ STATE: Final[Migrations] = (
     ),
 )
 
+HISTORY: Final[Migrations] = (
+    (
+        # One row holds the points of all metrics of a subject for a while, see reconciler.store.downsampling.
+        """CREATE TABLE chunks (
+            subject TEXT NOT NULL,
+            tier INTEGER NOT NULL,
+            start INTEGER NOT NULL,
+            data BLOB NOT NULL,
+            PRIMARY KEY (subject, tier, start)
+        )""",
+        "CREATE INDEX chunks_age ON chunks (tier, start)",
+        # Up to where everything of a tier stands in the next one too.
+        "CREATE TABLE folded (tier INTEGER NOT NULL PRIMARY KEY, until INTEGER NOT NULL)",
+    ),
+)
+
 
 class Schema(NamedTuple):
     """What a database file must look like, and what to tell a person when it does not."""
@@ -154,6 +170,7 @@ class Schema(NamedTuple):
 
 OUTBOX_SCHEMA: Final = Schema("outbox.db", OUTBOX, disposable=False)
 STATE_SCHEMA: Final = Schema("state.db", STATE, disposable=True)
+HISTORY_SCHEMA: Final = Schema("history.db", HISTORY, disposable=True)
 
 
 def migrate(connection: sqlite3.Connection, schema: Schema) -> None:
