@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import math
 import zlib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from agent.deployments.workload import LABEL_VOLUME, Key, Slot, Workload, engine_name, instance_labels, owner_labels
-from schemas.names import size_in_bytes
+from schemas.deployment import Tmpfs
+from schemas.names import seconds, size_in_bytes
 
 BRIDGE_PREFIX: Final = "cl-"
 """Of the network interfaces of all deployments, on this machine; what the firewall's rules go by."""
@@ -20,7 +23,7 @@ SUBNETS: Final = "10.213.0.0/16"
 """Where the networks of deployments are cut from. An engine's own pools end after about thirty networks."""
 _SUBNET_PREFIX: Final = 28
 _DEFAULT_PIDS: Final = 1024
-_TMP: Final = "rw,nosuid,nodev,noexec,size=64m,mode=1777"
+_TMP: Final = Tmpfs(path="/tmp")  # noqa: S108  the container's own
 _LONGEST_INTERFACE: Final = 15
 
 
@@ -77,18 +80,26 @@ def container_config(
     ports: Mapping[int, int],
     *,
     publish_on: tuple[str, ...],
-    secrets: Mapping[str, str],
+    environment: Mapping[str, str],
+    files: Mapping[str, Path],
 ) -> dict[str, Any]:
-    """Return what to ask for an instance; ``secrets`` are further environment variables."""
+    """Return what to ask for an instance. ``files``: those of secrets, by their paths in the container."""
     spec = workload.spec
     config: dict[str, Any] = {
         "Image": spec.image,
         "Hostname": workload.key.name,
-        "Env": [f"{name}={value}" for name, value in {**spec.env, **secrets}.items()],
+        "Env": [f"{name}={value}" for name, value in environment.items()],
         "Labels": instance_labels(agent, workload, slot),
         "ExposedPorts": {f"{port}/tcp": {} for port in ports},
+        "StopTimeout": math.ceil(seconds(spec.stop_grace)),
         "HostConfig": _host_config(agent, workload, ports, publish_on),
     }
+    # each by itself: no directory of the machine is shown
+    config["HostConfig"]["Mounts"] += [
+        {"Type": "bind", "Source": str(source), "Target": path, "ReadOnly": True} for path, source in files.items()
+    ]
+    if spec.user is not None:
+        config["User"] = spec.user if ":" in spec.user else f"{spec.user}:{spec.user}"
     if spec.command:
         config["Cmd"] = list(spec.command)
     return config
@@ -113,7 +124,10 @@ def _host_config(
             }
             for volume in workload.spec.volumes
         ],
-        "Tmpfs": {"/tmp": _TMP},  # noqa: S108  the container's own
+        "Tmpfs": {
+            one.path: f"rw,nosuid,nodev,noexec,size={size_in_bytes(one.size)},mode=1777"
+            for one in (_TMP, *workload.spec.tmpfs)
+        },
         "ReadonlyRootfs": True,
         "CapDrop": ["ALL"],
         "SecurityOpt": ["no-new-privileges"],

@@ -2,8 +2,8 @@
 
 Each deployment has a network of its own, so that no other deployment reaches it, and the machine only where a port is
 published. Containers get a read-only root, a ``/tmp`` in memory, no capabilities and no way to new privileges, a
-limit of processes, and volumes of the engine by name: never a path of the machine. All that is made carries the labels
-of :mod:`agent.deployments.workload`; what does not is not looked at.
+limit of processes, and volumes of the engine by name: never a path of the machine that a deployment could name. All
+that is made carries the labels of :mod:`agent.deployments.workload`; what does not is not looked at.
 
 A container is created without a restart policy: whether it is any good is for the roll-out to judge. Once it is, the
 engine starts it again by itself (``unless-stopped``), also while the agent is away.
@@ -16,6 +16,7 @@ import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import aiodocker
@@ -35,12 +36,15 @@ from agent.deployments.container_config import (
     volume_configs,
 )
 from agent.deployments.container_exec import execute
+from agent.deployments.container_images import ensure_image, owner_of_files
 from agent.deployments.container_state import read_instance
 from agent.deployments.driver import DriverError, Stats, Written
-from agent.deployments.engine_errors import of_engine, translated
+from agent.deployments.engine_errors import translated
 from agent.deployments.firewall import Firewall
+from agent.deployments.given import Given
 from agent.deployments.health import Probe
 from agent.deployments.observed import Instance, Observed
+from agent.deployments.secret_files import FOLDER, SecretFiles, are_there
 from agent.deployments.workload import (
     LABEL_AGENT,
     LABEL_DIGEST,
@@ -49,13 +53,13 @@ from agent.deployments.workload import (
     Key,
     owner_of,
 )
+from schemas.deployment import LONGEST_GRACE
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 _pieces: Callable[..., AsyncIterator[str]] = multiplexed_result_stream
 
 _CALL_SECONDS: Final = 60.0
-_PULL_SECONDS: Final = 1800.0
 _FOREVER: Final = aiohttp.ClientTimeout(total=None)
 _EXEC_POLL_SECONDS: Final = 0.05
 _WATCH_PAUSE_SECONDS: Final = 1.0
@@ -67,7 +71,7 @@ class DockerEngine:
     """A :class:`agent.deployments.driver.Driver`.
 
     ``socket``: such as ``unix:///run/docker.sock``. ``publish_on``: the addresses of this machine at which ports
-    answer. ``credentials``: user and password for a registry by its host, if there are any.
+    answer. ``secret_files``: a directory in memory, at the same path for the engine as for the agent.
     """
 
     type: str = "container"
@@ -80,16 +84,15 @@ class DockerEngine:
         firewall: Firewall,
         publish_on: tuple[str, ...] = ("0.0.0.0",),  # noqa: S104  what is declared is meant to be reached
         subnets: str = SUBNETS,
-        stop_seconds: int = 10,
-        credentials: Callable[[str], Mapping[str, str] | None] = lambda _registry: None,
+        secret_files: Path = FOLDER,
     ) -> None:
         self._socket = socket
         self._agent = agent
         self._firewall = firewall
         self._publish_on = publish_on
         self._subnets = subnets
-        self._stop_seconds = stop_seconds
-        self._credentials = credentials
+        self._secret_files = SecretFiles(secret_files, agent)
+        self._swept = False
         self._client: aiodocker.Docker | None = None
         self._known: dict[str, tuple[str, Instance]] = {}
         """By id, what was seen last, and what the list of containers said then."""
@@ -108,6 +111,9 @@ class DockerEngine:
         looked = [await self._instance(listed) for listed in containers]
         instances = tuple(instance for instance in looked if instance is not None)
         self._known = {one.id: self._known[one.id] for one in instances if one.id in self._known}
+        if not self._swept:  # before anything is made: a former agent may have been killed in the middle
+            self._secret_files.keep_only({container_name(self._agent, one.key, one.slot) for one in instances})
+            self._swept = True
         return Observed(instances, frozenset(self._owners(networks)), frozenset(self._owners(volumes["Volumes"] or ())))
 
     def _owners(self, found: Iterable[Mapping[str, Any]]) -> set[Key]:
@@ -144,11 +150,11 @@ class DockerEngine:
 
     # --- what is done ---------------------------------------------------------------------------------------------
 
-    async def carry_out(self, action: Action, secrets: Mapping[str, str]) -> None:
+    async def carry_out(self, action: Action, given: Given) -> None:
         """Do it; once more for what is done already is no error. Raises DriverError."""
         docker = self._docker
         if isinstance(action, Create):
-            await self._create(action, secrets)
+            await self._create(action, given)
         elif isinstance(action, RemoveNetwork):
             await self._remove_network(action.key)
         elif isinstance(action, RemoveVolumes):
@@ -166,59 +172,42 @@ class DockerEngine:
             path = f"containers/{container.id}/update"
             await _call(self._docker._query_json(path, "POST", data=policy))  # noqa: SLF001  has no name there
         elif isinstance(action, Stop):
-            await _call(container.stop(t=self._stop_seconds), gone=True, seconds=_CALL_SECONDS + self._stop_seconds)
+            # after the grace that it was made with
+            await _call(container.stop(), gone=True, seconds=_CALL_SECONDS + LONGEST_GRACE)
         else:
             await _call(container.delete(force=True, v=True), gone=True)
+            self._secret_files.remove(container_name(self._agent, action.key, action.instance.slot))
 
     @staticmethod
     async def _start(container: DockerContainer) -> None:
         try:
             await _call(container.start())
         except DriverError as error:
-            if error.reason != "NotThere":
+            if error.reason != "NotThere" and await _has_its_files(container):
                 raise
-            # somebody removed its network; a container cannot be given another one, so it is made anew
+            # somebody removed its network, or the machine was started anew, which ends what is in memory; a container
+            # cannot be given another one, so it is made anew
             await _call(container.delete(force=True), gone=True)
             text = "What it needs was removed from the container engine; it is made anew."
             raise DriverError("Removed", text, retryable=True) from None
 
-    async def _create(self, action: Create, secrets: Mapping[str, str]) -> None:
+    async def _create(self, action: Create, given: Given) -> None:
         workload, key = action.workload, action.key
-        assert workload.spec.image is not None, "the schema asks for it"
-        await self._ensure_image(workload.spec.image)
+        image = await ensure_image(self._docker, workload.spec, given)
         await self._ensure_network(key)
         for volume in volume_configs(self._agent, workload):
             await _call(self._volumes.create(volume))
+        name, files = container_name(self._agent, key, action.slot), given.files(workload.spec)
         config = container_config(
-            self._agent, workload, action.slot, action.ports, publish_on=self._publish_on, secrets=secrets
+            self._agent,
+            workload,
+            action.slot,
+            action.ports,
+            publish_on=self._publish_on,
+            environment=given.environment(workload.spec),
+            files=self._secret_files.write(name, files, owner_of_files(workload.spec, image)) if files else {},
         )
-        name = container_name(self._agent, key, action.slot)
         await _call(self._docker.containers.create(config, name=name))
-
-    async def _ensure_image(self, image: str) -> None:
-        """Fetch the image unless it is there: what runs is changed by a commit, not by whoever moves a tag."""
-        try:
-            await _call(self._docker.images.inspect(image))
-        except DriverError as error:
-            if error.reason != "NotThere":
-                raise
-        else:
-            return
-        registry, slash, _ = image.partition("/")
-        named = bool(slash) and ("." in registry or ":" in registry or registry == "localhost")
-        credentials = self._credentials(registry if named else "docker.io") if slash else None
-        try:
-            async with asyncio.timeout(_PULL_SECONDS):
-                await self._docker.images.pull(image, auth=None if credentials is None else dict(credentials))
-        except TimeoutError:
-            text = f"image {image} was not pulled within {_PULL_SECONDS / 60:.0f} minutes."
-            raise DriverError("PullFailed", text, retryable=True) from None
-        except (DockerError, aiohttp.ClientError) as error:
-            said = of_engine(error) if isinstance(error, DockerError) else None
-            if said is not None and said.engine:
-                raise said from None
-            why = error.message if isinstance(error, DockerError) else type(error).__name__
-            raise DriverError("PullFailed", f"image {image} cannot be pulled: {why}.", retryable=True) from None
 
     async def _ensure_network(self, key: Key) -> None:
         # by its labels: engines allow two networks of one name
@@ -240,6 +229,8 @@ class DockerEngine:
         return [str(one["Id"]) for one in found if owner_of(one.get("Labels") or {}, self._agent) == key]
 
     async def _remove_network(self, key: Key) -> None:
+        for slot in SLOTS:
+            self._secret_files.remove(container_name(self._agent, key, slot))
         for name in await self._networks_of(key):
             await _call((await _call(self._docker.networks.get(name))).delete(), gone=True)
 
@@ -363,6 +354,13 @@ async def _call(answer: Awaitable[T], *, gone: bool = False, seconds: float = _C
             if not (gone and error.status == 404):
                 raise
             return None  # type: ignore[return-value]
+
+
+async def _has_its_files(container: DockerContainer) -> bool:
+    """Say whether what is mounted from memory is still there."""
+    shown = await _call(container.show())
+    mounts = shown["HostConfig"].get("Mounts") or ()
+    return are_there(mount["Source"] for mount in mounts if mount["Type"] == "bind")
 
 
 async def _ended(made: Exec, program: str) -> Probe:

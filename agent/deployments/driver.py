@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from typing import Literal, NamedTuple, Protocol
 
 from agent.deployments.actions import Action
+from agent.deployments.given import Given
 from agent.deployments.health import Probe
 from agent.deployments.observed import Instance, Observed
 
@@ -50,8 +51,8 @@ class Driver(Protocol):
         """Return what there is of this agent. Raises DriverError."""
         ...
 
-    async def carry_out(self, action: Action, secrets: Mapping[str, str]) -> None:
-        """Do it; ``secrets`` are environment variables for an instance that is created. Raises DriverError."""
+    async def carry_out(self, action: Action, given: Given) -> None:
+        """Do it; ``given`` are the values of secrets for an instance that is created. Raises DriverError."""
         ...
 
     async def run_inside(self, instance: Instance, command: tuple[str, ...], timeout_seconds: float) -> Probe:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, NamedTuple
 
 from agent.backoff import Backoff
 from agent.deployments.actions import Action, Create, Start
 from agent.deployments.driver import Driver, DriverError
+from agent.deployments.given import NOTHING, Given
 from agent.deployments.memory import MemoryFiles
 from agent.deployments.observed import Instance, Observed
 from agent.deployments.planning import NO_MEMORY, PortRange, Situation, plan
@@ -70,7 +71,7 @@ class Lane:
         settings: LaneSettings,
         monotonic: Callable[[], float],
         random: Callable[[], float],
-        secrets: Callable[[Workload], Mapping[str, str]],
+        secrets: Callable[[Workload], Given],
         wake: Callable[[], None],
     ) -> None:
         self.driver = driver
@@ -139,6 +140,10 @@ class Lane:
         await self._prober.close()
         await self.driver.close()
 
+    def masked(self, key: Key) -> Callable[[str], str]:
+        """Return what takes the values of a deployment's secrets out of a text."""
+        return lambda text: self._without_secrets(key, text)
+
     def forget_trouble(self, key: Key) -> None:
         """Something else is wanted now: what was in its way may be no more."""
         self.troubles.pop(key, None)
@@ -175,10 +180,10 @@ class Lane:
         """Take out the values that a deployment was given: a program may have written its own to its log."""
         desired, good = self.desired.get(key), self._memories.get(key, NO_MEMORY).good
         for workload in (desired, good):
-            if not text or workload is None or not workload.spec.secrets:
+            if not text or workload is None or not any(workload.spec.secret_uses()):
                 continue
             try:
-                values = self._secrets(workload).values()
+                values = self._secrets(workload).values.values()
             except DriverError:
                 return "(not shown, because its secrets are not at hand to be taken out)"
             for value in sorted(values, key=len, reverse=True):
@@ -238,9 +243,9 @@ class Lane:
         try:
             for action in actions:
                 async with self._gate:
-                    secrets = self._given(action.workload) if isinstance(action, Create) else {}
+                    given = self._given(action.workload) if isinstance(action, Create) else NOTHING
                     log.info("deployment %s: %s", key, type(action).__name__.lower())
-                    await self.driver.carry_out(action, secrets)
+                    await self.driver.carry_out(action, given)
         except DriverError as error:
             await self._note(key, desired, action, error)
         except OSError as error:
@@ -252,14 +257,13 @@ class Lane:
             self.forget_trouble(key)
         self._wake()
 
-    def _given(self, workload: Workload) -> Mapping[str, str]:
-        """Return the values for all secrets of a workload: it is not started without one. Raises DriverError."""
-        values = self._secrets(workload)
-        missing = [secret.env for secret in workload.spec.secrets if secret.env not in values]
-        if missing:
+    def _given(self, workload: Workload) -> Given:
+        """Return the values of a workload: it is not started without one. Raises DriverError."""
+        given = self._secrets(workload)
+        if missing := given.missing(workload.spec):
             text = f"The control plane has not sent the values of {', '.join(missing)} yet."
             raise DriverError("SecretsMissing", text, retryable=True)
-        return values
+        return given
 
     async def _note(self, key: Key, desired: Workload | None, action: Action, error: DriverError) -> None:
         """Hold it against the new version when it is about that one; else it is trouble that passes."""

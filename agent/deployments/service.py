@@ -11,13 +11,18 @@ import asyncio
 import random as randomness
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
+from agent.deployments.commanding import Commanding
 from agent.deployments.driver import Driver
+from agent.deployments.given import NOTHING, Given
 from agent.deployments.health import UNKNOWN, Health
 from agent.deployments.lane import Lane, LaneSettings
 from agent.deployments.memory import MemoryFiles, boot_id
+from agent.deployments.planning import NO_MEMORY
+from agent.deployments.restarts import Restarts
 from agent.deployments.rollout import Acknowledged, Memory
 from agent.deployments.workload import KIND, InvalidItem, Key, Slot, Workload, workload_of
 from schemas.session import Item, ItemResult
@@ -65,7 +70,7 @@ class NoFronts:
 
 
 class DeploymentService:
-    """A :class:`agent.services.Service`. ``secrets`` gives the variables that a workload takes from secrets."""
+    """A :class:`agent.services.Service`. ``secrets`` gives the values that a workload takes from secrets."""
 
     kinds = frozenset({KIND})
 
@@ -75,12 +80,15 @@ class DeploymentService:
         drivers: Sequence[Driver],
         *,
         fronts: Fronts | None = None,
-        secrets: Callable[[Workload], Mapping[str, str]] = lambda _workload: {},
+        secrets: Callable[[Workload], Given] = lambda _workload: NOTHING,
         settings: LaneSettings = DEFAULTS,
         monotonic: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = randomness.random,
     ) -> None:
         self.on_change: Callable[[], None] = lambda: None
+        self.restarts = Restarts(data)
+        self.commanding = Commanding(self)
+        """What commands may do here."""
         self._files = MemoryFiles(data, boot_id())
         self._fronts = fronts or NoFronts()
         self._secrets = secrets
@@ -103,6 +111,8 @@ class DeploymentService:
         self._items: dict[str, Workload | InvalidItem] = {}
         self._known = False
         """A document was applied; until then nothing may go because it is not wanted."""
+        self._loaded = False
+        """What an earlier process kept is known."""
         self._served: dict[Key, Serving] = {}
         self._said: tuple[ItemResult, ...] = ()
 
@@ -111,7 +121,7 @@ class DeploymentService:
     async def apply(self, items: tuple[Item, ...]) -> Sequence[ItemResult]:
         """Take what is wanted, and say how it stands."""
         self._items = {item.id: _read(item) for item in items}
-        wanted = {one.key: one for one in self._items.values() if isinstance(one, Workload)}
+        wanted = {one.key: self.restarts.on(one) for one in self._items.values() if isinstance(one, Workload)}
         kept = {_key_of_id(name) for name, one in self._items.items() if isinstance(one, InvalidItem)}
         for kind, lane in self._lanes.items():
             before = lane.desired
@@ -125,6 +135,8 @@ class DeploymentService:
                 if lane.desired.get(key) != before.get(key):
                     lane.forget_trouble(key)
                     lane.decisions.pop(key, None)
+        if self._loaded:
+            self.restarts.keep(wanted.keys() | kept)
         self._known = True
         self._wake.set()
         self._tell_fronts()
@@ -135,11 +147,33 @@ class DeploymentService:
         """Return what serves now, for whoever tells the control plane."""
         return dict(self._served)
 
+    # --- what commands need -------------------------------------------------------------------------------------
+
+    def lane_of(self, key: Key) -> Lane | None:
+        """Return the lane of a deployment that is wanted."""
+        return next((lane for lane in self._lanes.values() if key in lane.desired), None)
+
+    def memory_of(self, key: Key) -> Memory:
+        return self._memories.get(key, NO_MEMORY)
+
+    def want_again(self, key: Key) -> None:
+        """Look at once: what is wanted of a deployment is another instance by now."""
+        lane = self.lane_of(key)
+        if lane is not None:
+            lane.desired[key] = self.restarts.on(replace(lane.desired[key], restart=""))
+            lane.forget_trouble(key)
+            lane.decisions.pop(key, None)
+            self._wake.set()
+
     # --- the task -----------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Keep everything as it is wanted, for ever."""
         self._memories.update(await asyncio.to_thread(self._files.load, self._monotonic()))
+        await asyncio.to_thread(self.restarts.load)
+        self._loaded = True
+        for lane in self._lanes.values():
+            lane.desired = {key: self.restarts.on(one) for key, one in lane.desired.items()}
         try:
             async with asyncio.TaskGroup() as tasks:
                 for kind, lane in self._lanes.items():
@@ -162,6 +196,7 @@ class DeploymentService:
         if not self._known:
             return 3600.0
         again = [await lane.step() for lane in self._lanes.values()]
+        await self.commanding.look()
         if self._tell_fronts():
             self._wake.set()
         if (results := self._results()) != self._said:

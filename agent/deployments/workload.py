@@ -1,8 +1,8 @@
 """What is to run, and the names and labels by which it is known again. PURE.
 
-The digest of a :class:`Workload` covers what an instance is made of. Roll-out, health check, the list of agents and the
-deletion policy are left out: a change of them restarts nothing. What failed has another chance when its health check or
-its roll-out is changed, for it may have been that which was wrong.
+The digest of a :class:`Workload` covers what an instance is made of. Roll-out, health check, the list of agents, the
+deletion policy and the way to the image are left out: a change of them restarts nothing. What failed has another chance
+when its health check, its roll-out or the way to its image is changed, for it may have been that which was wrong.
 """
 
 from __future__ import annotations
@@ -30,8 +30,24 @@ LABEL_DIGEST: Final = "io.cloudlunacy.digest"
 LABEL_SLOT: Final = "io.cloudlunacy.slot"
 LABEL_VOLUME: Final = "io.cloudlunacy.volume"
 
-_MADE_OF: Final = frozenset({"type", "image", "command", "env", "secrets", "ports", "volumes", "resources", "mongodb"})
-_JUDGED_BY: Final = frozenset({"health_check", "rollout"})
+_MADE_OF: Final = frozenset(
+    {
+        "type",
+        "image",
+        "command",
+        "env",
+        "secrets",
+        "secret_files",
+        "user",
+        "ports",
+        "volumes",
+        "tmpfs",
+        "resources",
+        "stop_grace",
+        "mongodb",
+    }
+)
+_JUDGED_BY: Final = frozenset({"health_check", "rollout", "pull_policy", "registry"})
 _LONGEST_NAME: Final = 200
 """Characters of a name; a volume's is a file name, which ends at 255 bytes."""
 
@@ -56,15 +72,22 @@ class Workload:
     spec: DeploymentSpec
     secrets_version: str = ""
     """Of the sealed values that it is given; another one means another instance."""
+    restart: str = ""
+    """Id of the command that had it made anew; another one means another instance."""
+    version: str = field(init=False)
+    """Digest of what is wanted: restarts are left out."""
     digest: str = field(init=False)
     """Of what an instance is made of."""
     trial: str = field(init=False)
     """Digest of that and of what it is judged by."""
 
     def __post_init__(self) -> None:
-        spec = self.spec.model_dump(mode="json", by_alias=True, exclude_none=True, include=set(_MADE_OF))
-        judged = self.spec.model_dump(mode="json", by_alias=True, exclude_none=True, include=set(_JUDGED_BY))
-        object.__setattr__(self, "digest", digest_of([spec, self.secrets_version]))
+        # without what is as usual: a newer version of the agent, which knows further fields, restarts nothing
+        spec = self.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, include=set(_MADE_OF))
+        judged = self.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, include=set(_JUDGED_BY))
+        version = digest_of([spec, self.secrets_version])
+        object.__setattr__(self, "version", version)
+        object.__setattr__(self, "digest", digest_of([version, self.restart]) if self.restart else version)
         object.__setattr__(self, "trial", digest_of([self.digest, judged]))
 
     @property
@@ -139,10 +162,12 @@ def workload_to_json(workload: Workload) -> dict[str, Any]:
         "name": workload.key.name,
         "spec": spec,
         "secretsVersion": workload.secrets_version,
+        **({"restart": workload.restart} if workload.restart else {}),
     }
 
 
 def workload_from_json(found: Mapping[str, Any]) -> Workload:
     """Raises KeyError, TypeError or ValueError (a ValidationError is one) for what is none."""
     spec = DeploymentSpec.model_validate(found["spec"])
-    return Workload(Key(str(found["team"]), str(found["name"])), spec, str(found["secretsVersion"]))
+    key, restart = Key(str(found["team"]), str(found["name"])), str(found.get("restart", ""))
+    return Workload(key, spec, str(found["secretsVersion"]), restart)

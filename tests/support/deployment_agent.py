@@ -22,18 +22,20 @@ from agent.deployments.service import DeploymentService
 from schemas.session import Item, digest_of
 
 AGENT: Final = "vps-1"
+IN_MEMORY: Final = Path("/dev/shm/cloudlunacy-tests")
+"""Where every Linux has a tmpfs."""
 SETTINGS: Final = LaneSettings(settle=0.3, drain=0.1, retry_base=0.2, retry_cap=1.0)
 
 
 def item(name: str, *, team: str = "shop", **spec: Any) -> Item:
     """Return an item of the document; ``spec`` as in YAML."""
-    whole = {"type": "container", "agents": [AGENT], **spec}
+    whole = {"type": "container", "agents": [AGENT], "stopGrace": "1s", **spec}
     return Item(id=f"Deployment/{team}/{name}", kind="Deployment", digest=digest_of(whole), spec=whole)
 
 
 def service(socket: str, data: Path, **more: Any) -> DeploymentService:
     """Return the service as an agent would have it, with short times."""
-    driver = DockerEngine(socket, AGENT, firewall=IpTables(), stop_seconds=1)
+    driver = DockerEngine(socket, AGENT, firewall=IpTables(), secret_files=IN_MEMORY)
     return DeploymentService(data, [driver], settings=SETTINGS, **more)
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from agent.deployments.actions import Action, Create, Keep, Remove, RemoveNetwork, RemoveVolumes, Start, Stop
 from agent.deployments.driver import DriverError, Stats, Written
+from agent.deployments.given import Given
 from agent.deployments.health import Health, Probe
 from agent.deployments.observed import Instance, Observed
 from agent.deployments.planning import Situation, plan
@@ -207,7 +208,7 @@ class ModelDriver:
         """Lines for whoever follows."""
         self.executed: list[tuple[str, ...]] = []
         """Commands that have ended."""
-        self.secrets: dict[str, Mapping[str, str]] = {}
+        self.secrets: dict[str, Given] = {}
         """By deployment, what an instance was given."""
 
     async def observe(self) -> Observed:
@@ -217,11 +218,11 @@ class ModelDriver:
         ended = {one.id: replace(one, last_lines=self.lines) for one in found.instances if one.state == "exited"}
         return replace(found, instances=tuple(ended.get(one.id, one) for one in found.instances))
 
-    async def carry_out(self, action: Action, secrets: Mapping[str, str]) -> None:
+    async def carry_out(self, action: Action, given: Given) -> None:
         if isinstance(action, Create):
             if action.workload.spec.image in self.hang:
                 await asyncio.Event().wait()
-            self.secrets[action.key.name] = secrets
+            self.secrets[action.key.name] = given
         self.engine.carry_out(action)
 
     async def run_inside(self, instance: Instance, command: tuple[str, ...], timeout_seconds: float) -> Probe:

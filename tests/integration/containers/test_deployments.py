@@ -14,6 +14,7 @@ import pytest
 
 from agent.deployments.docker_engine import DockerEngine
 from agent.deployments.firewall import NoFirewall
+from agent.deployments.given import Given
 from agent.deployments.service import Serving
 from agent.deployments.workload import Key, Slot
 from tests.support.container_machine import (
@@ -41,13 +42,13 @@ def test_it_runs_and_is_left_alone(machine: NetworkedEngine, tmp_path: Path) -> 
 
     async def scenario() -> None:
         wanted = web(env={"GREETING": "hello"}, secrets=[{"env": "TOKEN", "secret": "web", "key": "token"}])
-        async with running(machine, tmp_path, secrets=lambda _: {"TOKEN": "canary"}) as found:
+        async with running(machine, tmp_path, secrets=lambda _: Given({"web/token": "canary"})) as found:
             results = await settled(found, wanted)
             assert (results["web"].state, results["web"].reason) == ("Applied", "Running")
             assert await page(8081) == "version 1"
             (before,) = containers(machine)
             assert {"GREETING=hello", "TOKEN=canary"} <= set(before["Config"]["Env"])
-        async with running(machine, tmp_path, secrets=lambda _: {"TOKEN": "canary"}) as again:
+        async with running(machine, tmp_path, secrets=lambda _: Given({"web/token": "canary"})) as again:
             assert (await settled(again, wanted))["web"].state == "Applied"
             (after,) = containers(machine)
             assert (after["Id"], after["State"]["StartedAt"]) == (before["Id"], before["State"]["StartedAt"])

@@ -120,7 +120,7 @@ def test_a_container_may_do_little() -> None:
     wanted = workload(
         resources={"memory": "64Mi", "cpus": 0.5}, volumes=[{"name": "data", "path": "/etc", "readOnly": True}]
     )
-    config = container_config("vps-1", wanted, "a", {8080: 8081}, publish_on=("192.0.2.1",), secrets={"A": "b"})
+    config = container_config("vps-1", wanted, "a", {8080: 8081}, publish_on=("192.0.2.1",), environment={}, files={})
     host = config["HostConfig"]
     assert (host["ReadonlyRootfs"], host["CapDrop"], host["SecurityOpt"]) == (True, ["ALL"], ["no-new-privileges"])
     assert (host["Memory"], host["MemorySwap"], host["NanoCpus"], host["PidsLimit"]) == (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ import pytest
 
 from agent.deployments.actions import Create
 from agent.deployments.driver import DriverError
+from agent.deployments.given import Given
 from agent.deployments.lane import LaneSettings
 from agent.deployments.service import DeploymentService
 from agent.deployments.workload import Key, Workload
 from schemas.session import Item, ItemResult
 from tests.support.deployment_agent import item
-from tests.support.model_engine import ModelDriver, ModelEngine
+from tests.support.model_engine import ModelDriver, ModelEngine, workload
 
 KEY = Key("shop", "web")
 
@@ -149,8 +150,8 @@ def test_a_deployment_moves_to_another_driver(tmp_path: Path) -> None:
     run(scenario, tmp_path, kinds=("container", "process"))
 
 
-def _token(_: Workload) -> Mapping[str, str]:
-    return {"TOKEN": "canary-7"}
+def _token(_: Workload) -> Given:
+    return Given({"web/token": "canary-7"})
 
 
 def test_secrets_reach_the_instance_and_nothing_else(tmp_path: Path) -> None:
@@ -160,7 +161,7 @@ def test_secrets_reach_the_instance_and_nothing_else(tmp_path: Path) -> None:
         machine.driver.lines = "cannot log in with canary-7"
         secrets = [{"env": "TOKEN", "secret": "web", "key": "token"}]
         (said,) = await machine.settle(web("web:exits", secrets=secrets), looks=8)
-        assert machine.driver.secrets["web"] == {"TOKEN": "canary-7"}
+        assert machine.driver.secrets["web"].environment(workload("web", secrets=secrets).spec) == {"TOKEN": "canary-7"}
         assert said.message == "It exited with 1; last lines: cannot log in with ***."
         written = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
         assert written
@@ -170,20 +171,20 @@ def test_secrets_reach_the_instance_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_nothing_starts_without_its_secrets(tmp_path: Path) -> None:
-    """Values that have not come yet are waited for, and named by their variables."""
+    """Values that have not come yet are waited for, and named."""
     values: dict[str, str] = {}
 
     async def scenario(machine: Machine) -> None:
         wanted = web(secrets=[{"env": "TOKEN", "secret": "web", "key": "token"}])
         (said,) = await machine.settle(wanted, looks=3)
         assert (said.state, said.reason) == ("Failed", "SecretsMissing")
-        assert said.message == "The control plane has not sent the values of TOKEN yet."
+        assert said.message == "The control plane has not sent the values of web/token yet."
         assert machine.engine.instances == {}
-        values["TOKEN"] = "canary"
+        values["web/token"] = "canary"
         (said,) = await machine.settle(wanted)
         assert said.state == "Applied"
 
-    run(scenario, tmp_path, secrets=lambda _: values)
+    run(scenario, tmp_path, secrets=lambda _: Given(values))
 
 
 def test_a_driver_that_fails_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
