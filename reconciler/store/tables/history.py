@@ -64,7 +64,8 @@ def waiting(connection: sqlite3.Connection, now: int, *, limit: int, grace: int)
     for tier in range(len(TIERS) - 1):
         chunk = TIERS[tier + 1].chunk
         while (period := _next_period(connection, tier, chunk)) is not None and period + chunk + grace <= now:
-            subjects = _unfolded(connection, tier, period, limit)
+            too_old = period < now - TIERS[tier + 1].kept - chunk  # it would be forgotten at once
+            subjects = () if too_old else _unfolded(connection, tier, period, limit)
             if subjects:
                 return Period(tier, period, subjects)
             connection.execute("INSERT OR REPLACE INTO folded (tier, until) VALUES (?, ?)", (tier, period + chunk))
