@@ -31,6 +31,8 @@ EnvValue = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=32
 LARGEST_ID: Final = 2**31 - 1
 LONGEST_GRACE: Final = 600.0
 """Seconds."""
+SHORTEST_BACKUP: Final = 60.0
+"""Seconds between two backups."""
 
 
 def _ids_exist(user: str) -> str:
@@ -137,13 +139,37 @@ class MongoDBUser(Model):
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
     password: SecretReference
     database: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,63}$")] = "admin"
+    """Where the user is known (``authSource``), and what the role is for."""
     role: Literal["read", "readWrite", "dbOwner", "root"] = "readWrite"
+
+
+def _is_seldom(every: str) -> str:
+    if seconds(every) < SHORTEST_BACKUP:
+        raise ValueError("backups are at least 1m apart")
+    return every
+
+
+class MongoDBBackup(Model):
+    """Backups at intervals, kept on the agent (docs/mongodb.md)."""
+
+    every: Annotated[Duration, AfterValidator(_is_seldom)] = "24h"
+    keep: Annotated[int, Field(ge=1, le=1000)] = 7
+    """The oldest ones beyond go, of those that were made at intervals."""
+    lock: bool = True
+    """Writes wait while a backup reads, so that all collections are of one moment. Without it each is of its own."""
 
 
 class MongoDB(Model):
     version: Annotated[str, StringConstraints(pattern=r"^[0-9]+\.[0-9]+(\.[0-9]+)?$")]
     users: Annotated[tuple[MongoDBUser, ...], Field(max_length=64)] = ()
+    """Exactly these; others are removed, and passwords follow their secrets."""
     storage: ByteSize | None = None
+    """How large the database may grow. When it is larger the agent says so; nothing is refused to clients."""
+    runtime: Literal["container", "process"] | None = None
+    """What it runs in. Without it in a container where the agent has an engine, else as a process; it stays there."""
+    image: Image | None = None
+    """In place of mongo:<version>. ``mongod`` is on its path, and ``/data/db`` belongs to user 999."""
+    backup: MongoDBBackup | None = None
 
 
 class DeploymentSpec(Model):
@@ -193,6 +219,8 @@ class DeploymentSpec(Model):
             raise ValueError("type process needs command")
         if self.type == "mongodb" and (self.mongodb is None or self.command):
             raise ValueError("type mongodb needs mongodb and takes no command")
+        if self.type == "mongodb" and (self.env or self.secrets or self.mounted() or self.user is not None):
+            raise ValueError("type mongodb takes no env, secrets, secretFiles, volumes and user")
         if self.type != "mongodb" and self.mongodb is not None:
             raise ValueError(f"mongodb is for type mongodb, this is type {self.type}")
         for name, given in (
@@ -222,6 +250,11 @@ class DeploymentSpec(Model):
                     raise ValueError(f"{what} {value} is listed twice")
                 seen.add(value)
         return self
+
+    @property
+    def service_tls(self) -> ServiceTLS | None:
+        """The certificate that it serves with. A database always has one."""
+        return ServiceTLS() if self.tls is None and self.type == "mongodb" else self.tls
 
     def mounted(self) -> list[str]:
         """Return every path in the container at which something is mounted because it is written here."""

@@ -302,6 +302,36 @@ OWNERSHIP: Final = (
         "Add the route, or take the name out.",
     ),
     Code(
+        "mongodb-upgrade-refused",
+        "A database asks for a version that MongoDB does not let open the data of the version in service.",
+        "MongoDB 7.0 cannot open data of 5.0: releases are upgraded one after the other.",
+        "Take one major release at a time; restore a backup into a new deployment to go back.",
+    ),
+    Code(
+        "mongodb-moves",
+        "A database asks for another runtime than the one in service, where its data would not be found.",
+        'database "orders" runs as container, and its data does not go along to process.',
+        "Restore a backup into a new deployment.",
+    ),
+    Code(
+        "mongodb-one-at-a-time",
+        "A database is rolled out blue-green; two mongod cannot have one data directory.",
+        'database "orders" cannot be rolled out blue-green: two mongod cannot have one data directory.',
+        "Write strategy: recreate, or leave it out.",
+    ),
+    Code(
+        "mongodb-one-port",
+        "A database lists several ports; mongod listens at one.",
+        'database "orders" lists 2 ports, and mongod listens at one.',
+        "Keep one port.",
+    ),
+    Code(
+        "mongodb-user-reserved",
+        "A database lists a user twice, or one that the agent keeps for itself.",
+        'user "shop" of database "shop" is listed twice.',
+        "Use another name.",
+    ),
+    Code(
         "entry-point-shared",
         "Two kinds of traffic share an entry point, so one could take the other's requests.",
         'entryPoints.tcp.smtp is "websecure", and so is entryPoints.https.',

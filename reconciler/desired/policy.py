@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from reconciler.desired.challenge_path import is_reserved
 from reconciler.desired.claims import Reference, covered, hosts_of, references_of
 from reconciler.desired.coverage import missing
+from reconciler.desired.databases import database_rules
 from reconciler.desired.finding import FieldPath, Finding, did_you_mean
 from reconciler.desired.plain_secrets import plain_secrets
 from reconciler.desired.service_names import FIELD, may_name
@@ -359,6 +360,11 @@ def service_names_are_granted(subject: Subject, view: View) -> Iterator[Finding]
             yield Finding(key.path, "service-name-not-granted", text, hint, (*FIELD, index))
 
 
+def databases_are_sound(subject: Subject, view: View) -> Iterable[Finding]:
+    """A database takes one step at a time, in one place."""
+    return database_rules(subject.key, subject.object, view)
+
+
 RULES: Final[dict[Kind, tuple[Rule, ...]]] = {
     "Fleet": (),
     "Agent": (),
@@ -376,6 +382,7 @@ RULES: Final[dict[Kind, tuple[Rule, ...]]] = {
         secret_keys_exist,
         deployment_fits_its_agents,
         service_names_are_granted,
+        databases_are_sound,
         secrets_are_sealed,
     ),
     "Route": (

@@ -114,7 +114,7 @@ class ServiceNames:
 
     def _tls(self, key: ObjectKey) -> ServiceTLS | None:
         found = self._state.objects.get(key) if key.kind == "Deployment" else None
-        return found.spec.tls if isinstance(found, Deployment) else None
+        return found.spec.service_tls if isinstance(found, Deployment) else None
 
     def _routes_to(self, key: ObjectKey) -> Iterator[ObjectKey]:
         """Yield the routes of the team with a backend that is the deployment, by its name or by agent and port."""
