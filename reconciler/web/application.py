@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -55,6 +56,12 @@ class Probes:
         return Response(content, media_type=media_type)
 
 
+class Part(Protocol):
+    """Something with endpoints."""
+
+    def endpoints(self) -> tuple[Endpoint, ...]: ...
+
+
 def make_application(
     *,
     api: Api,
@@ -66,9 +73,10 @@ def make_application(
     webhooks: WebhookEndpoint,
     probes: Probes,
     version: str,
+    others: Sequence[Part] = (),
 ) -> ASGIApp:
     """Assemble the routes."""
-    parts = (api, agents, certificates, access, rotations, webhooks, stream, probes)
+    parts: tuple[Part, ...] = (api, agents, certificates, access, rotations, webhooks, stream, probes, *others)
     table = tuple(endpoint for part in parts for endpoint in part.endpoints())
 
     @cache
