@@ -29,12 +29,24 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from websockets.frames import Frame, Opcode
 
+from reconciler.agents.delivery import Wanted
 from reconciler.agents.documents import WantedDocument
 from reconciler.agents.hub import Hub, HubLimits
-from reconciler.agents.session import SessionLimits, Wanted
+from reconciler.agents.session import SessionLimits
 from reconciler.web.agent_stream import PATH, AgentStream
 from reconciler.web.websocket import WebSocketProtocol
-from schemas.session import SUBPROTOCOL, Heartbeat, Hello, Item, Report, digest_of, digest_of_items
+from schemas.session import (
+    SUBPROTOCOL,
+    CommandOutput,
+    Heartbeat,
+    Hello,
+    Item,
+    Observation,
+    Report,
+    Usage,
+    digest_of,
+    digest_of_items,
+)
 
 MESSAGE = 1024
 """Bytes of the message that is sent to everybody."""
@@ -69,6 +81,14 @@ class _Nobody:
     def reported(self, name: str, report: Report, now: float) -> None: ...
 
     def heartbeat(self, name: str, heartbeat: Heartbeat, now: float) -> None: ...
+
+    def features(self, name: str, features: frozenset[str], now: float) -> None: ...
+
+    def observation(self, name: str, observation: Observation, now: float) -> None: ...
+
+    def usage(self, name: str, usage: Usage, now: float) -> None: ...
+
+    def command_output(self, name: str, output: CommandOutput, now: float) -> None: ...
 
 
 class _Signer:

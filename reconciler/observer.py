@@ -14,7 +14,7 @@ from reconciler.observability.logs import get_logger
 from reconciler.observability.metrics import Metrics
 from reconciler.status import Tracker
 from reconciler.store.protocols import AgentObservation, Event, EventStore, ObservationStore
-from schemas.session import Heartbeat, Hello, Report
+from schemas.session import CommandOutput, Heartbeat, Hello, Observation, Report, Usage
 from schemas.status import AgentProgress, AgentState
 
 log = get_logger(__name__)
@@ -129,6 +129,18 @@ class AgentObserver:
 
     def heartbeat(self, name: str, heartbeat: Heartbeat, now: float) -> None:
         self._note(name, now, connected=True, metrics=dict(heartbeat.metrics))
+
+    def features(self, name: str, features: frozenset[str], now: float) -> None:
+        """The agent can do more than report."""
+
+    def observation(self, name: str, observation: Observation, now: float) -> None:
+        """What the agent sees of its deployments."""
+
+    def usage(self, name: str, usage: Usage, now: float) -> None:
+        """What the agent's deployments use."""
+
+    def command_output(self, name: str, output: CommandOutput, now: float) -> None:
+        """A piece of what a command wrote."""
 
     # ------------------------------------------------------------------------------------------------------------
 

@@ -6,8 +6,20 @@ from collections.abc import Callable
 from typing import Protocol
 
 from reconciler.agents.documents import WantedDocument
-from reconciler.agents.session import Answered
-from schemas.session import CertificateRequest, Heartbeat, Hello, Report
+from reconciler.agents.session import Answered, Heard
+from schemas.session import (
+    FEATURES,
+    CertificateRequest,
+    CommandOutput,
+    Features,
+    Heartbeat,
+    Hello,
+    Observation,
+    Report,
+    SecretsAnswer,
+    SecretsRequest,
+    Usage,
+)
 
 
 class Connection(Protocol):
@@ -44,6 +56,18 @@ class Observer(Protocol):
 
     def heartbeat(self, name: str, heartbeat: Heartbeat, now: float) -> None: ...
 
+    def features(self, name: str, features: frozenset[str], now: float) -> None:
+        """The agent knows these of the features that were offered; said once in a connection, after its hello."""
+        ...
+
+    def observation(self, name: str, observation: Observation, now: float) -> None:
+        """The newest of this connection; numbers of another connection mean nothing here."""
+        ...
+
+    def usage(self, name: str, usage: Usage, now: float) -> None: ...
+
+    def command_output(self, name: str, output: CommandOutput, now: float) -> None: ...
+
 
 class Certifier(Protocol):
     """Answers requests for certificates: :class:`reconciler.agents.service_certificates.ServiceCertificates`."""
@@ -58,3 +82,39 @@ class NoCertificates:
 
     async def answer(self, _agent: str, _document: WantedDocument | None, request: CertificateRequest, /) -> Answered:
         return Answered(request.id, reason="Unavailable", message="There is no authority here.", retry_seconds=3600)
+
+
+class SecretsGiver(Protocol):
+    """Answers requests for the values of secrets."""
+
+    async def answer(self, agent: str, document: WantedDocument | None, request: SecretsRequest, /) -> SecretsAnswer:
+        """Return the values, or why there are none. ``document`` is what the agent should have. Raises nothing."""
+        ...
+
+
+class NoSecrets:
+    """For hubs that hold none."""
+
+    async def answer(self, _agent: str, _document: WantedDocument | None, request: SecretsRequest, /) -> SecretsAnswer:
+        return SecretsAnswer(
+            id=request.id, reason="Unavailable", message="There are no secrets here.", retry_seconds=3600
+        )
+
+
+def tell(observer: Observer, name: str, message: Heard, now: float) -> None:
+    """Let the observer hear what an agent said."""
+    match message:
+        case Hello():
+            observer.connected(name, message, now)
+        case Report():
+            observer.reported(name, message, now)
+        case Heartbeat():
+            observer.heartbeat(name, message, now)
+        case Features():
+            observer.features(name, frozenset(message.features) & frozenset(FEATURES), now)
+        case Observation():
+            observer.observation(name, message, now)
+        case Usage():
+            observer.usage(name, message, now)
+        case CommandOutput():
+            observer.command_output(name, message, now)

@@ -21,9 +21,19 @@ from functools import partial
 from typing import Any, Final
 
 from reconciler.agents.admission import Admission
-from reconciler.agents.connection import Certifier, Connection, NoCertificates, Observer
+from reconciler.agents.connection import (
+    Certifier,
+    Connection,
+    NoCertificates,
+    NoSecrets,
+    Observer,
+    SecretsGiver,
+    tell,
+)
 from reconciler.agents.counters import HubCounters
+from reconciler.agents.delivery import Wanted
 from reconciler.agents.documents import Signer, WantedDocument
+from reconciler.agents.extensions import SecretsAnswered, SecretsAsked, Tell, ToldMessage
 from reconciler.agents.mailbox import Mailboxes
 from reconciler.agents.session import (
     WRITE_FINISHED,
@@ -33,6 +43,7 @@ from reconciler.agents.session import (
     Command,
     Dismissed,
     Event,
+    Heard,
     Ignored,
     Lost,
     Observed,
@@ -41,10 +52,9 @@ from reconciler.agents.session import (
     SessionLimits,
     State,
     Tick,
-    Wanted,
 )
 from reconciler.errors import CloudLunacyError, Refused
-from schemas.session import CertificateRequest, CloseCode, Heartbeat, Hello, Report
+from schemas.session import CertificateRequest, CloseCode, Hello, Report, SecretsRequest
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +103,7 @@ class _Member:
 class Hub:
     """``authorised(name, thumbprint)`` says whether that key is that agent's at this moment, and it is let in;
     ``quarantined(name)`` whether its file keeps it out. ``session_limits()`` are those of a connection that begins.
-    ``certifier`` answers requests for certificates of services.
+    ``certifier`` answers requests for certificates of services, ``secrets`` those for values of secrets.
     """
 
     def __init__(
@@ -105,6 +115,7 @@ class Hub:
         quarantined: Callable[[str], bool] = lambda _: False,
         session_limits: Callable[[], SessionLimits] | None = None,
         certifier: Certifier | None = None,
+        secrets: SecretsGiver | None = None,
         limits: HubLimits = HubLimits(),
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -115,6 +126,7 @@ class Hub:
         self._quarantined = quarantined
         self._observer = observer
         self._certifier = certifier or NoCertificates()
+        self._secrets = secrets or NoSecrets()
         self._limits = limits
         self._session_limits = session_limits if session_limits is not None else lambda: limits.session
         self._clock = clock
@@ -194,6 +206,17 @@ class Hub:
                     self._offer(member)
                     offered.add(name)
         return frozenset(offered)
+
+    def tell(self, name: str, message: ToldMessage) -> bool:
+        """Say something to an agent that is connected and said that it knows the feature; False where none is.
+
+        The session gives the message its number. Messages arrive in their order, after documents that wait.
+        """
+        member = self._members.get(name)
+        if member is None or member.session.state is State.CLOSING or not member.session.knows(message.type):
+            return False
+        self._feed(member, Tell(message))
+        return True
 
     def revoke(self, names: Iterable[str]) -> None:
         """Forget what these agents should have, and close their connections at once."""
@@ -295,26 +318,27 @@ class Hub:
             case Asked(request):
                 self.counters.messages[request.type, "in"] += 1
                 self._start(self._certify(member, request), f"certify {member.name}")
+            case SecretsAsked(request):
+                self.counters.messages[request.type, "in"] += 1
+                self._start(self._give_secrets(member, request), f"secrets for {member.name}")
             case Ignored(reason):
                 self.counters.ignored[reason] += 1
 
-    def _tell(self, member: _Member, message: Hello | Report | Heartbeat) -> None:
-        now = self._clock()
+    def _tell(self, member: _Member, message: Heard) -> None:
         self.counters.messages[message.type, "in"] += 1
-        match message:
-            case Hello():
-                member.announced = True
-                self._observer.connected(member.name, message, now)
-            case Report():
-                if message.outcome == "applied":
-                    self._mailboxes.applied(member.name, message.digest)
-                self._observer.reported(member.name, message, now)
-            case Heartbeat():
-                self._observer.heartbeat(member.name, message, now)
+        if isinstance(message, Hello):
+            member.announced = True
+        if isinstance(message, Report) and message.outcome == "applied":
+            self._mailboxes.applied(member.name, message.digest)
+        tell(self._observer, member.name, message, self._clock())
 
     async def _certify(self, member: _Member, request: CertificateRequest) -> None:
         document = self._mailboxes.wanted(member.name)
         self._feed(member, await self._certifier.answer(member.name, document, request))
+
+    async def _give_secrets(self, member: _Member, request: SecretsRequest) -> None:
+        document = self._mailboxes.wanted(member.name)
+        self._feed(member, SecretsAnswered(await self._secrets.answer(member.name, document, request)))
 
     def _send(self, member: _Member, text: str) -> None:
         self.counters.messages[text[TYPE_AT : text.index('"', TYPE_AT)], "out"] += 1

@@ -8,41 +8,44 @@ Words:
   opening   no hello yet
   active    hello was good; reports and heartbeats count
   closing   a close was asked for; whatever still comes in changes nothing
-  wanted    the newest document that was offered; an older one never takes its place
-  unsent    the one document that waits while something is being written; a newer one replaces it
-  known     documents that this agent can rightly report on: what was sent here, and what its hello proved equal
-
   asked     requests for certificates that are being answered; one for an item at most
 
+Documents are in :mod:`reconciler.agents.delivery`, what features bring is in :mod:`reconciler.agents.extensions`.
 A frame that is doubled, lost or out of order breaks the sequence and ends the session without another effect.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NamedTuple
 
 from pydantic import ValidationError
 
+from reconciler.agents.delivery import Delivery, Wanted
+from reconciler.agents.extensions import Extensions, SecretsAnswered, SecretsAsked, Tell, UnnumberedMessage
+from reconciler.agents.rates import Bucket
 from schemas.session import (
     FROM_AGENT,
     MAX_AGENT_MESSAGE,
+    NEEDS,
     PROTOCOL,
     CertificateAnswer,
     CertificateRequest,
     CloseCode,
+    CommandOutput,
+    Features,
     Goodbye,
     Heartbeat,
     Hello,
+    Observation,
     OfAgent,
     Report,
+    SecretsRequest,
+    Usage,
     Welcome,
 )
-
-KNOWN_DOCUMENTS: Final = 16
-"""Sent documents that are remembered; an agent that reports on an older one is too late to matter."""
 
 
 class State(Enum):
@@ -51,13 +54,18 @@ class State(Enum):
     CLOSING = "closing"
 
 
+SAID: Final = (
+    *("report", "heartbeat", "certificate-request", "features"),
+    *("observation", "usage", "secrets-request", "command-output"),
+)
+"""What an active agent says; the second line with features."""
 NEXT: Final[Mapping[State, Mapping[str, State]]] = {
     State.OPENING: {"hello": State.ACTIVE},
-    State.ACTIVE: {"report": State.ACTIVE, "heartbeat": State.ACTIVE, "certificate-request": State.ACTIVE},
+    State.ACTIVE: dict.fromkeys(SAID, State.ACTIVE),
     State.CLOSING: {},
 }
 """State → type of message that may come → state after it. What is not listed is a protocol error, which leads to
-closing, as do time-outs, limits and a dismissal."""
+closing, as do time-outs, limits, a dismissal, and a message of a feature that the agent did not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +81,7 @@ class SessionLimits:
     burst: int = 100
     max_message: int = MAX_AGENT_MESSAGE
     max_asked: int = 8
-    """Requests for certificates that may be under way at once; an agent keeps to fewer."""
+    """Requests for certificates, and for secrets, that may be under way at once; an agent keeps to fewer."""
 
 
 # Events: what happened.
@@ -84,14 +92,6 @@ class Received(NamedTuple):
 
     data: str | bytes
     now: float
-
-
-class Wanted(NamedTuple):
-    """A document that the agent should have. ``jws`` is called at most once, and only if it is really sent."""
-
-    generation: int
-    digest: str
-    jws: Callable[[], str]
 
 
 class Tick(NamedTuple):
@@ -128,7 +128,7 @@ class Lost(NamedTuple):
     """The connection is gone; there is nobody left to say anything to."""
 
 
-Event = Received | Wanted | Tick | WriteFinished | Dismissed | Answered | Lost
+Event = Received | Wanted | Tick | WriteFinished | Dismissed | Answered | SecretsAnswered | Tell | Lost
 WRITE_FINISHED: Final = WriteFinished()
 
 
@@ -146,10 +146,13 @@ class Close(NamedTuple):
     reason: str
 
 
+Heard = Hello | Report | Heartbeat | Features | Observation | Usage | CommandOutput
+
+
 class Observed(NamedTuple):
     """The agent said something that counts."""
 
-    message: Hello | Report | Heartbeat
+    message: Heard
 
 
 class Asked(NamedTuple):
@@ -164,7 +167,7 @@ class Ignored(NamedTuple):
     reason: str
 
 
-Command = Send | Close | Observed | Asked | Ignored
+Command = Send | Close | Observed | Asked | SecretsAsked | Ignored
 NOTHING: Final[tuple[Command, ...]] = ()
 
 
@@ -174,17 +177,13 @@ class AgentSession:
     __slots__ = (
         "_answers",
         "_asked",
-        "_held",
-        "_known",
+        "_bucket",
+        "_documents",
+        "_extensions",
         "_limits",
         "_name",
-        "_refilled",
-        "_reported",
-        "_room",
         "_sequence_in",
         "_sequence_out",
-        "_unsent",
-        "_wanted",
         "_writing",
         "deadline",
         "state",
@@ -196,21 +195,17 @@ class AgentSession:
         """When a :class:`Tick` will close the session, if nothing comes before."""
         self._name = name
         self._limits = limits
-        self._room = float(limits.burst)
-        self._refilled = now
+        self._bucket = Bucket(limits.burst, limits.messages_per_second)
+        self._bucket.wait(now)
+        self._extensions: Extensions | None = None
+        """None until the agent said features."""
         self._sequence_in = 0
         self._sequence_out = 0
         self._writing = False
-        self._wanted: Wanted | None = None
-        self._unsent: Wanted | None = None
-        self._held: str | None = None
-        """Digest of what the agent has, or will have once it took what was sent; None where unknown."""
+        self._documents = Delivery()
         self._asked: set[str] = set()
         self._answers: list[Answered] = []
         """Wait for room; no more than were asked."""
-        self._known: dict[int, str] = {}
-        self._reported = 0
-        """Newest generation that a report was accepted for."""
 
     def handle(self, event: Event) -> Sequence[Command]:
         """Take in one event. Raises only what the ``jws`` of a wanted document raises, which is then dropped."""
@@ -231,6 +226,8 @@ class AgentSession:
             case Answered():
                 self._answers.append(event)
                 return self._flush()
+            case SecretsAnswered(message) | Tell(message):
+                return self._tell(message)
             case Lost():
                 self.state = State.CLOSING
                 return NOTHING
@@ -238,26 +235,18 @@ class AgentSession:
     # What the control plane wants.
 
     def _want(self, offer: Wanted) -> Sequence[Command]:
-        if self._wanted is not None and offer.generation <= self._wanted.generation:
-            return NOTHING
-        self._wanted = offer
-        if self.state is not State.ACTIVE:
-            return NOTHING
-        self._unsent = None if offer.digest == self._held else offer
-        return self._flush()
+        active = self.state is State.ACTIVE
+        self._documents.want(offer, active=active)
+        return self._flush() if active else NOTHING
 
     def _flush(self) -> Sequence[Command]:
-        offer = self._unsent
         if self._writing:
             return NOTHING
         if self._answers:
             return self._answer(self._answers.pop(0))
-        if offer is None:
-            return NOTHING
-        self._unsent = None
-        jws = offer.jws()
-        self._held = offer.digest
-        self._know(offer.generation, offer.digest)
+        if self._documents.unsent is None:
+            return self._flush_extensions()
+        jws = self._documents.take()
         # A compact JWS has only base64url and dots (RFC 7515), so it needs no escaping in JSON.
         return (self._send(f'{{"type":"desired","sequence":{self._sequence_out + 1},"jws":"{jws}"}}'),)
 
@@ -265,6 +254,20 @@ class AgentSession:
         self._asked.discard(answered.id)
         answer = CertificateAnswer(sequence=self._sequence_out + 1, **answered._asdict())
         return (self._send(answer.model_dump_json(by_alias=True)),)
+
+    def _flush_extensions(self) -> Sequence[Command]:
+        message = self._extensions.next() if self._extensions is not None else None
+        if message is None:
+            return NOTHING
+        numbered = message.model_copy(update={"sequence": self._sequence_out + 1})
+        return (self._send(numbered.model_dump_json(by_alias=True)),)
+
+    def _tell(self, message: UnnumberedMessage) -> Sequence[Command]:
+        if not self.knows(message.type) or self._extensions is None:
+            return NOTHING
+        if not self._extensions.tell(message):
+            return self._close(CloseCode.TOO_MUCH, "TooMuchToTell")
+        return self._flush()
 
     def _dismiss(self, event: Dismissed) -> Sequence[Command]:
         closing = self._close(event.code, event.reason)
@@ -292,16 +295,21 @@ class AgentSession:
                 return self._welcome(message)
             case Report():
                 return self._report(message)
-            case Heartbeat():
-                return (Observed(message),)
             case CertificateRequest():
                 return self._ask(message)
-            case _:  # refused by NEXT
-                return NOTHING
+            case SecretsRequest():
+                return self._ask_for_secrets(message)
+            case Features():
+                self._extensions = Extensions(message)
+                return (Observed(message),)
+            case Observation() if self._extensions is not None and not self._extensions.is_newer(message):
+                return (Ignored("OlderObservation"),)
+            case Heartbeat() | Observation() | Usage() | CommandOutput():
+                return (Observed(message),)
 
     def _read(self, data: str | bytes, now: float) -> OfAgent | Close:
         """Return the message if it may come now, else why the session ends."""
-        if not self._has_room(now):
+        if self._bucket.take(now):
             return Close(CloseCode.TOO_MUCH, "TooManyMessages")
         # Four bytes are the most that a character takes, so most messages need no encoding to be measured.
         if len(data) * 4 > self._limits.max_message and _size(data) > self._limits.max_message:
@@ -314,7 +322,7 @@ class AgentSession:
             return Close(CloseCode.PROTOCOL_ERROR, "InvalidMessage")
         if message.sequence != self._sequence_in + 1:
             return Close(CloseCode.PROTOCOL_ERROR, "SequenceBroken")
-        if message.type not in NEXT[self.state]:
+        if message.type not in NEXT[self.state] or not self._is_agreed(message.type):
             return Close(CloseCode.PROTOCOL_ERROR, "UnexpectedMessage")
         if isinstance(message, Hello) and message.protocol != PROTOCOL:
             return Close(CloseCode.UNSUPPORTED, "UnsupportedProtocol")
@@ -322,25 +330,9 @@ class AgentSession:
             return Close(CloseCode.PROTOCOL_ERROR, "ForeignName")
         return message
 
-    def _has_room(self, now: float) -> bool:
-        """Take one token out of the bucket, unless it is empty."""
-        refill = max(0.0, now - self._refilled) * self._limits.messages_per_second
-        self._room = min(float(self._limits.burst), self._room + refill)
-        self._refilled = now
-        if self._room < 1:
-            return False
-        self._room -= 1
-        return True
-
     def _welcome(self, hello: Hello) -> Sequence[Command]:
-        wanted = self._wanted
-        self._held = hello.applied_digest
-        if wanted is not None:
-            if wanted.digest == hello.applied_digest:
-                self._know(hello.applied_generation, wanted.digest)
-                self._know(wanted.generation, wanted.digest)
-            if wanted.digest != hello.applied_digest or wanted.generation > hello.applied_generation:
-                self._unsent = wanted  # the same content too: under its number nothing older can come back
+        self._documents.greeted(hello)
+        wanted = self._documents.wanted
         welcome = Welcome(
             sequence=self._sequence_out + 1,
             protocol=PROTOCOL,
@@ -351,20 +343,8 @@ class AgentSession:
         return Observed(hello), self._send(welcome.model_dump_json(by_alias=True))
 
     def _report(self, report: Report) -> Sequence[Command]:
-        if report.outcome == "refused" and report.generation == 0 and report.digest is None:
-            # The agent could not even tell which document it refused; it says nothing about what is applied.
-            return (Observed(report),)
-        digest = self._known.get(report.generation)
-        if digest is None:
-            return (Ignored("UnknownGeneration"),)
-        if report.generation < self._reported:
-            return (Ignored("OlderGeneration"),)
-        if report.digest != digest:
-            return (Ignored("ForeignDigest"),)
-        self._reported = report.generation
-        if report.outcome == "refused" and digest == self._held:
-            self._held = None
-        return (Observed(report),)
+        why_not = self._documents.judge(report)
+        return (Ignored(why_not),) if why_not else (Observed(report),)
 
     def _ask(self, request: CertificateRequest) -> Sequence[Command]:
         if request.id in self._asked:
@@ -374,12 +354,26 @@ class AgentSession:
         self._asked.add(request.id)
         return (Asked(request),)
 
+    def _ask_for_secrets(self, request: SecretsRequest) -> Sequence[Command]:
+        assert self._extensions is not None, "what is not agreed upon was refused before"
+        why_not = self._extensions.ask(request.id, self._limits.max_asked)
+        match why_not:
+            case "":
+                return (SecretsAsked(request),)
+            case "AlreadyAsked":
+                return (Ignored(why_not),)
+            case _:
+                return self._close(CloseCode.TOO_MUCH, why_not)
+
     # Small steps.
 
-    def _know(self, generation: int, digest: str) -> None:
-        self._known[generation] = digest
-        if len(self._known) > KNOWN_DOCUMENTS:
-            del self._known[next(iter(self._known))]
+    def knows(self, kind: str) -> bool:
+        """Say whether the agent knows messages of this type."""
+        return self._extensions is not None and self._extensions.knows(kind)
+
+    def _is_agreed(self, kind: str) -> bool:
+        """Features are said once, and what needs one comes after."""
+        return self._extensions is None if kind == "features" else kind not in NEEDS or self.knows(kind)
 
     def _send(self, text: str) -> Send:
         self._sequence_out += 1
@@ -388,7 +382,6 @@ class AgentSession:
 
     def _close(self, code: int, reason: str) -> Sequence[Command]:
         self.state = State.CLOSING
-        self._unsent = None
         return (Close(code, reason),)
 
 

@@ -16,6 +16,7 @@ from agent.backoff import Backoff
 from agent.documents import DocumentStore, keys_of
 from agent.reporting import Outcome
 from reconciler.agents import session as control_side
+from reconciler.agents.delivery import Wanted
 from reconciler.agents.documents import sign_document
 from schemas.session import Report, digest_of
 from tests.support.agent_hub import TestSigner, wanted
@@ -61,7 +62,7 @@ class World:
         if self.wanted is not None:
             generation, content = self.wanted
             text = f"{generation}.{content}"
-            self.tell_control(control_side.Wanted(generation, digest_of(content), lambda: text))
+            self.tell_control(Wanted(generation, digest_of(content), lambda: text))
 
     def tell_control(self, event: control_side.Event) -> None:
         for command in self.control.handle(event):
@@ -218,7 +219,7 @@ def test_the_newest_of_many_is_sent_last(generations: list[int]) -> None:
     world.wanted = (1, 1)
     world.settle()
     for generation in generations:
-        world.tell_control(control_side.Wanted(generation + 1, digest_of(f"c{generation}"), lambda: "2.2"))
+        world.tell_control(Wanted(generation + 1, digest_of(f"c{generation}"), lambda: "2.2"))
     assert len(world.to_agent) == 1, "one is under way"
     world.to_agent.clear()
     world.tell_control(control_side.WRITE_FINISHED)

@@ -22,7 +22,18 @@ from reconciler.errors import Refused
 from reconciler.web.agent_stream import PATH, AgentStream
 from reconciler.web.websocket import WebSocketProtocol
 from schemas.jwk import JwkSet, PublicJwk, SigningJwk, encode
-from schemas.session import SUBPROTOCOL, Heartbeat, Hello, Item, Report, digest_of, digest_of_items
+from schemas.session import (
+    SUBPROTOCOL,
+    CommandOutput,
+    Heartbeat,
+    Hello,
+    Item,
+    Observation,
+    Report,
+    Usage,
+    digest_of,
+    digest_of_items,
+)
 from tests.support.waiting import eventually
 
 
@@ -87,6 +98,18 @@ class Recorder:
 
     def heartbeat(self, name: str, heartbeat: Heartbeat, now: float) -> None:
         self.events.append(("heartbeat", name, heartbeat))
+
+    def features(self, name: str, features: frozenset[str], now: float) -> None:
+        self.events.append(("features", name, features))
+
+    def observation(self, name: str, observation: Observation, now: float) -> None:
+        self.events.append(("observation", name, observation))
+
+    def usage(self, name: str, usage: Usage, now: float) -> None:
+        self.events.append(("usage", name, usage))
+
+    def command_output(self, name: str, output: CommandOutput, now: float) -> None:
+        self.events.append(("command_output", name, output))
 
     def of(self, kind: str, name: str | None = None) -> list[Any]:
         return [what for event, who, what in self.events if event == kind and name in (None, who)]

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from reconciler.agents.delivery import KNOWN_DOCUMENTS, Wanted
 from reconciler.agents.session import (
-    KNOWN_DOCUMENTS,
     NEXT,
     WRITE_FINISHED,
     AgentSession,
@@ -26,7 +26,6 @@ from reconciler.agents.session import (
     SessionLimits,
     State,
     Tick,
-    Wanted,
 )
 from schemas.session import FROM_AGENT, CertificateAnswer, CloseCode, Desired
 
