@@ -33,9 +33,9 @@ def item(name: str, *, team: str = "shop", **spec: Any) -> Item:
     return Item(id=f"Deployment/{team}/{name}", kind="Deployment", digest=digest_of(whole), spec=whole)
 
 
-def service(socket: str, data: Path, **more: Any) -> DeploymentService:
+def service(socket: str, data: Path, *, secret_files: Path = IN_MEMORY, **more: Any) -> DeploymentService:
     """Return the service as an agent would have it, with short times."""
-    driver = DockerEngine(socket, AGENT, firewall=IpTables(), secret_files=IN_MEMORY)
+    driver = DockerEngine(socket, AGENT, firewall=IpTables(), secret_files=secret_files)
     return DeploymentService(data, [driver], settings=SETTINGS, **more)
 
 

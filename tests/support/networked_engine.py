@@ -16,7 +16,7 @@ import subprocess
 import tarfile
 import tempfile
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,18 +56,18 @@ class NetworkedEngine(DockerEngine):
         super().__init__(client, folder)
         self.namespace = Path(f"/proc/{holder}/ns/net")
         self._daemon = daemon
-        self._folder = folder
+        self.folder = folder
         self._process: subprocess.Popen[bytes] | None = None
         self._starter = ThreadPoolExecutor(1)
         """What it starts is tied to its thread, which has to live as long."""
 
     def boot(self) -> None:
         """Start the engine."""
-        log = self._folder / "dockerd.log"
+        log = self.folder / "dockerd.log"
         command: list[str | Path] = [
             *("nsenter", f"--net={self.namespace}", "--", self._daemon),
-            *("--host", self.socket, "--pidfile", self._folder / "pid"),
-            *("--data-root", self._folder / "data", "--exec-root", self._folder / "run"),
+            *("--host", self.socket, "--pidfile", self.folder / "pid"),
+            *("--data-root", self.folder / "data", "--exec-root", self.folder / "run"),
             *("--exec-opt", "native.cgroupdriver=cgroupfs", "--shutdown-timeout", "5"),
         ]
         with log.open("ab") as output:
@@ -111,15 +111,16 @@ class NetworkedEngine(DockerEngine):
             if libc.setns(namespace.fileno(), _CLONE_NEWNET) != 0:
                 raise OSError(ctypes.get_errno(), "setns")
 
-    def make_image(self, tag: str, page: str) -> None:
+    def make_image(self, tag: str, page: str, *, changes: Sequence[str] = ()) -> None:
         """Make an image with busybox, whose ``httpd`` serves ``page`` from ``/www``."""
-        archive = self._folder / "image.tar"
-        _write_image(archive, page)
-        self.import_image(tag, archive, changes=["ENV PATH=/bin"])
+        archive = self.folder / "image.tar"
+        write_image(archive, page)
+        self.import_image(tag, archive, changes=["ENV PATH=/bin", *changes])
         archive.unlink()
 
 
-def _write_image(archive: Path, page: str) -> None:
+def write_image(archive: Path, page: str) -> None:
+    """Write the file system of such an image as a tar archive."""
     with tarfile.open(archive, "w") as tar:
         tar.add(require("busybox"), "bin/busybox")
         for applet in _APPLETS:
