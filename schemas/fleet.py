@@ -82,6 +82,23 @@ class Signatures(Model):
     """none: no check; head: the newest commit; strict: each commit since the published one."""
 
 
+class Commands(Model):
+    """What people may do with what runs on agents, beyond looking at its log and restarting it."""
+
+    exec: Annotated[tuple[Name, ...], Field(max_length=1000)] = ()
+    """Teams in whose deployments programs may be run by who has the scope ``exec``. Agents refuse it for others too."""
+
+
+class AgentRoutes(Model):
+    """Hosts for which agents may have routes made by themselves, to deployments of ``team`` that run on them."""
+
+    team: Name
+    hostnames: Annotated[tuple[HostPattern, ...], Field(min_length=1, max_length=256)]
+    """They must be the team's as well; ``*.parent`` grants one further label."""
+    agents: Annotated[tuple[Name, ...], Field(max_length=10_000)] = ()
+    """Only these agents; without them every agent on which the team deploys."""
+
+
 class Defaults(Model):
     """What objects get that do not say otherwise."""
 
@@ -145,6 +162,9 @@ class FleetSpec(Model):
     """age recipients that secrets are sealed to: the control plane's, and one kept for an accident."""
     acme: Acme = Acme()
     defaults: Defaults = Defaults()
+    commands: Commands = Commands()
+    agent_routes: Annotated[tuple[AgentRoutes, ...], Field(max_length=1000)] = ()
+    """Without it agents may ask for no routes."""
 
     @model_validator(mode="after")
     def _teams_once(self) -> Self:
@@ -153,6 +173,18 @@ class FleetSpec(Model):
             if team.name in seen:
                 raise ValueError(f'team "{team.name}" is listed twice')
             seen.add(team.name)
+        return self
+
+    @model_validator(mode="after")
+    def _grants_to_teams(self) -> Self:
+        teams = {team.name for team in self.teams}
+        for what, names in (
+            ("commands.exec", self.commands.exec),
+            ("agentRoutes", tuple(grant.team for grant in self.agent_routes)),
+        ):
+            for name in names:
+                if name not in teams:
+                    raise ValueError(f'{what} names team "{name}", which is not listed under teams')
         return self
 
     @model_validator(mode="after")

@@ -47,6 +47,8 @@ DESIRED_TYPE: Final = "cloudlunacy-desired+jws"
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 OFFERS: Final = "offers"
 """Member of the spec of an agent's own item: the features that the control plane offers."""
+EXEC: Final = "exec"
+"""Member of the spec of an agent's own item: the teams in whose deployments people may run programs."""
 OBSERVATIONS: Final = "observations"
 SECRETS: Final = "secrets"
 COMMANDS: Final = "commands"

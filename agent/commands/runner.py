@@ -11,12 +11,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 from agent.commands.handling import CommandFailed, Handler, Output
 from agent.deployments.driver import DriverError
-from schemas.session import Command, CommandOutput, CommandStop
+from agent.services import Line
+from agent.talk import Say
+from schemas.session import COMMANDS, Command, CommandOutput, CommandStop
 from schemas.text import visible
 
 log = logging.getLogger(__name__)
@@ -28,15 +31,16 @@ REMEMBERED: Final = 1024
 
 
 class Commands:
-    """``handlers``: by action. Calls come from the loop's thread and do not block."""
+    """An :class:`agent.services.Extension`. ``handlers``: by action."""
+
+    feature: str = COMMANDS
 
     def __init__(self, handlers: Mapping[str, Handler], *, at_once: int = AT_ONCE) -> None:
         self._handlers = dict(handlers)
         self._at_once = at_once
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._seen: OrderedDict[str, None] = OrderedDict()
-        self._say: Callable[[CommandOutput], None] | None = None
-        self._waiting: Callable[[str], int] = lambda _command: 0
+        self._line: Line | None = None
 
     def register(self, handlers: Mapping[str, Handler]) -> None:
         """Add actions."""
@@ -49,37 +53,41 @@ class Commands:
 
     # --- the session ----------------------------------------------------------------------------------------------
 
-    def connected(self, say: Callable[[CommandOutput], None], waiting: Callable[[str], int]) -> None:
-        """Commands may come; ``say`` and ``waiting`` are good until :meth:`disconnected`."""
-        self._say, self._waiting = say, waiting
+    def offered(self, offered: bool, /) -> None:
+        """Nothing depends on it: commands come or do not."""
 
-    def disconnected(self) -> None:
+    def begun(self, line: Line, /) -> None:
+        """Commands may come."""
+        self._line = line
+
+    def ended(self) -> None:
         """Nobody waits for anything any more."""
-        self._say = None
+        self._line = None
         for task in self._tasks.values():
             task.cancel()
 
-    def heard(self, message: Command | CommandStop) -> None:
+    def heard(self, what: object, /) -> None:
         """Begin a command, or end one."""
-        if isinstance(message, Command):
-            self._begin(message)
-        elif (task := self._tasks.get(message.id)) is not None:
+        if isinstance(what, Command):
+            self._begin(what)
+        elif isinstance(what, CommandStop) and (task := self._tasks.get(what.id)) is not None:
             task.cancel()
 
     async def close(self) -> None:
         """End everything and wait for it."""
-        self.disconnected()
+        self.ended()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     # --- one command ----------------------------------------------------------------------------------------------
 
     def _begin(self, command: Command) -> None:
-        if command.id in self._seen or self._say is None:
+        line = self._line
+        if command.id in self._seen or line is None:
             return
         self._seen[command.id] = None
         if len(self._seen) > REMEMBERED:
             self._seen.popitem(last=False)
-        output = Output(command.id, self._speak, self._waiting)
+        output = Output(command.id, partial(self._speak, line), line.waiting)
         handler = self._handlers.get(command.action)
         if handler is None:
             text = f'This version of the agent knows no "{command.action}"; upgrade the agent.'
@@ -92,9 +100,9 @@ class Commands:
             self._tasks[command.id] = task
             task.add_done_callback(lambda _: self._tasks.pop(command.id, None))
 
-    def _speak(self, piece: CommandOutput) -> None:
-        if self._say is not None:
-            self._say(piece)
+    def _speak(self, line: Line, piece: CommandOutput) -> None:
+        if self._line is line:
+            line.say(Say(piece))
 
     async def _run(self, command: Command, handler: Handler, output: Output) -> None:
         limit = asyncio.timeout(command.seconds)

@@ -13,7 +13,7 @@ from schemas.certificate import Certificate
 from schemas.deployment import Deployment
 from schemas.objects import FLEET_KEY, AnyObject, ObjectKey
 from schemas.service_tls import ServiceCertificate, service_item_id
-from schemas.session import Item, digest_of
+from schemas.session import EXEC, Item, digest_of
 from schemas.trust import MEMBER
 
 MakeItems = Callable[[], tuple[Item, ...]]
@@ -24,7 +24,9 @@ class AgentItems:
 
     def __init__(self, state: State, trust: Mapping[str, Any] | None = None) -> None:
         self._state = state
-        self._trust = trust
+        self._exec = state.fleet.spec.commands.exec if state.fleet is not None else ()
+        self._more = _more(trust, self._exec)
+        """What an agent's own item says besides what its file does."""
         self._names = ServiceNames(state)
         self._selecting: dict[str, list[ObjectKey]] | None = None
 
@@ -44,7 +46,7 @@ class AgentItems:
         key = ObjectKey("Agent", "", agent)
         keys = sorted(self._keys(key)) if key in self._state.served else []
         objects = [(one, self._state.served[one].object) for one in keys]
-        return partial(_items, objects, self._services(agent, keys), self._trust)
+        return partial(_items, objects, self._services(agent, keys), self._more)
 
     def _services(self, agent: str, keys: Iterable[ObjectKey]) -> list[tuple[ObjectKey, ServiceCertificate]]:
         found = ((key, self._names.certificate(key, agent)) for key in keys)
@@ -52,7 +54,7 @@ class AgentItems:
 
     def _item(self, key: ObjectKey) -> Item:
         if key.kind == "Agent":  # only its own document has it
-            return _item(key, self._state.served[key].object, self._trust)
+            return _item(key, self._state.served[key].object, self._more)
         known = self._state.items
         found = known.get(key)
         if found is None:
@@ -75,7 +77,8 @@ class AgentItems:
         """Name the agents whose document ``key`` is part of in this state, or decides about."""
         served = self._state.served.get(key)
         if key.kind == "Route" or key == FLEET_KEY:
-            return tuple(dict.fromkeys(self._names.concerned_by(key)))
+            everybody = [one.name for one in self._state.served if one.kind == "Agent"] if self._exec else []
+            return tuple(dict.fromkeys([*self._names.concerned_by(key), *(everybody if key == FLEET_KEY else ())]))
         if served is None:
             return ()
         if key.kind == "Agent":
@@ -87,12 +90,16 @@ class AgentItems:
         return ()
 
 
+def _more(trust: Mapping[str, Any] | None, may_exec: tuple[str, ...]) -> dict[str, Any]:
+    return {**({} if trust is None else {MEMBER: trust}), **({EXEC: sorted(may_exec)} if may_exec else {})}
+
+
 def _items(
     objects: Iterable[tuple[ObjectKey, AnyObject]],
     services: Iterable[tuple[ObjectKey, ServiceCertificate]],
-    trust: Mapping[str, Any] | None,
+    more: Mapping[str, Any],
 ) -> tuple[Item, ...]:
-    return (*(_item(key, found, trust) for key, found in objects), *_service_items(services))
+    return (*(_item(key, found, more) for key, found in objects), *_service_items(services))
 
 
 def _service_items(services: Iterable[tuple[ObjectKey, ServiceCertificate]]) -> Iterator[Item]:
@@ -102,13 +109,13 @@ def _service_items(services: Iterable[tuple[ObjectKey, ServiceCertificate]]) -> 
         yield Item(id=item_id, kind="Certificate", digest=digest_of(spec), spec=spec)
 
 
-def _item(key: ObjectKey, found: AnyObject, trust: Mapping[str, Any] | None = None) -> Item:
+def _item(key: ObjectKey, found: AnyObject, more: Mapping[str, Any] | None = None) -> Item:
     if isinstance(found, Agent):
         spec: dict[str, Any] = {
             "labels": dict(found.metadata.labels),
             "capabilities": list(found.spec.capabilities),
             "state": found.spec.state,
-            **({} if trust is None else {MEMBER: trust}),
+            **(more or {}),
         }
     else:
         spec = found.spec.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -10,6 +10,9 @@ import pytest
 from agent.commands.handling import HIGH_WATER, PIECE, CommandFailed, Handler, Output
 from agent.commands.runner import Commands
 from agent.deployments.driver import DriverError
+from agent.services import Line
+from agent.session import Event
+from agent.talk import Say
 from schemas.session import Command, CommandOutput, CommandStop
 from tests.support.waiting import eventually
 
@@ -30,7 +33,12 @@ class Session:
         self.connect()
 
     def connect(self) -> None:
-        self.commands.connected(self.said.append, lambda _: HIGH_WATER if self.full else 0)
+        self.commands.begun(Line(self._hear, lambda _: HIGH_WATER if self.full else 0))
+
+    def _hear(self, event: Event) -> None:
+        assert isinstance(event, Say)
+        assert isinstance(event.message, CommandOutput)
+        self.said.append(event.message)
 
     @property
     def ends(self) -> list[tuple[str, int | None]]:
@@ -158,7 +166,7 @@ def test_a_doubled_command_runs_once() -> None:
         session.commands.heard(command())
         session.commands.heard(command())
         await session.ended()
-        session.commands.disconnected()
+        session.commands.ended()
         session.connect()
         session.commands.heard(command())
         await asyncio.sleep(0)
@@ -174,10 +182,10 @@ def test_the_end_of_the_session_ends_what_runs_and_tells_nobody() -> None:
         session = Session(HANDLERS)
         session.commands.heard(command("wait"))
         await until(lambda: bool(session.said), "a beginning")
-        session.commands.disconnected()
+        session.commands.ended()
         session.connect()
         await until(lambda: not session.commands.running, "the end of the work")
-        assert session.ends in ([], [("Stopped", None)])
+        assert session.ends == []
 
     asyncio.run(scenario())
 
