@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, model_validator
 
 from schemas.base import EMPTY, Document, Model
+from schemas.images import ImagePattern
 from schemas.names import (
     AgeRecipient,
     Duration,
@@ -58,6 +59,8 @@ class Team(Model):
     """Further agents that the team may use: those that carry all of these labels."""
     ports: Annotated[tuple[PortRange, ...], Field(max_length=64)] = (PortRange(first=1024, last=65535),)
     """Ports of agents that backends and deployments of the team may use."""
+    images: Annotated[tuple[ImagePattern, ...], Field(max_length=256)] | None = None
+    """Images that deployments of the team may run. Without it any."""
 
 
 class Registration(Model):

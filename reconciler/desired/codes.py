@@ -284,6 +284,12 @@ OWNERSHIP: Final = (
         "Use a port within the team's ranges (fleet.yaml).",
     ),
     Code(
+        "image-not-granted",
+        "The fleet does not let the team run that image.",
+        'team "shop" may not run image "nginx:1.29" (docker.io/library/nginx).',
+        "Grant it in fleet.yaml, or use another.",
+    ),
+    Code(
         "name-not-owned",
         "A certificate holds a name that belongs to nobody in the fleet.",
         'nobody in the fleet owns "example.org".',

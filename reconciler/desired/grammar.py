@@ -13,6 +13,7 @@ from schemas.access_api import Lifetime, Reason
 from schemas.api import Checksum
 from schemas.deployment import Argument, EnvValue, Image, MongoDB, MongoDBUser, MountPath, Registry, User
 from schemas.enrolment import Version
+from schemas.images import ImagePattern
 from schemas.middleware import BasicAuth, ContentType
 from schemas.route import StickyCookie
 from schemas.secret import SealedValue, SecretKey
@@ -99,6 +100,10 @@ FORMS: Final[dict[str, Form]] = {
     pattern_of(names.MailAddress): Form("is no mail address", "ops@example.com"),
     pattern_of(Image): Form(
         "is no image: write name:tag, with the registry in front where it is not the usual one", "nginx:1.29"
+    ),
+    pattern_of(ImagePattern): Form(
+        "covers no images: write a name without tag and digest, with /* at the end for all below it",
+        "registry.example.com/shop/*",
     ),
     pattern_of(names.AbsolutePath): Form(
         "is no absolute path: start with /, use letters, digits and ._@+-, and leave out . and ..", "/var/lib/web/tls"

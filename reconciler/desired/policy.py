@@ -14,6 +14,7 @@ from reconciler.desired.claims import Reference, covered, hosts_of, references_o
 from reconciler.desired.coverage import missing
 from reconciler.desired.databases import database_rules
 from reconciler.desired.finding import FieldPath, Finding, did_you_mean
+from reconciler.desired.granted_images import images_not_granted
 from reconciler.desired.plain_secrets import plain_secrets
 from reconciler.desired.service_names import FIELD, may_name
 from reconciler.desired.view import View, port_of
@@ -322,13 +323,14 @@ def secrets_are_sealed(subject: Subject, _: View) -> Iterable[Finding]:
 
 
 def deployment_fits_its_agents(subject: Subject, view: View) -> Iterator[Finding]:
-    """Each agent can run the deployment, its ports are granted, and a selector selects somebody."""
+    """Each agent can run the deployment, its ports and images are granted, and a selector selects somebody."""
     deployment, key, team = subject.object, subject.key, subject.team
     if not isinstance(deployment, Deployment) or team is None:
         return
     spec = deployment.spec
     for index, mapping in enumerate(spec.ports):
         yield from _port_granted(key, team, mapping.host, ("spec", "ports", index, "host"))
+    yield from images_not_granted(key.path, spec, team)
     agents = view.agents_of(key.team, deployment)
     if not agents and not spec.agents:
         labels = ", ".join(f"{name}={value}" for name, value in spec.agent_selector.items())

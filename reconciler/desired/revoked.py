@@ -16,7 +16,16 @@ from reconciler.desired.state import State
 from reconciler.desired.view import View
 from schemas.objects import key_of_path
 
-GRANTS: Final = frozenset({"agent-not-granted", "host-not-owned", "name-not-owned", "port-not-granted", "unknown-team"})
+GRANTS: Final = frozenset(
+    {
+        "agent-not-granted",
+        "host-not-owned",
+        "image-not-granted",
+        "name-not-owned",
+        "port-not-granted",
+        "unknown-team",
+    }
+)
 """Codes of findings that a change of the fleet file alone can bring about."""
 STAYS: Final = "The grant was revoked; until this file is mended or deleted, its last good version goes on serving."
 

@@ -48,6 +48,25 @@ def said(path: str, content: bytes, **files: Any) -> list[str]:
     return [f"{one.code}: {one.message} {one.hint}" for one in problems if one.file == path]
 
 
+def of_image(image: str, images: list[str]) -> list[str]:
+    granted = fleet(team("shop", agents=["vps-1"], ports=[{"first": 8000, "last": 8999}], images=images))
+    return said("deployments/shop/web.yaml", deployment("web", "vps-1", image=image), **{"fleet.yaml": granted})
+
+
+def test_images_are_those_of_the_teams_list() -> None:
+    """With a list nothing else runs, and an empty one lets nothing run; the whole name is said."""
+    assert of_image("ghcr.io/shop/web:2", ["ghcr.io/shop/*"]) == []
+    assert of_image("nginx:1.29", ["nginx"]) == []
+    assert of_image("nginx:1.29", ["ghcr.io/shop/*"]) == [
+        (
+            'image-not-granted: team "shop" may not run image "nginx:1.29" (docker.io/library/nginx). '
+            "Grant it in fleet.yaml under teams, shop, images; it has: ghcr.io/shop/*."
+        )
+    ]
+    (refused,) = of_image("nginx:1.29", [])
+    assert refused.endswith("it has: none.")
+
+
 def of_route(*hostnames: str, **spec: Any) -> list[str]:
     spec.setdefault("backends", [{"agent": "vps-1", "port": 8081}])
     return said("routes/shop/web.yaml", route("web", *hostnames, **spec))
