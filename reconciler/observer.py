@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final, Literal
@@ -42,6 +42,10 @@ class AgentObserver:
         self._dirty: set[str] = set()
         self._waiting: deque[Event] = deque()
         self._connected: set[str] = set()
+        self.on_output: Callable[[str, CommandOutput], None] = lambda _name, _output: None
+        """Called with what commands write."""
+        self.on_gone: Callable[[str], None] = lambda _name: None
+        """Called with the agents that disconnect."""
 
     @property
     def seen(self) -> Mapping[str, AgentObservation]:
@@ -108,6 +112,7 @@ class AgentObserver:
         self._metrics.agents_connected(len(self._connected))
         self._tell("AgentDisconnected", "warning", name, reason, now)
         self._tracker.agent_presence(name, connected=False)
+        self.on_gone(name)
 
     def reported(self, name: str, report: Report, now: float) -> None:
         applied = {"applied_generation": report.generation, "applied_digest": report.digest}
@@ -139,8 +144,9 @@ class AgentObserver:
     def usage(self, name: str, usage: Usage, now: float) -> None:
         """What the agent's deployments use."""
 
-    def command_output(self, name: str, output: CommandOutput, now: float) -> None:
+    def command_output(self, name: str, output: CommandOutput, now: float) -> None:  # noqa: ARG002
         """A piece of what a command wrote."""
+        self.on_output(name, output)
 
     # ------------------------------------------------------------------------------------------------------------
 
