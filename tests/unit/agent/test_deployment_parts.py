@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import stat
 import threading
@@ -18,10 +19,12 @@ from agent.deployments.container_config import bridge_name, container_config, ne
 from agent.deployments.driver import DriverError
 from agent.deployments.engine_errors import of_engine
 from agent.deployments.firewall import IpTables, rules
+from agent.deployments.given import Given
 from agent.deployments.memory import MemoryFiles
 from agent.deployments.observed import Instance
 from agent.deployments.probing import ask
 from agent.deployments.rollout import Attempt, Memory
+from agent.deployments.secret_files import file_system_of
 from agent.deployments.workload import Key
 from schemas.deployment import DeploymentHealthCheck
 from tests.support.model_engine import ModelDriver, ModelEngine, workload
@@ -168,3 +171,63 @@ def test_without_a_firewall_nothing_is_started(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(DriverError, match="so none is started: iptables said No such file"):
         asyncio.run(IpTables().ensure())
+
+
+def test_a_container_is_as_its_deployment_says() -> None:
+    """User, grace, directories in memory and files of secrets; a user without a group never gets root's."""
+    wanted = workload(user="1000", stopGrace="1500ms", tmpfs=[{"path": "/run", "size": "1Mi"}])
+    files = {"/etc/token": Path("/run/cloudlunacy/vps-1/web/0")}
+    config = container_config("vps-1", wanted, "a", {}, publish_on=(), environment={"A": "b"}, files=files)
+    assert (config["User"], config["StopTimeout"], config["Env"]) == ("1000:1000", 2, ["A=b"])
+    host = config["HostConfig"]
+    assert host["Mounts"] == [
+        {"Type": "bind", "Source": "/run/cloudlunacy/vps-1/web/0", "Target": "/etc/token", "ReadOnly": True}
+    ]
+    assert host["Tmpfs"] == {
+        "/tmp": f"rw,nosuid,nodev,noexec,size={64 * 2**20},mode=1777",
+        "/run": f"rw,nosuid,nodev,noexec,size={2**20},mode=1777",
+    }
+
+
+def test_more_fields_restart_nothing(tmp_path: Path) -> None:
+    """What an older version kept is read, and is the same version as what says nothing of the newer fields."""
+    older = {
+        "boot": "boot-1",
+        "good": {
+            "team": "shop",
+            "name": "web",
+            "spec": {"type": "container", "agents": ["vps-1"], "image": "web:good", "volumes": [], "env": {}},
+            "secretsVersion": "",
+        },
+        "attempt": None,
+        "failure": None,
+        "deleteData": False,
+        "type": "container",
+    }
+    path = tmp_path / "deployments" / "shop" / "web.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(older))
+    good = MemoryFiles(tmp_path, "boot-1").load(1.0)[KEY].good
+    assert good is not None
+    assert good.digest == workload(pullPolicy="IfNotPresent", stopGrace="10s", tmpfs=[], secretFiles=[]).digest
+    assert good.digest == workload(pullPolicy="Always").digest
+    for change in ({"user": "1000"}, {"stopGrace": "20s"}, {"tmpfs": [{"path": "/run"}]}):
+        assert workload(**change).digest != good.digest
+
+
+def test_files_of_secrets_are_only_written_to_memory(tmp_path: Path) -> None:
+    """The kernel is asked what a directory lies on; the longest mount point counts."""
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(
+        "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n"
+        "23 22 0:5 / /run rw - tmpfs tmpfs rw\n"
+        "24 23 8:2 / /run/disk\\040of\\040old rw - ext4 /dev/sdb1 rw\n"
+    )
+    found = {name: file_system_of(Path(name), mounts) for name in ("/run/x", "/runner", "/run/disk of old/x")}
+    assert found == {"/run/x": "tmpfs", "/runner": "ext4", "/run/disk of old/x": "ext4"}
+    assert file_system_of(Path("/run"), tmp_path / "absent") == ""
+
+
+def test_values_of_secrets_are_not_shown() -> None:
+    """Whoever prints what a driver is given sees no value."""
+    assert "canary" not in repr(Given({"web/token": "canary"}))
