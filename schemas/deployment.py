@@ -130,9 +130,11 @@ class DeploymentHealthCheck(Model):
 class Rollout(Model):
     strategy: Literal["recreate", "blue-green"] = "recreate"
     max_unavailable: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Agents that may be without the workload at once."""
+    """Agents that may be without the workload at once; a change reaches no more than so many at a time."""
     deadline: Duration = "5m"
     """Time for one agent to become healthy; after it the last good version comes back."""
+    paused: bool = False
+    """No further agent gets a change, until this is false again."""
 
 
 class MongoDBUser(Model):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
+from reconciler.desired.rollouts import NO_ROLLOUTS, Rollouts, items_held
 from reconciler.desired.service_names import ServiceNames
 from reconciler.desired.state import State
 from schemas.agent import Agent
@@ -20,10 +21,14 @@ MakeItems = Callable[[], tuple[Item, ...]]
 
 
 class AgentItems:
-    """Items by agent, for one state. ``trust``: what every agent is told of whom to believe (``schemas.trust``)."""
+    """Items by agent, for one state. ``trust``: what every agent is told of whom to believe (``schemas.trust``).
 
-    def __init__(self, state: State, trust: Mapping[str, Any] | None = None) -> None:
+    ``rollouts`` says which agents keep an older version of a deployment for now.
+    """
+
+    def __init__(self, state: State, trust: Mapping[str, Any] | None = None, rollouts: Rollouts = NO_ROLLOUTS) -> None:
         self._state = state
+        self._rollouts = rollouts
         self._exec = state.fleet.spec.commands.exec if state.fleet is not None else ()
         self._more = _more(trust, self._exec)
         """What an agent's own item says besides what its file does."""
@@ -36,7 +41,12 @@ class AgentItems:
         if key not in self._state.served:
             return ()
         keys = sorted(self._keys(key))
-        return (*(self._item(one) for one in keys), *_service_items(self._services(agent, keys)))
+        items = items_held(self._rollouts, agent, ((one, self._item(one)) for one in keys))
+        return (*items, *_service_items(self._services(agent, keys)))
+
+    def newest(self, key: ObjectKey) -> Item:
+        """Return the item of an object in service, as each agent that it concerns will have it finally."""
+        return self._item(key)
 
     def maker(self, agent: str) -> MakeItems:
         """Return what makes the items that :meth:`of` returns, for whoever may never ask for them.
@@ -46,7 +56,8 @@ class AgentItems:
         key = ObjectKey("Agent", "", agent)
         keys = sorted(self._keys(key)) if key in self._state.served else []
         objects = [(one, self._state.served[one].object) for one in keys]
-        return partial(_items, objects, self._services(agent, keys), self._more)
+        rollouts = {one: self._rollouts[one] for one in keys if one in self._rollouts}
+        return partial(_items, agent, objects, self._services(agent, keys), self._more, rollouts)
 
     def _services(self, agent: str, keys: Iterable[ObjectKey]) -> list[tuple[ObjectKey, ServiceCertificate]]:
         found = ((key, self._names.certificate(key, agent)) for key in keys)
@@ -95,11 +106,14 @@ def _more(trust: Mapping[str, Any] | None, may_exec: tuple[str, ...]) -> dict[st
 
 
 def _items(
+    agent: str,
     objects: Iterable[tuple[ObjectKey, AnyObject]],
     services: Iterable[tuple[ObjectKey, ServiceCertificate]],
     more: Mapping[str, Any],
+    rollouts: Rollouts,
 ) -> tuple[Item, ...]:
-    return (*(_item(key, found, more) for key, found in objects), *_service_items(services))
+    items = items_held(rollouts, agent, ((key, _item(key, found, more)) for key, found in objects))
+    return (*items, *_service_items(services))
 
 
 def _service_items(services: Iterable[tuple[ObjectKey, ServiceCertificate]]) -> Iterator[Item]:
@@ -119,5 +133,7 @@ def _item(key: ObjectKey, found: AnyObject, more: Mapping[str, Any] | None = Non
         }
     else:
         spec = found.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    if isinstance(found, Deployment):
+        del spec["rollout"]["paused"]  # is for the control plane alone
     assert key.kind in ("Agent", "Certificate", "Deployment")
     return Item(id=str(key), kind=key.kind, digest=digest_of(spec), spec=spec)
