@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -59,6 +60,8 @@ class Conversation:
         self._answered = answered
         self._extensions = extensions
         self._begun: list[Extension] = []
+        self._events: deque[Event] = deque()
+        """The first one is being carried out."""
         self._metrics = metrics
         # The session paces what it says, and unanswered pings end it before this is much.
         self._outgoing: asyncio.Queue[Send | Close] = asyncio.Queue()
@@ -89,9 +92,17 @@ class Conversation:
         return self._end()
 
     def feed(self, event: Event) -> None:
+        """Let the session decide about an event. What happens while that is carried out comes after it: the messages
+        that were decided before have lower numbers.
+        """
+        self._events.append(event)
+        if len(self._events) > 1:
+            return
         deadline = self._session.deadline
-        for command in self._session.handle(event):
-            self._carry_out(command)
+        while self._events:
+            for command in self._session.handle(self._events[0]):
+                self._carry_out(command)
+            self._events.popleft()
         if self._session.deadline != deadline or self._session.state is State.CLOSING:
             self._rescheduled.set()
 

@@ -14,7 +14,7 @@ from schemas.certificate import Certificate
 from schemas.deployment import Deployment
 from schemas.objects import FLEET_KEY, AnyObject, ObjectKey
 from schemas.service_tls import ServiceCertificate, service_item_id
-from schemas.session import EXEC, Item, digest_of
+from schemas.session import EXEC, FEATURES, OFFERS, Item, digest_of
 from schemas.trust import MEMBER
 
 MakeItems = Callable[[], tuple[Item, ...]]
@@ -129,6 +129,7 @@ def _item(key: ObjectKey, found: AnyObject, more: Mapping[str, Any] | None = Non
             "labels": dict(found.metadata.labels),
             "capabilities": list(found.spec.capabilities),
             "state": found.spec.state,
+            OFFERS: list(FEATURES),
             **(more or {}),
         }
     else:

@@ -6,6 +6,7 @@ from typing import Final
 
 from reconciler.desired.items import AgentItems
 from schemas.objects import ObjectKey
+from schemas.session import FEATURES, OFFERS
 from tests.support.documents import agent, certificate, deployment, fleet, route, settled, state_of, team
 
 FILES: Final = {
@@ -28,6 +29,13 @@ def test_an_agent_gets_what_is_meant_for_it_and_nothing_else() -> None:
     items = AgentItems(state_of(FILES))
     assert ids(items, "vps-1") == ["Agent/vps-1", "Deployment/shop/api", "Deployment/shop/web"]
     assert ids(items, "vps-2") == ["Agent/vps-2", "Certificate/a", "Deployment/shop/web"]
+
+
+def test_an_agent_is_offered_the_features_of_this_version() -> None:
+    """In its own item, where an agent of before sees nothing that it has to do."""
+    own, *others = AgentItems(state_of(FILES)).of("vps-2")
+    assert own.spec[OFFERS] == list(FEATURES)
+    assert not any(OFFERS in item.spec for item in others)
 
 
 def test_an_unknown_agent_gets_nothing() -> None:
