@@ -38,6 +38,8 @@ class Instance:
     ports: Mapping[int, int] = field(default_factory=dict)
     address: str = ""
     """Where the workload's own ports are reached from this machine; empty while it does not run."""
+    on_host: bool = False
+    """It has no network of its own, so its ports are those of the agent."""
     last_lines: str = ""
     """Of an exited one: what it wrote at the end."""
     health: Health = UNKNOWN
@@ -46,6 +48,10 @@ class Instance:
     def up(self) -> bool:
         """It may hold ports, and it may be asked."""
         return self.state in ("running", "restarting", "paused")
+
+    def reached_at(self, port: int) -> int:
+        """Return where, at ``address``, a port of the workload is."""
+        return self.ports.get(port, port) if self.on_host else port
 
 
 @dataclass(frozen=True, slots=True)

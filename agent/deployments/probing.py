@@ -31,12 +31,13 @@ async def ask(check: DeploymentHealthCheck, instance: Instance, driver: Driver) 
         except DriverError as error:
             return Probe(False, error.message)
     port = check.http.port if check.http is not None else check.tcp.port if check.tcp is not None else 0
+    at = instance.reached_at(port)
     where = f"{check.http.path} at port {port}" if check.http is not None else f"port {port}"
     try:
         async with asyncio.timeout(timeout):
             if check.http is not None:
-                return await _http(check.http, instance.address)
-            _, writer = await asyncio.open_connection(instance.address, port)
+                return await _http(check.http, instance.address, at)
+            _, writer = await asyncio.open_connection(instance.address, at)
             writer.close()
             return Probe(True)
     except TimeoutError:
@@ -46,11 +47,11 @@ async def ask(check: DeploymentHealthCheck, instance: Instance, driver: Driver) 
         return Probe(False, f"{why} from {where}")
 
 
-async def _http(probe: HttpProbe, address: str) -> Probe:
+async def _http(probe: HttpProbe, address: str, port: int) -> Probe:
     """Ask as HTTP/1.1 (RFC 9112) and read the status line alone. Raises OSError, ValueError."""
-    reader, writer = await asyncio.open_connection(address, probe.port, limit=_STATUS_LINE_BYTES)
+    reader, writer = await asyncio.open_connection(address, port, limit=_STATUS_LINE_BYTES)
     try:
-        host = f"{address}:{probe.port}"
+        host = f"{address}:{port}"
         request = f"GET {probe.path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: cloudlunacy\r\nConnection: close\r\n\r\n"
         writer.write(request.encode())
         await writer.drain()

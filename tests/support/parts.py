@@ -18,6 +18,7 @@ from typing import Final, Literal
 import pytest
 
 Part = Literal[
+    "bwrap",
     "busybox",
     "docker",
     "dockerd",
@@ -91,6 +92,7 @@ def _named(name: str) -> Callable[[], Path | None]:
 
 
 _PARTS: Final[dict[Part, tuple[Callable[[], Path | None], str]]] = {
+    "bwrap": (_named("bwrap"), "bubblewrap is not installed; apt-get install bubblewrap"),
     "busybox": (_static_busybox, "no busybox that runs by itself; apt-get install busybox-static"),
     "docker": (_named("docker"), "the docker command is not installed; apt-get install docker.io"),
     "dockerd": (_named("dockerd"), "the Docker Engine is not installed; apt-get install docker.io"),

@@ -1,0 +1,198 @@
+"""What a program gets to see and to be, as arguments of bubblewrap (bwrap(1)), limits and environment. PURE.
+
+What stands here is what isolates: read it together with docs/threats.md. A confined program has process, mount, IPC and
+host name namespaces of its own. It sees the system's programs and libraries read-only, the few files of ``/etc`` that
+they need, what the settings of the agent add, its volumes at their paths, and a ``/tmp`` of its own. It has no
+capabilities and no way to new privileges. The network is the machine's.
+
+Secrets are never part of arguments, which everybody on the machine may read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
+from typing import Final, NamedTuple
+
+from agent.deployments.driver import DriverError
+from agent.deployments.process_files import MARKER, TMP, VOLUMES
+from agent.deployments.workload import Key, Workload
+from schemas.deployment import DeploymentSpec, PortMapping
+from schemas.names import size_in_bytes
+
+SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix/store")
+ETC: Final = (
+    "alternatives", "ca-certificates", "crypto-policies", "gai.conf", "group", "host.conf", "hosts", "ld.so.cache",
+    "ld.so.conf", "ld.so.conf.d", "locale.alias", "localtime", "mime.types", "networks", "nsswitch.conf", "passwd",
+    "pki/ca-trust", "pki/tls/cert.pem", "pki/tls/certs", "protocols", "resolv.conf", "services", "ssl/cert.pem",
+    "ssl/certs", "ssl/openssl.cnf", "timezone",
+)  # fmt: skip
+PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+DEFAULT_PIDS: Final = 1024
+_FIRST_USER: Final = 1_900_000_000
+_USERS: Final = 100_000_000
+"""User ids that nobody else gives away (systemd's table of them calls the range unused)."""
+
+
+class Place(NamedTuple):
+    """Where one instance lives. ``data`` is the agent's, which nobody else may see."""
+
+    data: str
+    deployment: str
+    instance: str
+
+
+class Means(NamedTuple):
+    """What this machine has to confine programs with. An empty path: it has not."""
+
+    bwrap: str = ""
+    setpriv: str = ""
+    """Only root needs it: to give each deployment a user of its own."""
+    root: bool = False
+    cgroup: str = ""
+    """Directory in which groups can be made, with limits."""
+    links: Mapping[str, str] = {}
+    """Directories of the system that are links, and to what."""
+    own_pids: bool = True
+    """The kernel counts the processes of a user anew in each user namespace (Linux 5.14)."""
+
+    @property
+    def confined(self) -> bool:
+        return bool(self.bwrap)
+
+
+def user_of(agent: str, key: Key) -> int:
+    """Return the user, and group, of a deployment's programs: each has its own."""
+    digest = hashlib.sha256(f"{agent}/{key}".encode()).digest()
+    return _FIRST_USER + int.from_bytes(digest[:8]) % _USERS
+
+
+def environment(
+    spec: DeploymentSpec, ports: Mapping[int, int], secrets: Mapping[str, str], instance: str, places: Mapping[str, str]
+) -> dict[str, str]:
+    """Return all that a program is given. ``places``: its home, and where each volume lies."""
+    home = places[TMP]
+    given = {"PATH": PATH, "HOME": home, "TMPDIR": home, "LANG": "C.UTF-8", **spec.env, **secrets, MARKER: instance}
+    for position, mapping in enumerate(spec.ports):
+        port = str(ports.get(mapping.container, mapping.host))
+        given |= dict.fromkeys(port_names(mapping, first=position == 0), port)
+    return given | {f"VOLUME_{_variable(volume.name)}": places[f"{VOLUMES}/{volume.name}"] for volume in spec.volumes}
+
+
+def port_names(mapping: PortMapping, *, first: bool) -> list[str]:
+    """Return the variables that tell a program of a port: ``PORT`` is the first one."""
+    named = f"PORT_{_variable(mapping.name)}" if mapping.name is not None else f"PORT_{mapping.container}"
+    return ["PORT", named] if first else [named]
+
+
+def _variable(name: str) -> str:
+    return name.upper().replace("-", "_")
+
+
+def places(spec: DeploymentSpec, place: Place, *, confined: bool) -> dict[str, str]:
+    """Return where a program finds its home and its volumes."""
+    if confined:
+        return {TMP: "/tmp", **{f"{VOLUMES}/{one.name}": one.path for one in spec.volumes}}  # noqa: S108  its own
+    volumes = {f"{VOLUMES}/{one.name}": f"{place.deployment}/{VOLUMES}/{one.name}" for one in spec.volumes}
+    return {TMP: f"{place.instance}/{TMP}", **volumes}
+
+
+def limits(spec: DeploymentSpec, means: Means) -> dict[str, int]:
+    """Return limits of the kernel for each process; memory only where no control group limits all of them together."""
+    found = {"RLIMIT_CORE": 0}
+    if means.cgroup:
+        return found
+    if spec.resources.memory is not None:
+        found["RLIMIT_DATA"] = size_in_bytes(spec.resources.memory)
+    # a limit that counts the whole user, and not only the deployment, would end at the person's other programs
+    if means.confined and (means.root or means.own_pids):
+        found["RLIMIT_NPROC"] = spec.resources.pids or DEFAULT_PIDS
+    return found
+
+
+def group_limits(spec: DeploymentSpec) -> dict[str, str]:
+    """Return what to write into which file of a control group (cgroup v2)."""
+    found = {"pids.max": str(spec.resources.pids or DEFAULT_PIDS)}
+    if spec.resources.memory is not None:
+        # no swap: a limit that swaps is felt by everybody else on the machine
+        found |= {"memory.max": str(size_in_bytes(spec.resources.memory)), "memory.swap.max": "0"}
+    if spec.resources.cpus is not None:
+        found["cpu.max"] = f"{int(spec.resources.cpus * 100_000)} 100000"
+    return found
+
+
+class _Mount(NamedTuple):
+    where: PurePosixPath
+    words: tuple[str, ...]
+
+
+def confined(
+    workload: Workload,
+    place: Place,
+    means: Means,
+    *,
+    user: int,
+    readable: Iterable[str] = (),
+    hidden: Iterable[str] = (),
+) -> list[str]:
+    """Return what stands before a command so that it runs confined. Raises DriverError for what cannot be.
+
+    ``readable``: further directories that programs may read. ``hidden``: what they may not, wherever it lies.
+    """
+    words = [
+        *(means.bwrap, "--die-with-parent", "--new-session", "--unshare-pid", "--unshare-ipc", "--unshare-uts"),
+        *("--hostname", workload.key.name, "--cap-drop", "ALL"),
+    ]
+    if means.root:
+        words += [word for name in ("SETUID", "SETGID", "SETPCAP") for word in ("--cap-add", f"CAP_{name}")]
+    else:
+        words += ["--unshare-user"]
+    mounts = [*_system(means, readable), *_hidden(place, means, readable, hidden)]
+    words += _parents(
+        means, [*(mount.where for mount in mounts), *(PurePosixPath(one.path) for one in workload.spec.volumes)]
+    )
+    for mount in sorted(mounts, key=lambda one: len(one.where.parts)):  # what lies deeper is laid over what holds it
+        words += mount.words
+    words += ["--proc", "/proc", "--dev", "/dev", "--bind", f"{place.instance}/{TMP}", "/tmp"]  # noqa: S108  its own
+    for volume in workload.spec.volumes:
+        if ".." in PurePosixPath(volume.path).parts:
+            raise DriverError("CannotStart", f"The path {volume.path} of volume {volume.name} leads upwards.")
+        how = "--ro-bind" if volume.read_only else "--bind"
+        words += [how, f"{place.deployment}/{VOLUMES}/{volume.name}", volume.path]
+    words += ["--remount-ro", "/", "--chdir", "/tmp", "--"]  # noqa: S108
+    return [*words, *(_own_user(means.setpriv, user) if means.root else ())]
+
+
+def _parents(means: Means, wheres: Iterable[PurePosixPath]) -> list[str]:
+    """Make the directories that lead somewhere, for everybody to pass; bubblewrap makes some for root alone."""
+    found = {parent for where in wheres for parent in where.parents if str(parent) not in ("/", *means.links)}
+    ordered = sorted(found, key=lambda one: (len(one.parts), one))
+    return [word for one in ordered for word in ("--perms", "0755", "--dir", str(one))]
+
+
+def _system(means: Means, readable: Iterable[str]) -> list[_Mount]:
+    found = []
+    for path in SYSTEM:
+        words = ("--symlink", means.links[path], path) if path in means.links else ("--ro-bind-try", path, path)
+        found.append(_Mount(PurePosixPath(path), words))
+    more = (*(f"/etc/{one}" for one in ETC), *readable)
+    return [*found, *(_Mount(PurePosixPath(name), ("--ro-bind-try", name, name)) for name in more)]
+
+
+def _hidden(place: Place, means: Means, readable: Iterable[str], hidden: Iterable[str]) -> list[_Mount]:
+    """Lay an empty directory over what must not be seen, where something that is seen would show it."""
+    shown = [PurePosixPath(path) for path in (*SYSTEM, *readable) if path not in means.links]
+    found = []
+    for name in dict.fromkeys((place.data, *hidden)):
+        path = PurePosixPath(name)
+        if any(path.is_relative_to(one) for one in shown):
+            found.append(_Mount(path, ("--perms", "0555", "--tmpfs", name)))
+    return found
+
+
+def _own_user(setpriv: str, user: int) -> list[str]:
+    return [
+        *(setpriv, f"--reuid={user}", f"--regid={user}", "--clear-groups", "--no-new-privs"),
+        *("--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all", "--"),
+    ]

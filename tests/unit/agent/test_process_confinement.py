@@ -1,0 +1,116 @@
+"""What a program is given and shown, as arguments of bubblewrap."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pytest
+
+from agent.deployments.driver import DriverError
+from agent.deployments.process_confinement import (
+    DEFAULT_PIDS,
+    Means,
+    Place,
+    confined,
+    environment,
+    group_limits,
+    limits,
+    places,
+    user_of,
+)
+from agent.deployments.workload import Key, Workload
+from schemas.deployment import DeploymentSpec
+
+PLACE: Final = Place("/srv/agent", "/srv/agent/processes/shop/web", "/srv/agent/processes/shop/web/a")
+MEANS: Final = Means("/usr/bin/bwrap", "/usr/bin/setpriv", root=True, links={"/bin": "usr/bin"})
+
+
+def process(**spec: Any) -> Workload:
+    found = {"type": "process", "agents": ["vps-1"], "command": ["/bin/web"], **spec}
+    return Workload(Key("shop", "web"), DeploymentSpec.model_validate(found))
+
+
+def words(one: Workload, means: Means = MEANS, **more: Any) -> list[str]:
+    return confined(one, PLACE, means, user=1_900_000_007, **more)
+
+
+def said(one: Workload, ports: dict[int, int], **secrets: str) -> dict[str, str]:
+    return environment(one.spec, ports, secrets, "id", places(one.spec, PLACE, confined=True))
+
+
+def test_a_program_learns_its_ports_from_its_environment() -> None:
+    """PORT is the first one, PORT_<NAME> each named one, as they are on this agent now."""
+    ports = [{"name": "http-admin", "container": 8081, "host": 8081}, {"container": 9000, "host": 9000}]
+    found = said(process(ports=ports), {8081: 20001, 9000: 9000})
+    assert (found["PORT"], found["PORT_HTTP_ADMIN"], found["PORT_9000"]) == ("20001", "20001", "9000")
+
+
+def test_the_environment_is_the_document_and_a_few_words() -> None:
+    """Nothing of the agent's own environment comes along, and secrets are in nobody's arguments."""
+    found = said(process(env={"A": "b"}, volumes=[{"name": "up-loads", "path": "/srv/up"}]), {}, KEY="hush")
+    assert set(found) == {
+        "A", "KEY", "PATH", "HOME", "TMPDIR", "LANG", "CLOUDLUNACY_INSTANCE", "VOLUME_UP_LOADS",
+    }  # fmt: skip
+    assert found["VOLUME_UP_LOADS"] == "/srv/up"
+    assert "hush" not in " ".join(words(process()))
+
+
+def test_everything_that_can_be_taken_is_taken() -> None:
+    """Namespaces, capabilities and privileges are given up, and only known places are shown."""
+    found = " ".join(words(process()))
+    for part in ("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--cap-drop ALL", "--die-with-parent"):
+        assert part in found
+    assert found.endswith("--bounding-set=-all --")
+    assert "--reuid=1900000007 --regid=1900000007 --clear-groups --no-new-privs" in found
+    assert " / / " not in found
+    assert "/home" not in found
+    assert "--symlink usr/bin /bin" in found
+
+
+def test_without_root_there_is_a_user_namespace_and_no_other_user() -> None:
+    """An agent that is not root confines with what the kernel gives everybody."""
+    found = words(process(), MEANS._replace(root=False))
+    assert "--unshare-user" in found
+    assert not [word for word in found if "setpriv" in word or "--cap-add" in word]
+
+
+def test_the_agents_directory_is_hidden_wherever_it_lies() -> None:
+    """Where a directory that is shown holds the agent's, an empty one is laid over it, and after it."""
+    found = " ".join(words(process(), readable=["/srv"], hidden=["/srv/other"]))
+    assert found.index("--ro-bind-try /srv /srv") < found.index("--tmpfs /srv/agent")
+    assert "--tmpfs /srv/other" in found
+    assert "--tmpfs" not in " ".join(words(process()))
+
+
+def test_volumes_are_at_their_paths() -> None:
+    """A volume is the deployment's own directory; one that is read-only cannot be written."""
+    volumes = [{"name": "a", "path": "/var/lib/a"}, {"name": "b", "path": "/b", "readOnly": True}]
+    found = " ".join(words(process(volumes=volumes)))
+    assert "--bind /srv/agent/processes/shop/web/volumes/a /var/lib/a" in found
+    assert "--ro-bind /srv/agent/processes/shop/web/volumes/b /b" in found
+    assert found.index("--perms 0755 --dir /var ") < found.index("--perms 0755 --dir /var/lib ")
+
+
+def test_a_volume_that_leads_upwards_is_refused() -> None:
+    """A path with .. in it is not given to bubblewrap."""
+    with pytest.raises(DriverError, match="leads upwards"):
+        words(process(volumes=[{"name": "a", "path": "/var/../../etc"}]))
+
+
+def test_deployments_have_users_of_their_own() -> None:
+    """Another team, name or agent is another user, and none is one that anybody else gives away."""
+    found = {user_of(agent, Key(team, name)) for agent in "ab" for team in "cd" for name in "ef"}
+    assert len(found) == 8
+    assert all(1_879_048_192 < user < 2_147_483_648 for user in found)
+
+
+def test_limits_are_for_all_its_processes_where_there_are_groups() -> None:
+    """With cgroup v2 memory, CPUs and processes are limited together; without it memory and processes one by one."""
+    spec = process(resources={"memory": "64Mi", "cpus": 0.5, "pids": 20}).spec
+    assert group_limits(spec) == {
+        "pids.max": "20", "memory.max": "67108864", "memory.swap.max": "0", "cpu.max": "50000 100000",
+    }  # fmt: skip
+    assert limits(spec, MEANS._replace(cgroup="/sys/fs/cgroup/x")) == {"RLIMIT_CORE": 0}
+    assert limits(spec, MEANS) == {"RLIMIT_CORE": 0, "RLIMIT_DATA": 67108864, "RLIMIT_NPROC": 20}
+    assert limits(process().spec, MEANS)["RLIMIT_NPROC"] == DEFAULT_PIDS
+    assert "RLIMIT_NPROC" not in limits(spec, Means())
