@@ -9,9 +9,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, SecretStr, StringConstraints, field_serializer
+from pydantic import Field, SecretStr, StringConstraints, field_serializer, model_validator
 
 from schemas.base import Model
 from schemas.names import Name
@@ -27,9 +27,12 @@ LONGEST_SECONDS: Final = 366 * 86_400.0
 Kind = Literal["ci", "person"]
 Lifetime = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,5}[smhd]$")]
 """Seconds, minutes, hours or days, such as 30d."""
-Grantable = Literal["read", "plan", "approve", "enrol", "operate"]
+Grantable = Literal["read", "plan", "approve", "enrol", "operate", "exec"]
 """read: all that is known · plan: only what a change is compared with · approve: let a held plan through · enrol: make
-enrolment tokens · operate: look at the remote now, lock agents out. ``read`` includes ``plan``."""
+enrolment tokens · operate: look at the remote now, lock agents out, read logs, restart · exec: run programs in what is
+deployed, where the fleet allows it. ``read`` includes ``plan``."""
+TEAM_SCOPES: Final = frozenset({"read", "operate", "exec"})
+"""What a token may be good for that is limited to the deployments of a team."""
 
 Reason = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$")]
 """One line of text for people."""
@@ -73,12 +76,21 @@ class AgentRevocation(Model):
 
 
 class ApiTokenRequest(Model):
-    """Make a token for a person or for CI. ``name`` is one that no good token has; a new one where it is left out."""
+    """Make a token for a person or for CI. ``name`` is one that no good token has; a new one where it is left out.
+    With ``team`` it is good for the deployments of that team and for nothing else.
+    """
 
     kind: Kind
-    scopes: Annotated[tuple[Grantable, ...], Field(min_length=1, max_length=5)]
+    scopes: Annotated[tuple[Grantable, ...], Field(min_length=1, max_length=6)]
     expires: Lifetime = "30d"
     name: Name | None = None
+    team: Name | None = None
+
+    @model_validator(mode="after")
+    def _fits_a_team(self) -> Self:
+        if self.team is not None and not TEAM_SCOPES.issuperset(self.scopes):
+            raise ValueError(f"a token of a team may have the scopes {', '.join(sorted(TEAM_SCOPES))}")
+        return self
 
 
 class ApiTokenView(Model):
@@ -88,6 +100,8 @@ class ApiTokenView(Model):
     name: str
     kind: Kind
     scopes: tuple[str, ...]
+    team: str = ""
+    """The team whose deployments are all that it is good for; empty: no such limit."""
     state: Literal["good", "expired", "revoked"]
     created_by: str
     created_at: datetime

@@ -58,6 +58,7 @@ def _add_create(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )  # fmt: skip
     create.add_argument("--expires", metavar="TIME", type=_lifetime, help="with --for: 30d unless said; 366d at most")
     create.add_argument("--name", metavar="NAME", help="with --for: what to call it")
+    create.add_argument("--team", metavar="TEAM", help="with --for: good for the deployments of this team alone")
     create.add_argument("--format", choices=("text", "json"), default="text")
     add_target_options(create)
     create.set_defaults(run=run)
@@ -88,7 +89,7 @@ def _scopes(text: str) -> list[str]:
 def run(options: argparse.Namespace) -> int:
     """Print the token and nothing else on stdout."""
     if options.agent is not None:
-        _require_absent("--agent", options, scope="--scope", expires="--expires", name="--name")
+        _require_absent("--agent", options, scope="--scope", expires="--expires", name="--name", team="--team")
         return _create_for_agent(options)
     _require_absent("--for", options, ttl="--ttl")
     if not options.scope:
@@ -116,7 +117,7 @@ def _create_for_agent(options: argparse.Namespace) -> int:
 
 def _create(options: argparse.Namespace) -> int:
     body = {"kind": options.kind, "scopes": sorted({one for some in options.scope for one in some})}
-    body |= {name: getattr(options, name) for name in ("expires", "name") if getattr(options, name)}
+    body |= {name: getattr(options, name) for name in ("expires", "name", "team") if getattr(options, name)}
     with Client(target_of(options, os.environ)) as client:
         answer = client.post("/tokens", body)
     if options.format == "json":
@@ -156,7 +157,8 @@ def run_revoke(options: argparse.Namespace) -> int:
 def _row(token: ApiTokenView) -> tuple[str, ...]:
     used = "never" if token.last_used_at is None else f"{token.last_used_at:%Y-%m-%d %H:%M}"
     ends = f"{token.expires_at:%Y-%m-%d %H:%M}"
-    return token.name, token.id, token.kind, ",".join(token.scopes), token.state, ends, used
+    scopes = ",".join(token.scopes) + (f" (team {token.team})" if token.team else "")
+    return token.name, token.id, token.kind, scopes, token.state, ends, used
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

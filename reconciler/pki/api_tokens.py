@@ -89,6 +89,11 @@ class ApiTokens:
         self._used[found.id] = now
         return found
 
+    def is_good(self, token_id: str, now: float) -> bool:
+        """Say whether a token that was good still is."""
+        found = self._tokens.get(token_id)
+        return found is not None and _state(found, now) == "good"
+
     def view(self, token: ApiToken) -> ApiTokenView:
         """Describe a token without its secret."""
         used = max(token.last_used_at or 0.0, self._used.get(token.id, 0.0))
@@ -97,6 +102,7 @@ class ApiTokens:
             name=token.name,
             kind=token.kind,
             scopes=token.scopes,
+            team=token.team,
             state=_state(token, self._clock()),
             created_by=token.created_by,
             created_at=_utc(token.created_at),
@@ -126,10 +132,12 @@ class ApiTokens:
             self._require_allowed(name, now)
             await self._make_room(now)
             scopes = tuple(sorted(set(wanted.scopes)))
-            token = ApiToken(token_id, name, wanted.kind, scopes, _hash(secret), by, now, now + seconds)
+            team = wanted.team or ""
+            token = ApiToken(token_id, name, wanted.kind, scopes, _hash(secret), by, now, now + seconds, team=team)
             await self._store.save_api_token(token)
             self._tokens[token_id] = token
-        said = f"{by} made the token {name} ({', '.join(scopes)}) for {wanted.kind}, good until {_text(token)}."
+        what = f"{', '.join(scopes)}{f'; team {team}' if team else ''}"
+        said = f"{by} made the token {name} ({what}) for {wanted.kind}, good until {_text(token)}."
         await self._tell("TokenCreated", token, said, actor=by)
         return NewApiToken(token=SecretStr(f"{API_TOKEN_PREFIX}{token_id}.{secret}"), **dict(self.view(token)))
 

@@ -22,10 +22,11 @@ from reconciler.store.protocols import ApiToken
 from schemas.access_api import API_TOKEN_PREFIX
 from schemas.tokens import OPERATOR_LIFETIME, origin
 
-Scope = Literal["admin", "read", "plan", "approve", "enrol", "operate", "agent"]
-"""What an endpoint asks for: what is known · what a change is compared with · let a held plan through · make enrolment
-tokens · look at the remote now, lock agents out · tokens of people and CI · what an agent does for itself."""
-OPERATOR_SCOPES: Final[frozenset[str]] = frozenset({"admin", "read", "plan", "approve", "enrol", "operate"})
+Scope = Literal["admin", "read", "plan", "approve", "enrol", "operate", "exec", "agent"]
+"""What an endpoint asks for: tokens of people and CI · what is known · what a change is compared with · let a held plan
+through · make enrolment tokens · look at the remote now, lock agents out, read logs, restart · run programs in what is
+deployed · what an agent does for itself."""
+OPERATOR_SCOPES: Final[frozenset[str]] = frozenset({"admin", "read", "plan", "approve", "enrol", "operate", "exec"})
 """What the operator of the machine itself may ask for."""
 GRANTABLE: Final[frozenset[str]] = OPERATOR_SCOPES - {"admin"}
 """What a token of a person or of CI may be good for."""
@@ -54,9 +55,17 @@ class GivenTokens(Protocol):
         """
         ...
 
+    def is_good(self, token_id: str, now: float) -> bool:
+        """Say whether a token that was good still is."""
+        ...
+
 
 class NoTokens:
     """Knows none."""
+
+    def is_good(self, token_id: str, now: float) -> bool:  # noqa: ARG002
+        """None is."""
+        return False
 
     def check(self, token: str, now: float) -> ApiToken:  # noqa: ARG002
         """Refuse whatever it is."""
@@ -76,16 +85,21 @@ class Identity:
     thumbprint: str
     accepted_until: float = field(default=math.inf, compare=False)
     """POSIX seconds until which what was shown is good, for answers that go on."""
+    team: str = ""
+    """The team whose deployments are all that the caller may see and use; empty: no such limit."""
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.name}"
 
-    def require(self, scope: Scope) -> None:
-        """Refuse who may not do it.
+    def require(self, scope: Scope, *, team: str | None = None) -> None:
+        """Refuse who may not do it. ``team``: whose deployment it is about; None: it is about more than one team's.
 
         Raises:
-            Refused: 403 ``insufficient-scope``.
+            Refused: 403 ``insufficient-scope``, ``other-team``.
         """
+        if self.team and team != self.team:
+            text = f'This token is for deployments of team "{self.team}" alone.'
+            raise Refused(text, status=403, code="other-team")
         if not any(scope == one or scope in INCLUDED.get(one, ()) for one in self.scopes):
             raise Refused(f'This needs the scope "{scope}".', status=403, code="insufficient-scope")
 
@@ -149,7 +163,7 @@ class Authenticator:
     def _holder(self, token: str, now: float) -> Identity:
         found = self._given.check(token, now)
         until = min(found.expires_at, now + OPERATOR_LIFETIME)  # whoever listens on comes again, and is looked at again
-        return Identity(found.kind, found.name, frozenset(found.scopes) & GRANTABLE, found.id, until)
+        return Identity(found.kind, found.name, frozenset(found.scopes) & GRANTABLE, found.id, until, found.team)
 
     def _agent(self, method: str, url: str, token: str, proof: str | None, now: float) -> Identity:
         access = tokens.verify_access_token(token, keys=self._keys.verifying("access"), issuer=self.issuer, now=now)
@@ -162,6 +176,10 @@ class Authenticator:
         _same_key(proven.thumbprint, access.thumbprint)
         self._replays.use(proven.thumbprint, proven.jti, until=proven.accepted_until, now=now)
         return Identity("agent", access.name, access.scopes & {"agent"}, access.thumbprint, access.accepted_until)
+
+    def is_still_good(self, identity: Identity, now: float) -> bool:
+        """Say whether a caller whose answer goes on would still be let in: a token of people or CI may have ended."""
+        return identity.kind not in ("ci", "person") or self._given.is_good(identity.thumbprint, now)
 
     def addressed(self, url: str) -> str:
         """Return the URL of a request as its client wrote it.

@@ -46,7 +46,7 @@ class OutboxEntry:
     """An accepted write that is not yet on the remote. ``payload`` is JSON and holds no secret."""
 
     id: str
-    kind: Literal["enrolment", "revocation"]
+    kind: Literal["enrolment", "revocation", "route"]
     payload: Mapping[str, Any]
     accepted_at: float
     attempts: int = 0
@@ -122,6 +122,8 @@ class ApiToken:
     last_used_at: float | None = None
     told_expiry: bool = False
     """The timeline says that it has expired."""
+    team: str = ""
+    """The team whose deployments are all that it is good for; empty: no such limit."""
 
 
 class ApiTokenStore(Protocol):

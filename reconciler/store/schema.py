@@ -87,6 +87,10 @@ OUTBOX: Final[Migrations] = (
             told_expiry INTEGER NOT NULL DEFAULT 0
         )""",
     ),
+    (
+        # The team whose deployments are all that a token is good for; empty: no such limit.
+        "ALTER TABLE api_tokens ADD COLUMN team TEXT NOT NULL DEFAULT ''",
+    ),
 )
 
 STATE: Final[Migrations] = (

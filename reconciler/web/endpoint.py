@@ -62,6 +62,8 @@ class Endpoint:
     status: int = 200
     also: Mapping[int, str] | None = None
     """Further answers that are no problem, of the same shape: status → what it means."""
+    media: str = "application/json"
+    """Of the answer; what comes line by line has the ``response`` on each line."""
     proof: bool = False
     """The caller proves a key without having an access token."""
 
@@ -97,7 +99,7 @@ def openapi(endpoints: Sequence[Endpoint], *, version: str) -> dict[str, Any]:
 def _operation(one: Endpoint, schema_of: Mapping[type[BaseModel], Mapping[str, Any]]) -> dict[str, Any]:
     answer: dict[str, Any] = {"description": "Success"}
     if one.response is not None:
-        answer["content"] = {"application/json": {"schema": schema_of[one.response]}}
+        answer["content"] = {one.media: {"schema": schema_of[one.response]}}
     also = {str(status): {**answer, "description": text} for status, text in (one.also or {}).items()}
     operation: dict[str, Any] = {
         "summary": one.summary,

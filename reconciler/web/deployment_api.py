@@ -1,0 +1,238 @@
+"""Deployments as people see them, and what they may do with what runs. Shapes in ``schemas.deployments_api``.
+
+Whoever has a token of a team sees that team's deployments alone. Looking needs the scope ``read``; logs and restarts
+``operate``, for a log may say more than the state repo does; running a program ``exec``, and that the fleet allows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Protocol
+
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from reconciler.agents.commands import Asked, Commands, said_of
+from reconciler.desired.state import Served, State
+from reconciler.errors import Refused
+from reconciler.pki.authenticator import Authenticator, Identity, Scope
+from reconciler.steps.passing import Published
+from reconciler.store.protocols import AgentObservation
+from reconciler.web.bodies import json_answer, read_json
+from reconciler.web.command_lines import CommandLines
+from reconciler.web.endpoint import Endpoint
+from reconciler.web.problem import invalid
+from reconciler.web.queries import number_of, page_of, seconds_of
+from schemas.deployment import Deployment
+from schemas.deployments_api import (
+    DEPLOYMENT_PATH,
+    DEPLOYMENTS_PATH,
+    EXEC_PATH,
+    LINES,
+    LOGS_PATH,
+    LONGEST_COMMAND,
+    MAX_TAIL,
+    RESTART_PATH,
+    CommandLine,
+    DeploymentDetail,
+    DeploymentList,
+    DeploymentOnAgent,
+    DeploymentView,
+    ExecRequest,
+    RestartRequest,
+)
+from schemas.names import seconds
+from schemas.objects import ObjectKey
+from schemas.observation import DeploymentObservation
+from schemas.session import ItemResult
+
+USUAL_TAIL = 100
+LOGS_SECONDS = 60.0
+RESTART_MARGIN = 120.0
+"""Seconds for what a restart needs besides its roll-out's deadline: fetching, switching, draining."""
+
+
+class Control(Protocol):
+    """What is asked of the running control plane: :class:`reconciler.app.ControlPlane`."""
+
+    @property
+    def published(self) -> Published: ...
+    def observations(self) -> dict[str, AgentObservation]: ...
+    def connected(self) -> frozenset[str]: ...
+
+
+Seen = Callable[[str, ObjectKey], DeploymentObservation | None]
+"""Agent, deployment → what the agent sees of it."""
+
+
+class DeploymentApi:
+    """The endpoints; ``endpoints()`` is the table."""
+
+    def __init__(
+        self,
+        *,
+        control: Control,
+        commands: Commands,
+        authenticator: Authenticator,
+        clock: Callable[[], float],
+        seen: Seen = lambda _agent, _key: None,
+    ) -> None:
+        self._control = control
+        self._authenticator = authenticator
+        self._clock = clock
+        self._seen = seen
+        self._lines = CommandLines(commands, authenticator, clock)
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """The table."""
+        agent = {"agent": "only there; needed for programs where it runs on several"}
+        return (
+            Endpoint("GET", DEPLOYMENTS_PATH, "Deployments and how they stand", self.deployments, "read",
+                     response=DeploymentList, query={"limit": "at most 1000", "after": "what `next` said"}),
+            Endpoint("GET", DEPLOYMENT_PATH, "One deployment", self.deployment, "read", response=DeploymentDetail),
+            Endpoint("GET", LOGS_PATH, "What it wrote, line by line", self.logs, "operate", response=CommandLine,
+                     media=LINES, query={**agent, "tail": f"lines of before, at most {MAX_TAIL}",
+                                         "follow": "`true`: go on", "seconds": "at most so long"}),
+            Endpoint("POST", RESTART_PATH, "Have a fresh instance made", self.restart, "operate",
+                     request=RestartRequest, response=CommandLine, media=LINES),
+            Endpoint("POST", EXEC_PATH, "Run a program where it runs", self.execute, "exec",
+                     request=ExecRequest, response=CommandLine, media=LINES),
+        )  # fmt: skip
+
+    # --- looking --------------------------------------------------------------------------------------------------
+
+    async def deployments(self, request: Request) -> Response:
+        caller = self._authenticated(request)
+        caller.require("read", team=caller.team or None)
+        state = self._control.published.state
+        keys = {str(key): key for key in state.served if key.kind == "Deployment" and caller.team in ("", key.team)}
+        page, following = page_of(request, keys)
+        found = tuple(DeploymentView(**self._view(keys[name], state)) for name in page)
+        return json_answer(DeploymentList(deployments=found, next=following))
+
+    async def deployment(self, request: Request) -> Response:
+        _, key, served = self._asked(request, "read")
+        state = self._control.published.state
+        detail = DeploymentDetail(
+            **self._view(key, state),
+            spec=served.object.model_dump(mode="json", by_alias=True, exclude_unset=True)["spec"],
+            exec_allowed=_may_exec(state, key.team),
+        )
+        return json_answer(detail)
+
+    def _view(self, key: ObjectKey, state: State) -> dict[str, object]:
+        deployment = state.served[key].object
+        assert isinstance(deployment, Deployment)
+        present, observations = self._control.connected(), self._control.observations()
+        agents = (self._on(key, one, observations.get(one), connected=one in present) for one in _agents(state, key))
+        return {
+            "team": key.team,
+            "name": key.name,
+            "type": deployment.spec.type,
+            "path": key.path,
+            "image": deployment.spec.image or "",
+            "agents": tuple(agents),
+        }
+
+    def _on(
+        self, key: ObjectKey, agent: str, observation: AgentObservation | None, *, connected: bool
+    ) -> DeploymentOnAgent:
+        items = () if observation is None else observation.items
+        result = next((ItemResult.model_validate(item) for item in items if item["id"] == str(key)), None)
+        seen = None if observation is None else datetime.fromtimestamp(observation.last_seen, UTC)
+        return DeploymentOnAgent(
+            agent=agent, connected=connected, last_seen=seen, result=result, observed=self._seen(agent, key)
+        )
+
+    # --- acting ---------------------------------------------------------------------------------------------------
+
+    async def logs(self, request: Request) -> Response:
+        caller, key, _ = self._asked(request, "operate")
+        follow = request.query_params.get("follow") == "true"
+        tail = number_of(request, "tail", USUAL_TAIL, MAX_TAIL)
+        limit = seconds_of(request, LONGEST_COMMAND if follow else LOGS_SECONDS, LONGEST_COMMAND)
+        arguments = {"tail": str(tail), "follow": "true" if follow else "false"}
+        what = "logs, followed," if follow else "logs"
+        agents = self._agents_for(key, request.query_params.get("agent"))
+        asked = [Asked(one, "logs", str(key), said_of(what, one), limit, arguments) for one in agents]
+        return await self._lines.answer(asked, caller)
+
+    async def restart(self, request: Request) -> Response:
+        caller, key, served = self._asked(request, "operate")
+        try:
+            wanted = await read_json(request, RestartRequest)
+        except ValidationError as error:
+            return invalid(error)
+        assert isinstance(served.object, Deployment)
+        usual = min(LONGEST_COMMAND, seconds(served.object.spec.rollout.deadline) + RESTART_MARGIN)
+        limit = wanted.seconds or usual
+        agents = self._agents_for(key, wanted.agent)
+        asked = [Asked(one, "restart", str(key), said_of("restart", one), limit, {}) for one in agents]
+        return await self._lines.answer(asked, caller, one_by_one=True)
+
+    async def execute(self, request: Request) -> Response:
+        caller, key, _ = self._asked(request, "exec")
+        try:
+            wanted = await read_json(request, ExecRequest)
+        except ValidationError as error:
+            return invalid(error)
+        if not _may_exec(self._control.published.state, key.team):
+            text = f'The fleet does not let people run programs in what team "{key.team}" deploys.'
+            hint = f'It would with "commands: {{exec: [{key.team}]}}" in the spec of fleet.yaml.'
+            raise Refused(text, status=403, code="exec-not-allowed", hint=hint)
+        agents = self._agents_for(key, wanted.agent)
+        if len(agents) > 1:
+            text = f"{key.team}/{key.name} runs on several agents: {', '.join(agents[:10])}."
+            raise Refused(text, status=409, code="several-agents", hint="Name one of them.")
+        said = said_of("exec", agents[0], wanted.command)
+        return await self._lines.answer(
+            [Asked(agents[0], "exec", str(key), said, wanted.seconds, {}, wanted.command)], caller
+        )
+
+    def _agents_for(self, key: ObjectKey, agent: str | None) -> Sequence[str]:
+        """Return the agents that a command goes to.
+
+        Raises:
+            Refused: 404 ``unknown-agent``; 409 ``runs-nowhere``.
+        """
+        agents = _agents(self._control.published.state, key)
+        if not agents:
+            raise Refused(f"{key.team}/{key.name} runs on no agent.", status=409, code="runs-nowhere")
+        if agent is None:
+            return agents
+        if agent not in agents:
+            text = f"{key.team}/{key.name} does not run on such an agent."
+            raise Refused(text, status=404, code="unknown-agent", hint=f"It runs on {', '.join(agents[:10])}.")
+        return (agent,)
+
+    def _asked(self, request: Request, scope: Scope) -> tuple[Identity, ObjectKey, Served]:
+        """Return the caller, who may, and the deployment in service.
+
+        Raises:
+            Refused: 401, 403; 404 ``unknown-deployment``.
+        """
+        team, name = request.path_params["team"], request.path_params["name"]
+        caller = self._authenticated(request)
+        caller.require(scope, team=team)
+        key = ObjectKey("Deployment", team, name)
+        served = self._control.published.state.served.get(key)
+        if served is None:
+            hint = "cloudlunacy deploy list shows those in service."
+            raise Refused("There is no such deployment.", status=404, code="unknown-deployment", hint=hint)
+        return caller, key, served
+
+    def _authenticated(self, request: Request) -> Identity:
+        return self._authenticator.authenticate(request.method, str(request.url), request.headers, self._clock())
+
+
+def _agents(state: State, key: ObjectKey) -> tuple[str, ...]:
+    """Return the agents that a deployment in service is to run on, in order of name."""
+    found = state.served[key].object
+    assert isinstance(found, Deployment)
+    return tuple(sorted(state.selected.get(key, found.spec.agents)))
+
+
+def _may_exec(state: State, team: str) -> bool:
+    return state.fleet is not None and team in state.fleet.spec.commands.exec
