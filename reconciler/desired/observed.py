@@ -114,6 +114,29 @@ def missing_agents(state: State) -> frozenset[str]:
     return frozenset(key.name for key in named if key not in state.served)
 
 
+class Assigned:
+    """What git gives agents in one state, asked again and again."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.missing = missing_agents(state)
+        self._view = state.view()
+        self._known: dict[tuple[str, tuple[str, str]], frozenset[int]] = {}
+
+    def __call__(self, agent: str, deployment: tuple[str, str]) -> frozenset[int]:
+        """Return the host ports that a deployment (team and name) has on an agent; empty where it does not run."""
+        found = self._known.get((agent, deployment))
+        if found is None:
+            found = self._known[agent, deployment] = self._ports(agent, *deployment)
+        return found
+
+    def _ports(self, agent: str, team: str, name: str) -> frozenset[int]:
+        deployment = self._view.deployment(team, name)
+        if deployment is None or agent not in self._view.agent_names_of(team, deployment):
+            return frozenset()
+        return frozenset(mapping.host for mapping in deployment.spec.ports)
+
+
 # --- which addresses are meant --------------------------------------------------------------------------------------
 
 

@@ -140,8 +140,6 @@ class Seen:
 
     heard: float
     """When it said something last; after a restart, when that was."""
-    timeout: float
-    """Seconds after which it counts as silent."""
     connected: bool = False
     connected_at: float = 0.0
     tells: bool = False
@@ -154,20 +152,22 @@ class Seen:
     judged: Judged | None = None
     """None: something was heard since."""
 
-    def is_silent(self, now: float) -> bool:
-        return not self.connected and now >= self.heard + self.timeout
+    def is_silent(self, now: float, timeout: float) -> bool:
+        return not self.connected and now >= self.heard + timeout
 
-    def presence(self, now: float) -> Presence:
+    def presence(self, now: float, timeout: float) -> Presence:
         if self.drain is not None:
             return "Drained"
-        return "Connected" if self.connected else "Unknown" if self.is_silent(now) else "Silent"
+        return "Connected" if self.connected else "Unknown" if self.is_silent(now, timeout) else "Silent"
 
 
 class Judge:
     """Everything that is known of agents, by name. Calls are plain; nothing is awaited."""
 
-    def __init__(self, limits: Limits = Limits()) -> None:
+    def __init__(self, limits: Limits = Limits(), *, timeout: float = 35.0) -> None:
         self.limits = limits
+        self.timeout = timeout
+        """Seconds without a word after which an agent that is not connected counts as silent."""
         self.agents: dict[str, Seen] = {}
         self.changes: list[Change] = []
         """What happened since somebody emptied the list."""
@@ -175,10 +175,10 @@ class Judge:
     # --- what is heard ------------------------------------------------------------------------------------------
 
     def restore(
-        self, agent: str, told: Iterable[DeploymentObservation], out: Mapping[Place, float], now: float, timeout: float
+        self, agent: str, told: Iterable[DeploymentObservation], out: Mapping[Place, float], now: float
     ) -> None:
         """Go on from what was known before a restart. ``out``: which endpoints were out of service, and since when."""
-        seen = self.known(agent, now, timeout)
+        seen = self.known(agent, now)
         seen.told = {(one.team, one.name): one for one in told}
         for deployment, one in seen.told.items():
             for port in one.ports:
@@ -187,17 +187,17 @@ class Judge:
             endpoint = seen.endpoints.setdefault(place, Endpoint(place[1], place[0], place[1], now))
             endpoint.is_out, endpoint.outs, endpoint.since = True, 1, since
 
-    def known(self, agent: str, now: float, timeout: float) -> Seen:
+    def known(self, agent: str, now: float) -> Seen:
         """Return what is known of an agent that was there at some time; its time-out begins now where it is new."""
         seen = self.agents.get(agent)
         if seen is None:
-            seen = self.agents[agent] = Seen(now, timeout)
+            seen = self.agents[agent] = Seen(now)
         return seen
 
-    def connected(self, agent: str, now: float, timeout: float) -> None:
-        seen = self.known(agent, now, timeout)
+    def connected(self, agent: str, now: float) -> None:
+        seen = self.known(agent, now)
         seen.heard = seen.connected_at = now
-        seen.timeout, seen.connected, seen.is_fresh, seen.tells = timeout, True, False, False
+        seen.connected, seen.is_fresh, seen.tells = True, False, False
         seen.judged = None
         self._forget_probes(agent, seen)
 
@@ -226,7 +226,7 @@ class Judge:
     def probed(self, agent: str, declared: int, now: float, *, answers: bool) -> None:
         """Take note of what connecting to an endpoint of a silent agent gave."""
         seen = self.agents.get(agent)
-        if seen is None or not seen.is_silent(now):
+        if seen is None or not seen.is_silent(now, self.timeout):
             return
         found = [one for (_, port), one in seen.endpoints.items() if port == declared]
         if not found:
@@ -239,9 +239,9 @@ class Judge:
                 one.verdict = "unknown" if answers else "unreachable"
                 seen.judged = None
 
-    def drain(self, agent: str, drain: Drain | None, now: float, timeout: float) -> None:
+    def drain(self, agent: str, drain: Drain | None, now: float) -> None:
         """Keep requests away from an agent, or no longer."""
-        seen = self.known(agent, now, timeout)
+        seen = self.known(agent, now)
         seen.drain, seen.judged = drain, None
 
     def forget(self, agent: str) -> None:
@@ -251,7 +251,7 @@ class Judge:
 
     def silent(self, now: float) -> tuple[str, ...]:
         """Name the agents whose endpoints should be probed."""
-        return tuple(sorted(name for name, seen in self.agents.items() if seen.is_silent(now)))
+        return tuple(sorted(name for name, seen in self.agents.items() if seen.is_silent(now, self.timeout)))
 
     def actual(self, agent: str, declared: int) -> int:
         """Return the port at which an endpoint answers, as far as is known."""
@@ -282,7 +282,7 @@ class Judge:
     def _times(self, seen: Seen, now: float) -> Iterator[float]:
         times = [one.next(now, self.limits) for one in seen.endpoints.values()]
         if not seen.connected:
-            times.append(seen.heard + seen.timeout)
+            times.append(seen.heard + self.timeout)
         elif not seen.is_fresh and seen.told:
             times.append(seen.connected_at + self.limits.grace)
         if seen.drain is not None:
@@ -311,20 +311,21 @@ class Judge:
         deployment, declared = key
         told = seen.told[deployment]
         actual = {one.declared: one.actual for one in told.ports}
-        if told.ports and not is_possible(declared, actual.get(declared)):
+        if not is_possible(declared, actual.get(declared, declared)):
             return None
         one = seen.endpoints.get(key)
         if one is None:
             one = seen.endpoints[key] = Endpoint(declared, deployment, actual.get(declared, declared), now)
-        if not seen.is_fresh or seen.is_silent(now):
+        if not seen.is_fresh or seen.is_silent(now, self.timeout):
             return one
         one.tries = 0
         moves = declared in actual and actual[declared] != one.port
         one.port = actual.get(declared, one.port)
-        self._judge(name, one, "starting" if told.health == "healthy" and not told.ports else told.health, now, moves)
+        is_there = told.health != "healthy" or declared in actual  # else an older version serves, without this port
+        self._judge(name, one, told.health if is_there else "starting", now, at_once=moves)
         return one
 
-    def _judge(self, agent: str, one: Endpoint, verdict: Verdict, now: float, at_once: bool = False) -> None:
+    def _judge(self, agent: str, one: Endpoint, verdict: Verdict, now: float, *, at_once: bool = False) -> None:
         if one.judge(verdict, now, self.limits, at_once=at_once):
             self.changes.append(Change(agent, one.declared, one.deployment, one.is_out, verdict))
 
@@ -346,9 +347,9 @@ class Judge:
             self.changes.append(Change(agent, one.declared, one.deployment, False, "unknown"))
 
 
-def is_possible(declared: int, actual: int | None) -> bool:
+def is_possible(declared: int, actual: int) -> bool:
     """Say whether a deployment with that declared port may answer at ``actual``."""
-    return actual is not None and (actual == declared or FIRST_PORT <= actual <= LAST_PORT)
+    return actual == declared or FIRST_PORT <= actual <= LAST_PORT
 
 
 def _share(seen: Seen, now: float, limits: Limits) -> Share:

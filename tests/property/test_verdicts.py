@@ -46,7 +46,7 @@ def play(judge: Judge, steps: list[tuple[float, tuple[str, object]]]) -> list[tu
         elif what == "probe":
             judge.probed("vps-1", 8080, now, answers=bool(how))
         elif what == "connect":
-            judge.connected("vps-1", now, 35.0)
+            judge.connected("vps-1", now)
             if how:
                 judge.tells("vps-1", now)
         else:
@@ -62,7 +62,7 @@ def play(judge: Judge, steps: list[tuple[float, tuple[str, object]]]) -> list[tu
 def test_an_endpoint_changes_seldom(steps: list[tuple[float, tuple[str, object]]]) -> None:
     """Six times in any ten seconds at the very most, whatever a connected agent tells; the first three are free."""
     judge = Judge()
-    judge.connected("vps-1", 1000.0, 35.0)
+    judge.connected("vps-1", 1000.0)
     changes = play(judge, [one for one in steps if one[1][0] == "tell"])
     for at, _ in changes:
         assert len([time for time, _ in changes if at <= time < at + 10]) <= 6
@@ -74,7 +74,7 @@ def test_the_last_word_counts(steps: list[tuple[float, tuple[str, object]]], act
     judge = Judge()
     play(judge, steps)
     now = 5000.0
-    judge.connected("vps-1", now, 35.0)
+    judge.connected("vps-1", now)
     tell(judge, "healthy", now, actual)
     share(judge, now)
     assert share(judge, now + 60) == "full"

@@ -8,6 +8,7 @@ from reconciler.desired.observed import (
     AS_DECLARED,
     GONE,
     AgentPlacements,
+    Assigned,
     Placement,
     Placements,
     Share,
@@ -221,3 +222,12 @@ def test_addresses_of_version_6_keep_their_brackets() -> None:
     compiled = service._replace(value={"loadBalancer": {"servers": [{"url": "http://[2001:db8::1]:8081"}]}})
     (one,) = placed((compiled,), {"[2001:db8::1]:8081": Placement(20001)})
     assert one.value == {"loadBalancer": {"servers": [{"url": "http://[2001:db8::1]:20001"}]}}
+
+
+def test_git_says_which_ports_a_deployment_has_where() -> None:
+    """Nothing where it does not run, and nothing for what is not there."""
+    assigned = Assigned(state())
+    assert assigned("vps-1", ("shop", "web")) == {8081}
+    assert assigned("vps-3", ("shop", "web")) == frozenset()
+    assert assigned("vps-1", ("shop", "other")) == frozenset()
+    assert assigned("vps-1", ("shop", "web")) == {8081}
