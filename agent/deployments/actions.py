@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from agent.deployments.observed import Instance
 from agent.deployments.workload import Key, Slot, Workload
+
+
+class Directory(NamedTuple):
+    """A directory of the agent's own that an instance sees at ``target``. What is written in git never makes one."""
+
+    source: str
+    target: str
+    read_only: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +25,7 @@ class Create:
     workload: Workload
     slot: Slot
     ports: Mapping[int, int]
+    directories: tuple[Directory, ...] = ()
 
     @property
     def key(self) -> Key:

@@ -9,10 +9,11 @@ import hashlib
 import ipaddress
 import math
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from agent.deployments.actions import Directory
 from agent.deployments.workload import LABEL_VOLUME, Key, Slot, Workload, engine_name, instance_labels, owner_labels
 from schemas.deployment import Tmpfs
 from schemas.names import seconds, size_in_bytes
@@ -82,6 +83,7 @@ def container_config(
     publish_on: tuple[str, ...],
     environment: Mapping[str, str],
     files: Mapping[str, Path],
+    directories: Iterable[Directory] = (),
 ) -> dict[str, Any]:
     """Return what to ask for an instance. ``files``: those of secrets, by their paths in the container."""
     spec = workload.spec
@@ -94,9 +96,12 @@ def container_config(
         "StopTimeout": math.ceil(seconds(spec.stop_grace)),
         "HostConfig": _host_config(agent, workload, ports, publish_on),
     }
-    # each by itself: no directory of the machine is shown
+    # each by itself: no directory of the machine is shown, but what the agent itself made for it
     config["HostConfig"]["Mounts"] += [
         {"Type": "bind", "Source": str(source), "Target": path, "ReadOnly": True} for path, source in files.items()
+    ]
+    config["HostConfig"]["Mounts"] += [
+        {"Type": "bind", "Source": one.source, "Target": one.target, "ReadOnly": one.read_only} for one in directories
     ]
     if spec.user is not None:
         config["User"] = spec.user if ":" in spec.user else f"{spec.user}:{spec.user}"

@@ -216,6 +216,7 @@ class DockerEngine:
         for config in network_configs(self._agent, key, self._subnets):
             try:
                 await _call(self._docker.networks.create(config))
+            directories=action.directories,
             except DriverError as error:
                 if "overlap" not in error.message.lower():
                     raise

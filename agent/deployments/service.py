@@ -21,6 +21,8 @@ from agent.deployments.given import NOTHING, Given
 from agent.deployments.health import UNKNOWN, Health
 from agent.deployments.lane import Lane, LaneSettings
 from agent.deployments.memory import MemoryFiles, boot_id
+from agent.deployments.mongodb import TYPE as MONGODB
+from agent.deployments.mongodb import Databases, Standby
 from agent.deployments.planning import NO_MEMORY
 from agent.deployments.restarts import Restarts
 from agent.deployments.rollout import Acknowledged, Memory
@@ -81,6 +83,7 @@ class DeploymentService:
         *,
         fronts: Fronts | None = None,
         secrets: Callable[[Workload], Given] = lambda _workload: NOTHING,
+        databases: Databases | None = None,
         settings: LaneSettings = DEFAULTS,
         monotonic: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = randomness.random,
@@ -94,6 +97,9 @@ class DeploymentService:
         self._secrets = secrets
         self._monotonic = monotonic
         self._wake = asyncio.Event()
+        self._databases = databases
+        if databases is not None:
+            databases.on_change = self._wake.set
         self._memories: dict[Key, Memory] = {}
         self._lanes = {
             driver.type: Lane(
@@ -109,6 +115,8 @@ class DeploymentService:
             for driver in drivers
         }
         self._items: dict[str, Workload | InvalidItem] = {}
+        self._lowered: dict[Key, Workload | Standby] = {}
+        """What stands for each in a lane: databases are containers or processes there."""
         self._known = False
         """A document was applied; until then nothing may go because it is not wanted."""
         self._loaded = False
@@ -121,8 +129,22 @@ class DeploymentService:
     async def apply(self, items: tuple[Item, ...]) -> Sequence[ItemResult]:
         """Take what is wanted, and say how it stands."""
         self._items = {item.id: _read(item) for item in items}
-        wanted = {one.key: self.restarts.on(one) for one in self._items.values() if isinstance(one, Workload)}
+        wanted = self._assign()
+        if self._loaded:
+            self.restarts.keep(wanted)
+        self._known = True
+        self._wake.set()
+        self._tell_fronts()
+        self._said = self._results()
+        return self._said
+
+    def _assign(self) -> set[Key]:
+        """Give each lane what it shall run; return all that is wanted."""
+        known = [one for one in self._items.values() if isinstance(one, Workload)]
+        self._lowered = {one.key: self._lower(one) for one in known}
+        wanted = {key: self.restarts.on(one) for key, one in self._lowered.items() if isinstance(one, Workload)}
         kept = {_key_of_id(name) for name, one in self._items.items() if isinstance(one, InvalidItem)}
+        kept |= self._lowered.keys() - wanted.keys()
         for kind, lane in self._lanes.items():
             before = lane.desired
             # what cannot be read is not gone: what runs of it runs on as it was wanted last
@@ -135,13 +157,14 @@ class DeploymentService:
                 if lane.desired.get(key) != before.get(key):
                     lane.forget_trouble(key)
                     lane.decisions.pop(key, None)
-        if self._loaded:
-            self.restarts.keep(wanted.keys() | kept)
-        self._known = True
-        self._wake.set()
-        self._tell_fronts()
-        self._said = self._results()
-        return self._said
+        if self._databases is not None:
+            self._databases.keep({one.key for one in known if one.spec.type == MONGODB} | (kept - self._lowered.keys()))
+        return wanted.keys() | kept
+
+    def _lower(self, workload: Workload) -> Workload | Standby:
+        if self._databases is None or workload.spec.type != MONGODB:
+            return workload
+        return self._databases.lowered(workload)
 
     def observed(self) -> Mapping[Key, Serving]:
         """Return what serves now, for whoever tells the control plane."""
@@ -178,6 +201,8 @@ class DeploymentService:
             async with asyncio.TaskGroup() as tasks:
                 for kind, lane in self._lanes.items():
                     tasks.create_task(lane.driver.watch(self._wake.set), name=f"watch-{kind}")
+                if self._databases is not None:
+                    tasks.create_task(self._databases.run(), name="databases")
                 while True:
                     self._wake.clear()
                     pause = await self.step()
@@ -195,6 +220,8 @@ class DeploymentService:
         """Look once at everything; return the seconds until the next look."""
         if not self._known:
             return 3600.0
+        if self._databases is not None:
+            self._assign()  # a certificate may have come
         again = [await lane.step() for lane in self._lanes.values()]
         await self.commanding.look()
         if self._tell_fronts():
@@ -239,6 +266,13 @@ class DeploymentService:
     def _result(self, name: str, one: Workload | InvalidItem) -> ItemResult:
         if isinstance(one, InvalidItem):
             return ItemResult(id=name, state="Failed", reason="InvalidItem", message=str(one))
+        lowered = self._lowered[one.key]
+        if isinstance(lowered, Standby):
+            return ItemResult(id=name, state=lowered.state, reason=lowered.reason, message=lowered.message)
+        said = self._rolled_out(name, lowered)
+        return said if self._databases is None else self._databases.result(one.key, said)
+
+    def _rolled_out(self, name: str, one: Workload) -> ItemResult:
         lane = self._lanes.get(one.spec.type)
         if lane is None:
             text = f"This agent does not run deployments of type {one.spec.type}."
