@@ -31,6 +31,12 @@ class Store(Protocol):
     async def prune_records(self, keep: int) -> int: ...
 
 
+class History(Protocol):
+    """:class:`reconciler.store.history.History`."""
+
+    async def tidy(self) -> None: ...
+
+
 class Mirror(Protocol):
     """:class:`reconciler.git.mirror.Mirror`."""
 
@@ -47,7 +53,10 @@ class Housekeeping:
         metrics: Metrics,
         state: Callable[[], State],
         clock: Callable[[], float] = time.time,
+        *,
+        history: History | None = None,
     ) -> None:
+        self._history = history
         self._store = store
         self._mirror = mirror
         self._metrics = metrics
@@ -82,3 +91,5 @@ class Housekeeping:
         await self._store.prune_events(keep=KEPT_EVENTS, before=now - 90 * DAY)
         await self._store.prune_records(KEPT_RECORDS)
         await self._mirror.tidy()
+        if self._history is not None:
+            await self._history.tidy()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final, Literal
@@ -14,6 +14,7 @@ from reconciler.observability.logs import get_logger
 from reconciler.observability.metrics import Metrics
 from reconciler.status import Tracker
 from reconciler.store.protocols import AgentObservation, Event, EventStore, ObservationStore
+from schemas.observation import DeploymentUsage
 from schemas.session import CommandOutput, Heartbeat, Hello, Observation, Report, Usage
 from schemas.status import AgentProgress, AgentState
 
@@ -46,6 +47,10 @@ class AgentObserver:
         """Called with what commands write."""
         self.on_gone: Callable[[str], None] = lambda _name: None
         """Called with the agents that disconnect."""
+        self.on_heartbeat: Callable[[str, Mapping[str, float], float], None] = lambda _name, _metrics, _now: None
+        """Called with what machines measure."""
+        self.on_usage: Callable[[str, Sequence[DeploymentUsage], float], None] = lambda _name, _usage, _now: None
+        """Called with what deployments use."""
 
     @property
     def seen(self) -> Mapping[str, AgentObservation]:
@@ -134,6 +139,7 @@ class AgentObserver:
 
     def heartbeat(self, name: str, heartbeat: Heartbeat, now: float) -> None:
         self._note(name, now, connected=True, metrics=dict(heartbeat.metrics))
+        self.on_heartbeat(name, heartbeat.metrics, now)
 
     def features(self, name: str, features: frozenset[str], now: float) -> None:
         """The agent can do more than report."""
@@ -143,6 +149,7 @@ class AgentObserver:
 
     def usage(self, name: str, usage: Usage, now: float) -> None:
         """What the agent's deployments use."""
+        self.on_usage(name, usage.deployments, now)
 
     def command_output(self, name: str, output: CommandOutput, now: float) -> None:  # noqa: ARG002
         """A piece of what a command wrote."""

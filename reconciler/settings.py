@@ -92,6 +92,10 @@ class Settings:
     """How long a front may take to load a generation."""
     rotation_pace: float = 1.0
     """By which the times of rotations, and the life of access tokens, are multiplied: less than 1 for a drill."""
+    agent_series: int = 500
+    """Agents of which Prometheus gets numbers, the first by name."""
+    deployment_series: int = 2000
+    """The same for deployments, on all agents together."""
     push_burst: int = 6
     push_seconds: float = 10.0
     """``push_burst`` pushes at once, then one in ``push_seconds``."""

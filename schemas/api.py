@@ -75,6 +75,29 @@ class PublishedState(Model):
     objects: tuple[PublishedObject, ...]
 
 
+class AgentCondition(Model):
+    """One of three that are judged apart. ``Unknown``: what was told or probed is too old, or nothing ever was."""
+
+    type: Literal["Connected", "Workloads", "DataPlane"]
+    """The socket; engine and deployments as the agent told; what routes lead to there, as it was probed."""
+    status: Literal["True", "False", "Unknown"]
+    reason: str
+    message: str = ""
+    since: datetime
+    heard: datetime | None = None
+    """When that was last heard of which it is judged."""
+
+
+class DeploymentMeasures(Model):
+    """What a deployment uses on one agent, by the names of docs/metrics.md."""
+
+    agent: str = ""
+    team: str
+    name: str
+    at: datetime
+    values: dict[str, float]
+
+
 class AgentStatus(Model):
     name: str
     state: Literal["active", "cordoned", "quarantined"]
@@ -88,6 +111,12 @@ class AgentStatus(Model):
     message: str = ""
     items: tuple[ItemResult, ...] = ()
     metrics: dict[str, float] = {}
+    """The last that it told, see docs/metrics.md; as old as ``lastSeen``."""
+    conditions: tuple[AgentCondition, ...] = ()
+
+
+class AgentDetail(AgentStatus):
+    deployments: tuple[DeploymentMeasures, ...] = ()
 
 
 class AgentList(Model):

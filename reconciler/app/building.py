@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import re
 import socket
@@ -21,8 +20,9 @@ from reconciler.agents.rates import Bucket
 from reconciler.agents.session import SessionLimits
 from reconciler.app.access import Access, composer
 from reconciler.app.acme import Acme
+from reconciler.app.answering import Answering
 from reconciler.app.certificate import OwnCertificate
-from reconciler.app.front_status import front_status
+from reconciler.app.measuring import Measuring, measure_api
 from reconciler.app.mongodb import MongoDB
 from reconciler.app.own_names import connectable, url_of
 from reconciler.app.rotating import rotation_api, rotations_of
@@ -30,7 +30,7 @@ from reconciler.app.services import service_certificates
 from reconciler.convergence import Record
 from reconciler.desired.codes import CODES
 from reconciler.desired.render import Renderer
-from reconciler.errors import Broken, CloudLunacyError
+from reconciler.errors import Broken
 from reconciler.git.mirror import Mirror
 from reconciler.git.remote import Remote
 from reconciler.git.signatures import SigningKeys
@@ -55,12 +55,11 @@ from reconciler.steps.delivery import Delivery
 from reconciler.steps.desire import Desire
 from reconciler.steps.fronts import Front, Fronts
 from reconciler.steps.keeping import Keeper
-from reconciler.steps.passing import Published
 from reconciler.steps.reading import DocumentReader, parser_fingerprint
 from reconciler.steps.rebuilding import Rebuilding
 from reconciler.steps.source import Source
 from reconciler.store.blobs import BlobCache
-from reconciler.store.protocols import AgentObservation, OutboxEntry
+from reconciler.store.protocols import OutboxEntry
 from reconciler.store.sqlite import SQLiteStore
 from reconciler.traefik.api import TraefikAPI
 from reconciler.traefik.binary import find_binary
@@ -76,10 +75,7 @@ from reconciler.web.application import Probes, make_application
 from reconciler.web.certificate_api import CertificateApi
 from reconciler.web.server import Server, make_server
 from reconciler.web.webhooks import WebhookEndpoint
-from schemas.api import FrontStatus
 from schemas.names import seconds
-from schemas.plan import Plan
-from schemas.problem import Problem
 from schemas.status import RevisionState
 
 log = get_logger(__name__)
@@ -92,7 +88,7 @@ WRITABLE: Final = re.compile(r"agents/[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.yaml
 """The only files that commits of our own may touch."""
 
 
-class Parts:
+class Parts(Answering):
     """Everything that ``serve`` runs, made and put together; nothing is under way yet."""
 
     def __init__(
@@ -155,6 +151,15 @@ class Parts:
         self._tracker = Tracker(self._store, time.time)
         self._tracker.on_state = self._count_state
         self._observer = AgentObserver(self._tracker, self._store, self._store, self._metrics)
+        self.measuring = Measuring(
+            self._settings.data,
+            state=lambda: self.loop.published.state,
+            seen=lambda: self._observer.seen,
+            connected=lambda: self._hub.connected,
+            silence=lambda: self._session_limits().silence_seconds,
+        )
+        self._observer.on_heartbeat = self.measuring.measures.heartbeat
+        self._observer.on_usage = self.measuring.measures.usage
         self._directory = AgentDirectory()
         self._certificates = AgentCertificates(
             AgentIssuer(self.certificate.authority),
@@ -314,6 +319,7 @@ class Parts:
             webhooks=WebhookEndpoint(self._webhook_secret, self.loop.wake, self._metrics.webhook),
             probes=Probes(self, self._metrics),
             version=importlib.metadata.version("cloudlunacy"),
+            others=(measure_api(self, self._settings, authenticator),),
         )
         return make_server(application, self.certificate.context)
 
@@ -345,49 +351,3 @@ class Parts:
         except OSError:
             log.exception("the webhook secret cannot be read", path=str(path))
             return None
-
-    # --- what the API asks --------------------------------------------------------------------------------------
-
-    @property
-    def published(self) -> Published:
-        return self.loop.published
-
-    @property
-    def ready(self) -> bool:
-        return self.loop.ready
-
-    def problems(self) -> tuple[Problem, ...]:
-        return self.loop.problems
-
-    def observations(self) -> dict[str, AgentObservation]:
-        return dict(self._observer.seen)
-
-    def connected(self) -> frozenset[str]:
-        return self._hub.connected
-
-    def wake(self) -> None:
-        self.loop.wake()
-
-    def reconsider(self) -> None:
-        self.loop.reconsider()
-
-    async def fronts(self) -> tuple[FrontStatus, ...]:
-        fleet = self.loop.published.state.fleet
-        return tuple([await front_status(front, fleet) for front in self._fronts.fronts])
-
-    async def plan(self, revision: str) -> Plan | None:
-        record = self._tracker.get(revision)
-        if record is not None:
-            return record.plan
-        stored = await self._store.record(revision)
-        return Plan.model_validate(stored.plan) if stored is not None and stored.plan else None
-
-    async def superseding(self, revision: str) -> str | None:
-        """A commit that nobody looked at by itself is part of what was published after it."""
-        if len(revision) < 40:
-            return None
-        for newer in filter(None, dict.fromkeys((self.loop.published.revision, self._tracker.newest))):
-            with contextlib.suppress(CloudLunacyError):
-                if await self.mirror.descends(newer, revision):
-                    return newer
-        return None

@@ -43,7 +43,9 @@ class ControlPlane(Parts):
             self._metrics.store_replaced()
             await self._store.append(Event(time.time(), "StoreReplaced", "warning", "store", notice))
         CertificateMetrics(self._metrics.registry, lambda: self._front_certificates.statuses(self.loop.published))
-        housekeeping = Housekeeping(self._store, self.mirror, self._metrics, lambda: self.loop.published.state)
+        housekeeping = Housekeeping(
+            self._store, self.mirror, self._metrics, lambda: self.loop.published.state, history=self.measuring.history
+        )
         tasks = {
             self._task("loop", self._loop()),
             self._task("outbox", self._committer.run()),
@@ -54,6 +56,7 @@ class ControlPlane(Parts):
             self._task("rotations", self.rotations.run()),
             self._task("acme", self.acme.run()),
             self._task("mongodb", self.mongodb.run()),
+            self._task("measuring", self.measuring.run()),
             self._task("probing", self._probing().run()),
             *(self._task(name, coroutine) for name, coroutine in self._access.tasks().items()),
             self._task("server", self.server.serve(sockets=[self._socket])),
@@ -89,6 +92,7 @@ class ControlPlane(Parts):
             log.warning("what agents said last cannot be written", error=str(error))
         except Exception:  # a bug must not keep the rest from being closed
             log.exception("writing what agents said last ended by a bug")
+        await self.measuring.close()
         await self._preflight.close()
         for front in self._fronts.fronts:
             await front.api.close()

@@ -57,6 +57,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="SECONDS",
         help="of agents, where fleet.yaml says nothing (default: %(default)s)",
     )
+    parser.add_argument("--agent-series", type=int, default=500, metavar="N",
+                        help="agents of which /metrics/agents has numbers (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--deployment-series", type=int, default=2000, metavar="N",
+                        help="deployments of which it has numbers (default: %(default)s)")  # fmt: skip
     parser.add_argument("--push-burst", type=int, default=6, metavar="N",
                         help="pushes at once; GitHub recommends 6 a minute (default: %(default)s)")  # fmt: skip
     parser.add_argument("--push-interval", type=float, default=10.0, metavar="SECONDS",
@@ -92,6 +96,8 @@ def settings_of(options: argparse.Namespace) -> Settings:
         raise Misused(f"--heartbeat is at most {LONGEST_HEARTBEAT:,} seconds.")
     if not all(0 < time <= MOST_SECONDS for time in times) or options.push_burst < 1:
         raise Misused(f"times must be greater than 0 and at most {MOST_SECONDS:,}, numbers at least 1.")
+    if min(options.agent_series, options.deployment_series) < 0:
+        raise Misused("--agent-series and --deployment-series are numbers, and 0 means none.")
     if not 0 <= options.acme_http_port <= 65535:
         raise Misused(f"--acme-http-port {options.acme_http_port} is no port.")
     _require(Remote.parse, options.repo)
@@ -130,6 +136,8 @@ def settings_of(options: argparse.Namespace) -> Settings:
         acme_file=secret_file(os.environ, "CLOUDLUNACY_ACME_FILE"),
         acme_http_port=options.acme_http_port,
         heartbeat_seconds=options.heartbeat,
+        agent_series=options.agent_series,
+        deployment_series=options.deployment_series,
         push_burst=options.push_burst,
         push_seconds=options.push_interval,
     )

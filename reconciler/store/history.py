@@ -82,12 +82,16 @@ class History:
     async def open(cls, directory: Path, *, clock: Callable[[], float] = time.time) -> History:
         """Open the file. One that cannot be had costs the history until the next start, and nothing else."""
         history = cls(directory, clock=clock)
+        await history.start()
+        return history
+
+    async def start(self) -> None:
+        """The same for one that was made already."""
         try:
-            await history._database.open()
-            history._available = True
+            await self._database.open()
+            self._available = True
         except CloudLunacyError as error:
             log.warning("the history of metrics is not kept: %s", error)
-        return history
 
     @property
     def notices(self) -> Sequence[str]:

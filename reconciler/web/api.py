@@ -18,14 +18,15 @@ from reconciler.pki.authenticator import Authenticator, Identity, Scope
 from reconciler.status import Tracker
 from reconciler.steps.passing import Published
 from reconciler.store.protocols import AgentObservation, Approval, ApprovalStore, Event, EventStore
+from reconciler.web.agent_views import agent_status
 from reconciler.web.bodies import read_json
 from reconciler.web.endpoint import Endpoint
 from reconciler.web.problem import invalid
 from schemas.agent import Agent
 from schemas.api import (
     Accepted,
+    AgentCondition,
     AgentList,
-    AgentStatus,
     ApprovalAnswer,
     ApprovalRequest,
     EventList,
@@ -41,7 +42,6 @@ from schemas.api import (
 from schemas.objects import key_of_path
 from schemas.plan import Plan
 from schemas.problem import Problem
-from schemas.session import ItemResult
 from schemas.status import RevisionStatus
 
 PAGE: Final = 100
@@ -62,6 +62,7 @@ class Control(Protocol):
     def problems(self) -> tuple[Problem, ...]: ...
     def observations(self) -> dict[str, AgentObservation]: ...
     def connected(self) -> frozenset[str]: ...
+    def conditions(self, names: Iterable[str]) -> dict[str, tuple[AgentCondition, ...]]: ...
     async def fronts(self) -> tuple[FrontStatus, ...]: ...
     async def superseding(self, revision: str) -> str | None:
         """Return the known revision that a never considered commit is part of, None where there is none."""
@@ -176,7 +177,11 @@ class Api:
         known = {one.object.metadata.name: one.object for one in published.state.served.values()
                  if isinstance(one.object, Agent)}  # fmt: skip
         page, following = _page(request, known)
-        found = tuple(_agent(known[name], published, seen.get(name), connected=name in present) for name in page)
+        conditions = self._control.conditions(page)
+        found = tuple(
+            agent_status(known[name], published, seen.get(name), connected=name in present, conditions=conditions[name])
+            for name in page
+        )
         return _answer(AgentList(agents=found, next=following))
 
     # --- revisions ----------------------------------------------------------------------------------------------
@@ -302,31 +307,6 @@ def _published_objects(published: Published) -> tuple[PublishedObject, ...]:
             document=one.object.model_dump(mode="json", by_alias=True, exclude_unset=True),
         )
         for key, one in sorted(published.state.served.items())
-    )
-
-
-def _agent(agent: Agent, published: Published, seen: AgentObservation | None, *, connected: bool) -> AgentStatus:
-    name = agent.metadata.name
-    wanted = published.agents.get(name, (0, ""))[0]
-    status = AgentStatus(
-        name=name,
-        state=agent.spec.state,
-        enrolled=agent.spec.identity is not None,
-        connected=connected,
-        wanted_generation=wanted,
-    )
-    if seen is None:
-        return status
-    return status.model_copy(
-        update={
-            "last_seen": datetime.fromtimestamp(seen.last_seen, UTC),
-            "version": seen.version,
-            "applied_generation": seen.applied_generation,
-            "outcome": seen.outcome,
-            "message": seen.message,
-            "items": tuple(ItemResult.model_validate(item) for item in seen.items),
-            "metrics": dict(seen.metrics),
-        }
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,7 @@ from reconciler.web.api import Api
 from reconciler.web.endpoint import routes_of
 from reconciler.web.limits import Limits
 from reconciler.web.problem import HANDLERS
-from schemas.api import FrontStatus
+from schemas.api import AgentCondition, FrontStatus
 from schemas.plan import Plan
 from schemas.problem import Problem
 from schemas.tokens import token_hash
@@ -46,6 +46,7 @@ class WaxControl:
     kept_out: tuple[Problem, ...] = ()
     seen: dict[str, AgentObservation] = field(default_factory=dict)
     present: frozenset[str] = frozenset()
+    judged: dict[str, tuple[AgentCondition, ...]] = field(default_factory=dict)
     front_states: tuple[FrontStatus, ...] = ()
     part_of: dict[str, str] = field(default_factory=dict)
     plans: dict[str, Plan] = field(default_factory=dict)
@@ -59,6 +60,9 @@ class WaxControl:
 
     def connected(self) -> frozenset[str]:
         return self.present
+
+    def conditions(self, names: Iterable[str]) -> dict[str, tuple[AgentCondition, ...]]:
+        return {name: self.judged.get(name, ()) for name in names}
 
     async def fronts(self) -> tuple[FrontStatus, ...]:
         return self.front_states
