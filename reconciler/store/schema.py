@@ -91,6 +91,17 @@ OUTBOX: Final[Migrations] = (
         # The team whose deployments are all that a token is good for; empty: no such limit.
         "ALTER TABLE api_tokens ADD COLUMN team TEXT NOT NULL DEFAULT ''",
     ),
+    (
+        # Where agents' deployments answer, and which agents operators drain: no commit says either (docs/health.md).
+        "CREATE TABLE seen_agents (name TEXT NOT NULL PRIMARY KEY, document TEXT NOT NULL)",
+        """CREATE TABLE drained_agents (
+            name TEXT NOT NULL PRIMARY KEY,
+            reason TEXT NOT NULL,
+            drained_by TEXT NOT NULL,
+            drained_at REAL NOT NULL,
+            until REAL
+        )""",
+    ),
 )
 
 STATE: Final[Migrations] = (

@@ -35,8 +35,19 @@ from reconciler.store.protocols import (
     RevisionRecord,
 )
 from reconciler.store.schema import OUTBOX_SCHEMA, STATE_SCHEMA
-from reconciler.store.tables import api_tokens, events, observations, outbox, own_commits, publications, records, tokens
+from reconciler.store.seen import Drained, SeenAgent
+from reconciler.store.tables import (
+    api_tokens,
+    events,
+    observations,
+    outbox,
+    own_commits,
+    publications,
+    records,
+    tokens,
+)
 from reconciler.store.tables import barred as bars
+from reconciler.store.tables import seen as sights
 from reconciler.store.tables.text import dump
 
 T = TypeVar("T")
@@ -186,6 +197,26 @@ class SQLiteStore:
 
     async def own_commit(self, revision: str) -> str | None:
         return await self._outbox.run(partial(own_commits.path_of, revision=revision))
+
+    # --- SeenStore ---
+
+    async def save_seen(self, agents: Sequence[SeenAgent]) -> None:
+        await self._outbox.run(partial(sights.save, agents=agents), Mode.DURABLE)
+
+    async def seen_agents(self) -> Sequence[SeenAgent]:
+        return await self._outbox.run(sights.every)
+
+    async def drain_agent(self, drained: Drained) -> None:
+        await self._outbox.run(partial(sights.drain, drained=drained), Mode.DURABLE)
+
+    async def undrain_agent(self, name: str) -> None:
+        await self._outbox.run(partial(sights.undrain, name=name), Mode.DURABLE)
+
+    async def drained_agents(self) -> Sequence[Drained]:
+        return await self._outbox.run(sights.drained)
+
+    async def forget_seen(self, names: Sequence[str]) -> None:
+        await self._outbox.run(partial(sights.forget, names=names), Mode.WRITE)
 
     # --- PublicationStore and ApprovalStore ---
 
