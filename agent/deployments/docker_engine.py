@@ -206,6 +206,7 @@ class DockerEngine:
             publish_on=self._publish_on,
             environment=given.environment(workload.spec),
             files=self._secret_files.write(name, files, owner_of_files(workload.spec, image)) if files else {},
+            directories=action.directories,
         )
         await _call(self._docker.containers.create(config, name=name))
 
@@ -216,7 +217,6 @@ class DockerEngine:
         for config in network_configs(self._agent, key, self._subnets):
             try:
                 await _call(self._docker.networks.create(config))
-            directories=action.directories,
             except DriverError as error:
                 if "overlap" not in error.message.lower():
                     raise
