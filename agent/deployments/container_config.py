@@ -137,6 +137,7 @@ def _host_config(
         "CapDrop": ["ALL"],
         "SecurityOpt": ["no-new-privileges"],
         "IpcMode": "private",
+        "Sysctls": {"net.ipv6.conf.all.disable_ipv6": "1"},  # as Docker has it; its networks are IPv4
         "PidsLimit": resources.pids or _DEFAULT_PIDS,
         "RestartPolicy": {"Name": "no"},
         "LogConfig": {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}},

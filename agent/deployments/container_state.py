@@ -17,6 +17,8 @@ _STATES: Final[Mapping[str, State]] = {
     "restarting": "restarting",
     "paused": "paused",
 }
+KEPT: Final = "_kept"
+"""End of the name of a container that is good, where the engine cannot be told to start it again."""
 _KILLED: Final = frozenset({128 + 9, 128 + 15, 255})
 """Exit codes of what was ended from outside; 255 is what an engine that ended knows."""
 
@@ -33,7 +35,7 @@ def read_instance(shown: Mapping[str, Any], key: Key, digest: str, slot: Slot) -
         digest=digest,
         slot=slot,
         state=_STATES.get(str(state["Status"]), "exited"),
-        kept=(host.get("RestartPolicy") or {}).get("Name") == "unless-stopped",
+        kept=(host.get("RestartPolicy") or {}).get("Name") == "unless-stopped" or str(shown["Name"]).endswith(KEPT),
         exit_code=code if ended else None,
         killed=ended and code in _KILLED and not state.get("OOMKilled", False),
         ran_seconds=_between(str(state["StartedAt"]), str(state["FinishedAt"])) if ended else None,

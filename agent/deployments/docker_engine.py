@@ -37,7 +37,7 @@ from agent.deployments.container_config import (
 )
 from agent.deployments.container_exec import execute
 from agent.deployments.container_images import ensure_image, owner_of_files
-from agent.deployments.container_state import read_instance
+from agent.deployments.container_state import KEPT, read_instance
 from agent.deployments.driver import DriverError, Stats, Written
 from agent.deployments.engine_errors import translated
 from agent.deployments.firewall import Firewall
@@ -168,15 +168,25 @@ class DockerEngine:
             await self._firewall.ensure()
             await self._start(container)
         elif isinstance(action, Keep):
-            policy = {"RestartPolicy": {"Name": "unless-stopped"}}
-            path = f"containers/{container.id}/update"
-            await _call(self._docker._query_json(path, "POST", data=policy))  # noqa: SLF001  has no name there
+            await self._keep(action, container)
         elif isinstance(action, Stop):
             # after the grace that it was made with
             await _call(container.stop(), gone=True, seconds=_CALL_SECONDS + LONGEST_GRACE)
         else:
             await _call(container.delete(force=True, v=True), gone=True)
             self._secret_files.remove(container_name(self._agent, action.key, action.instance.slot))
+
+    async def _keep(self, action: Keep, container: DockerContainer) -> None:
+        """Let the engine start it again. Podman cannot before 5.1: then the agent does, which goes by the name."""
+        policy = {"RestartPolicy": {"Name": "unless-stopped"}}
+        try:
+            # without a name in the library
+            await _call(self._docker._query_json(f"containers/{container.id}/update", "POST", data=policy))  # noqa: SLF001
+        except DriverError as error:
+            if error.reason != "NotThere":
+                raise
+            name = container_name(self._agent, action.key, action.instance.slot)
+            await _call(container.rename(f"{name}{KEPT}"))
 
     @staticmethod
     async def _start(container: DockerContainer) -> None:

@@ -1,7 +1,8 @@
 """What containers may reach of this machine: nothing. Engines separate networks from each other, not from the machine.
 
-The rules go by the names that all interfaces of deployments begin with, so they may be there before any such interface
-is, and are the same for every agent of a machine. They stand in the table ``mangle``, before anything that ``ufw``,
+The rules go by the names that all interfaces of deployments begin with, and by the range of their addresses where an
+engine names interfaces itself (a container without capabilities cannot send from another one). So they may be there
+before any such interface is, and are the same for every agent of a machine. They stand in the table ``mangle``, before anything that ``ufw``,
 ``firewalld`` or the engine itself decides, and let replies pass: a published port is answered, and so is what a
 container asks of the world. The addresses at which clouds give credentials to machines (169.254.0.0/16) count as the
 machine's.
@@ -12,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final, Protocol
 
-from agent.deployments.container_config import BRIDGE_PREFIX
+from agent.deployments.container_config import BRIDGE_PREFIX, SUBNETS
 from agent.deployments.driver import DriverError
 
 CHAIN: Final = "CLOUDLUNACY"
@@ -21,7 +22,9 @@ _SECONDS: Final = 20.0
 
 def rules(*, ipv6: bool) -> str:
     """Return the chain in the words of ``iptables-restore``."""
-    here = "" if ipv6 else f"-A {CHAIN} -d 169.254.0.0/16 -j DROP\n"
+    # Podman separates no networks by itself
+    others = ("169.254.0.0/16", SUBNETS)
+    here = "" if ipv6 else "".join(f"-A {CHAIN} -d {network} -j DROP\n" for network in others)
     return (
         "*mangle\n"
         f":{CHAIN} - [0:0]\n"
@@ -60,11 +63,13 @@ class IpTables:
                 return  # a machine without IPv6; networks of deployments have none
 
     async def _ensure(self, program: str, *, ipv6: bool) -> None:
-        """Write the chain anew, in one step, for somebody may have emptied it; then the jump, unless it is there."""
-        jump = ("--wait", "-t", "mangle", "{}", "PREROUTING", "-i", f"{BRIDGE_PREFIX}+", "-j", CHAIN)
+        """Write the chain anew, in one step, for somebody may have emptied it; then the jumps, unless they are there."""
         said = await _run(f"{program}-restore", "--wait", "--noflush", stdin=rules(ipv6=ipv6))
-        if said is None and await _run(program, *(word.format("-C") for word in jump)) is not None:
-            said = await _run(program, *(word.format("-A") for word in jump))
+        by_name, by_address = ("-i", f"{BRIDGE_PREFIX}+"), ("-s", SUBNETS, "!", "-i", "lo")
+        for match in (by_name,) if ipv6 else (by_name, by_address):
+            jump = ("PREROUTING", *match, "-j", CHAIN)
+            if said is None and await _run(program, "--wait", "-t", "mangle", "-C", *jump) is not None:
+                said = await _run(program, "--wait", "-t", "mangle", "-A", *jump)
         if said is not None:
             text = f"Containers cannot be kept away from this machine, so none is started: {program} said {said}"
             raise DriverError("NotIsolated", text, retryable=True)

@@ -85,3 +85,25 @@ def containers(machine: NetworkedEngine) -> list[dict[str, Any]]:
 
 def images_and_states(machine: NetworkedEngine) -> list[tuple[str, str]]:
     return [(one["Config"]["Image"], one["State"]["Status"]) for one in containers(machine)]
+
+
+async def say_hello(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer one request, as a server of the machine would."""
+    await reader.readline()
+    writer.write(b"HTTP/1.0 200 OK\r\n\r\nhello")
+    await writer.drain()
+    writer.close()
+
+
+async def reached_from(machine: NetworkedEngine, shown: dict[str, Any], targets: list[str]) -> list[str]:
+    """Ask all targets (``host port``) at once from inside a container; return those that answered."""
+    ask = "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 2 {0} | grep -q '200 OK' && echo {0} &"
+    script = "\n".join([*(ask.format(target) for target in targets), "wait"])
+    command = ("exec", shown["Id"], "sh", "-c", script)
+    said = await asyncio.to_thread(machine.command, *command, check=False)
+    return said.stdout.splitlines()
+
+
+def network_of(shown: dict[str, Any]) -> dict[str, Any]:
+    (network,) = shown["NetworkSettings"]["Networks"].values()
+    return dict(network)

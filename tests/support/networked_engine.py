@@ -63,17 +63,12 @@ class NetworkedEngine(DockerEngine):
 
     def boot(self) -> None:
         """Start the engine."""
-        log = self.folder / "dockerd.log"
-        command: list[str | Path] = [
-            *("nsenter", f"--net={self.namespace}", "--", self._daemon),
-            *("--host", self.socket, "--pidfile", self.folder / "pid"),
-            *("--data-root", self.folder / "data", "--exec-root", self.folder / "run"),
-            *("--exec-opt", "native.cgroupdriver=cgroupfs", "--shutdown-timeout", "5"),
-        ]
+        log = self.folder / "engine.log"
         with log.open("ab") as output:
             process = self._starter.submit(
                 subprocess.Popen,
-                tied(command, signal.SIGTERM),
+                tied(["nsenter", f"--net={self.namespace}", "--", *self.daemon_command()], signal.SIGTERM),
+                env={**os.environ, **self.daemon_environment()},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -84,9 +79,21 @@ class NetworkedEngine(DockerEngine):
         def up() -> bool:
             return process.poll() is not None or self.command("version", check=False).returncode == 0
 
-        wait_for(up, START_SECONDS, what="an answer of dockerd")
+        wait_for(up, START_SECONDS, what="an answer of the engine")
         if process.poll() is not None:
-            pytest.fail(f"dockerd does not run here:\n{log.read_text(errors='replace')[-3000:]}")
+            pytest.fail(f"the engine does not run here:\n{log.read_text(errors='replace')[-3000:]}")
+
+    def daemon_command(self) -> list[str | Path]:
+        """Return the words that start the engine, all of whose files lie in its folder."""
+        return [
+            self._daemon,
+            *("--host", self.socket, "--pidfile", self.folder / "pid"),
+            *("--data-root", self.folder / "data", "--exec-root", self.folder / "run"),
+            *("--exec-opt", "native.cgroupdriver=cgroupfs", "--shutdown-timeout", "5"),
+        ]
+
+    def daemon_environment(self) -> dict[str, str]:
+        return {}
 
     def shut_down(self) -> None:
         """End the engine, and with it every container."""
@@ -133,17 +140,39 @@ def write_image(archive: Path, page: str) -> None:
             tar.addfile(file, io.BytesIO(content.encode()))
 
 
+class NetworkedPodman(NetworkedEngine):
+    """Podman behind the same API: no program of its own runs, and none starts containers again."""
+
+    def daemon_command(self) -> list[str | Path]:
+        podman: list[str | Path] = [
+            self._daemon,
+            *("--root", self.folder / "data", "--runroot", self.folder / "run", "--tmpdir", self.folder / "tmp"),
+            *("--runtime", "runc", "--cgroup-manager", "cgroupfs", "--storage-driver", "vfs"),
+            *("--network-config-dir", self.folder / "networks"),
+            *("system", "service", "--time", "0", self.socket),
+        ]
+        # who has which address is kept in a directory that no option names
+        own = 'mount -t tmpfs tmpfs /var/lib/cni && exec "$@"'
+        return ["unshare", "--mount", "sh", "-c", own, "sh", *podman]
+
+    def daemon_environment(self) -> dict[str, str]:
+        # its usual limits may be more than this machine allows
+        settings = self.folder / "containers.conf"
+        settings.write_text('[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]\n')
+        return {"CONTAINERS_CONF": str(settings)}
+
+
 @contextmanager
-def networked_engine() -> Iterator[NetworkedEngine]:
+def networked_engine(kind: type[NetworkedEngine] = NetworkedEngine) -> Iterator[NetworkedEngine]:
     """Run an engine until the block ends; skip the test where the programs or root are missing."""
-    daemon, client = require("dockerd"), require("docker")
+    daemon, client = require("podman" if kind is NetworkedPodman else "dockerd"), require("docker")
     require("busybox")
     if os.geteuid() != 0:
         pytest.skip("needs root: dockerd has to mount file systems and make namespaces")
     folder = Path(tempfile.mkdtemp(prefix="engine-"))
     held = "ip link set lo up && echo up && exec sleep infinity"
     holder = subprocess.Popen(tied(["unshare", "--net", "sh", "-c", held]), stdout=subprocess.PIPE, text=True)
-    engine = NetworkedEngine(client, folder, daemon, holder.pid)
+    engine = kind(client, folder, daemon, holder.pid)
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "up\n"

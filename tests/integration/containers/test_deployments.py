@@ -22,8 +22,11 @@ from tests.support.container_machine import (
     SECONDS,
     containers,
     images_and_states,
+    network_of,
     page,
+    reached_from,
     running,
+    say_hello,
     settled,
     until,
     web,
@@ -199,43 +202,22 @@ def test_deployments_are_kept_apart(machine: NetworkedEngine, tmp_path: Path) ->
         volumes = [{"name": "data", "path": "/data"}]
         one, other = web(name="one", resources=limits, volumes=volumes), web("web:2", name="other", host=8082)
 
-        async def reached(shown: dict[str, Any], targets: list[str]) -> list[str]:
-            """Ask all of them at once; return those that answered."""
-            ask = "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 2 {0} | grep -q '200 OK' && echo {0} &"
-            script = "\n".join([*(ask.format(target) for target in targets), "wait"])
-            command = ("exec", shown["Id"], "sh", "-c", script)
-            said = await asyncio.to_thread(machine.command, *command, check=False)
-            return said.stdout.splitlines()
-
-        host = await asyncio.start_server(_say_hello, "0.0.0.0", 9999)
+        host = await asyncio.start_server(say_hello, "0.0.0.0", 9999)
         async with host, running(machine, tmp_path) as found:
             results = await settled(found, one, other)
             assert {said.state for said in results.values()} == {"Applied"}
             by_name = {shown["Config"]["Hostname"]: shown for shown in containers(machine)}
-            address, gateway = (_network(by_name["other"])[name] for name in ("IPAddress", "Gateway"))
-            own_gateway = _network(by_name["one"])["Gateway"]
+            address, gateway = (network_of(by_name["other"])[name] for name in ("IPAddress", "Gateway"))
+            own_gateway = network_of(by_name["one"])["Gateway"]
             assert await page(9999, gateway) == "hello"
 
             targets = [f"{host} {port}" for host in (address, gateway, own_gateway) for port in (8080, 8082, 9999)]
-            assert await reached(by_name["one"], ["127.0.0.1 8080", "169.254.169.254 80", *targets]) == [
-                "127.0.0.1 8080"
-            ]
+            targets += ["127.0.0.1 8080", "169.254.169.254 80"]
+            assert await reached_from(machine, by_name["one"], targets) == ["127.0.0.1 8080"]
             assert await page(8081) == "version 1"
             _may_do_little(machine, by_name["one"])
 
     machine.inside(scenario)
-
-
-async def _say_hello(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await reader.readline()
-    writer.write(b"HTTP/1.0 200 OK\r\n\r\nhello")
-    await writer.drain()
-    writer.close()
-
-
-def _network(shown: dict[str, Any]) -> dict[str, Any]:
-    (network,) = shown["NetworkSettings"]["Networks"].values()
-    return dict(network)
 
 
 def _may_do_little(machine: NetworkedEngine, shown: dict[str, Any]) -> None:
