@@ -287,6 +287,7 @@ class Reconciler:
             this.rendered,
             this.agents,
             overlay=this.overlay,
+            placements=this.placements,
             confirmed=not self._fronts.fronts,
         )
         await self._fronts.publish(published, self._clock(), this.staged)

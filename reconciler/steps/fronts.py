@@ -8,30 +8,28 @@ beside the fronts' files, where nobody looks, while the throwaway Traefik is sti
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from reconciler.desired.acme_terms import wants_http01
-from reconciler.desired.challenge_path import challenge_routes
-from reconciler.desired.composition import Composition, Fragments, RenderedRoute, Texts, joined
-from reconciler.desired.doors import Doors, door_objects
+from reconciler.desired.composition import Composition, Fragments, joined
+from reconciler.desired.doors import Doors
 from reconciler.desired.finding import Finding
+from reconciler.desired.observed import AS_DECLARED, Placements, affected
 from reconciler.desired.overlay import NO_OVERLAY, Overlay
 from reconciler.desired.render import Renderer
-from reconciler.desired.routing import catch_all, compile_route
 from reconciler.desired.state import State
-from reconciler.desired.traefik_model import Certificate, TraefikObjects
-from reconciler.desired.view import OpenSecret, View
+from reconciler.desired.traefik_model import Certificate
+from reconciler.desired.view import OpenSecret
 from reconciler.errors import Rejected
 from reconciler.steps.keeping import Keeper, Resumed
 from reconciler.steps.passing import Pass, Published, StagedFiles
+from reconciler.steps.rendering import Rendering
 from reconciler.traefik.api import ObjectFailure, TraefikAPI
-from reconciler.traefik.publish import FrontFile, Named, Text, digest_of_text
+from reconciler.traefik.publish import FrontFile, Named, digest_of_text
 from reconciler.traefik.read_back import ReadBack, read_back
 from reconciler.traefik.static import entry_point_names
 from schemas.objects import FLEET_KEY, ObjectKey
-from schemas.route import Route
 
 PRESENCE_SECONDS = 0.05
 """Deadline of a look whether a front has caught up; the next poll looks again."""
@@ -75,7 +73,7 @@ class Fronts:
     """All fronts get the same file.
 
     ``read_back_seconds``: how long each may take to load it. ``challenge_url``: where the control plane answers to ACME
-    servers; None where it orders nothing.
+    servers; None where it orders nothing. ``seen``: where backends of a state answer and how they are, as is known now.
     """
 
     def __init__(
@@ -90,16 +88,16 @@ class Fronts:
         read_back_seconds: float = 20.0,
         challenge_url: str | None = None,
         doors: Doors | None = None,
+        seen: Callable[[State], Placements] = lambda _: AS_DECLARED,
     ) -> None:
         self.fronts = tuple(fronts)
-        self._renderer = renderer
+        self._rendering = Rendering(
+            renderer, open_sealed, default_certificate=default_certificate, challenge_url=challenge_url, doors=doors
+        )
         self._preflight = preflight
         self._keeper = keeper
-        self._open_sealed = open_sealed
-        self._default_certificate = default_certificate
         self._deadline = read_back_seconds
-        self._challenge_url = challenge_url
-        self._doors = doors
+        self._seen = seen
         self._took: dict[str, float] = {}
         """Front → seconds that its last reload took."""
 
@@ -109,22 +107,23 @@ class Fronts:
     # --- before the commit point --------------------------------------------------------------------------------
 
     async def render(self, this: Pass) -> None:
-        """Render the routes that changed; what did not change keeps its text."""
+        """Render the routes that changed, or whose backends stand otherwise; what did not change keeps its text."""
         assert this.settled is not None
-        this.rendered = await asyncio.to_thread(self._render, this.state, this.base.rendered, this.settled.touched)
+        this.placements = self._seen(this.state)
+        this.rendered = await asyncio.to_thread(self._render, this, this.settled.touched)
 
-    def _render(self, state: State, base: Composition | None, touched: Iterable[ObjectKey]) -> Composition:
-        """Render what is ``touched``; everything where there is no ``base``."""
-        view = state.view(self._open_sealed)
-        changes: dict[ObjectKey, RenderedRoute | None] = {}
-        for key in touched if base is not None else state.served:
-            if key.kind != "Route":
-                continue
-            served = state.served.get(key)
-            changes[key] = None
-            if served is not None and isinstance(served.object, Route):
-                changes[key] = self._renderer.route(served.object, _compiled(state, key, view))
-        return (base if base is not None else Composition()).replaced(changes)
+    def _render(self, this: Pass, touched: Collection[ObjectKey]) -> Composition:
+        moved = affected(this.state, this.base.placements, this.placements, touched)
+        return self._rendering.routes(this.state, this.base.rendered, moved.union(touched), this.placements)
+
+    async def placed(self, published: Published, placements: Placements) -> Published:
+        """Return what is published with other placements: only routes to what changed are rendered again."""
+        rendered = await asyncio.to_thread(self._placed, published, placements)
+        return replace(published, rendered=rendered, placements=placements)
+
+    def _placed(self, published: Published, placements: Placements) -> Composition:
+        moved = affected(published.state, published.placements, placements)
+        return self._rendering.routes(published.state, published.rendered, moved, placements)
 
     async def preflight(self, this: Pass) -> None:
         """Let a throwaway Traefik load what changed, and stage the fronts' files meanwhile, in case it agrees.
@@ -163,7 +162,12 @@ class Fronts:
         if self._preflight.unavailable_reason:
             return
         document = await asyncio.to_thread(
-            self._text, this.state, [joined(changed.values())], this.rendered.tls_entry_points, 1, this.revision
+            self._rendering.text,
+            this.state,
+            [joined(changed.values())],
+            this.rendered.tls_entry_points,
+            generation=1,
+            revision=this.revision,
         )
         failures = await self._preflight.check(b"".join(document).decode())
         if not failures:
@@ -174,33 +178,6 @@ class Fronts:
             raise Rejected(f"a throwaway Traefik does not take the render: {told}.", reason="PreflightFailed")
         raise PreflightRefused(refused)
 
-    def _text(
-        self,
-        state: State,
-        texts: Iterable[Texts],
-        tls_entry_points: Collection[str],
-        generation: int,
-        revision: str,
-        *,
-        overlay: Overlay = NO_OVERLAY,
-    ) -> Text:
-        fleet = state.fleet
-        assert fleet is not None
-        common = catch_all(fleet, tls_entry_points=tls_entry_points, default_certificate=self._default_certificate)
-        challenges = challenge_routes(fleet, self._challenge_url if wants_http01(state) else None)
-        doors = door_objects(fleet, self._doors) if self._doors is not None else ()
-        ours = joined([self._renderer.fragments((*common, *challenges, *doors))])
-        return self._renderer.compose([ours, *texts], generation=generation, revision=revision, overlay=overlay)
-
-    def _whole_text(self, published: Published) -> Text:
-        """Return what the fronts' files hold. What a restart has not rendered again yet is rendered now."""
-        rendered = published.rendered
-        if rendered is None:
-            rendered = self._render(published.state, None, ())
-        points, overlay = rendered.tls_entry_points, published.overlay
-        state, generation = published.state, published.generation
-        return self._text(state, rendered.texts, points, generation, published.revision, overlay=overlay)
-
     # --- the commit point ---------------------------------------------------------------------------------------
 
     async def next_generation(self) -> int:
@@ -208,12 +185,19 @@ class Fronts:
 
     async def _stage_next(self, this: Pass) -> StagedFiles:
         this.generation = await self.next_generation()
-        next_one = Published(this.generation, this.revision, this.state, this.rendered, overlay=this.overlay)
+        next_one = Published(
+            this.generation,
+            this.revision,
+            this.state,
+            this.rendered,
+            overlay=this.overlay,
+            placements=this.placements,
+        )
         return await self._staged(next_one)
 
     async def _staged(self, published: Published) -> StagedFiles:
         """Write the text beside every front's file and flush it, and work out its digest at the same time."""
-        text = await asyncio.to_thread(self._whole_text, published)
+        text = await asyncio.to_thread(self._rendering.whole, published)
         digesting = asyncio.create_task(asyncio.to_thread(digest_of_text, text))
         writing = [asyncio.create_task(asyncio.to_thread(front.file.stage, text)) for front in self.fronts]
         await asyncio.wait([digesting, *writing])  # also where one fails: no thread may outlast this
@@ -253,8 +237,8 @@ class Fronts:
         resumed = await self._keeper.load(max(filter(None, named), default=None))
         resumed = replace(
             resumed,
-            published=replace(resumed.published, overlay=overlay),
-            confirmed=replace(resumed.confirmed, overlay=overlay),
+            published=self._with_beside(resumed.published, overlay),
+            confirmed=self._with_beside(resumed.confirmed, overlay),
         )
         for front in self.fronts:
             await asyncio.to_thread(front.file.adopt)
@@ -267,6 +251,9 @@ class Fronts:
         published = replace(resumed.published, rendered=rendered, confirmed=not self.fronts)
         await self.publish(published, now)
         return replace(resumed, published=published, confirmed=resumed.confirmed if self.fronts else published)
+
+    def _with_beside(self, published: Published, overlay: Overlay) -> Published:
+        return replace(published, overlay=overlay, placements=self._seen(published.state))
 
     async def read_back(self, published: Published, overtaken: asyncio.Event) -> bool:
         """Wait until every front serves the generation. False: a front's API does not answer.
@@ -316,17 +303,17 @@ class Fronts:
         return mended
 
     async def _write_again(self, front: Front, published: Published) -> None:
-        text = await asyncio.to_thread(self._whole_text, published)
+        text = await asyncio.to_thread(self._rendering.whole, published)
         await asyncio.to_thread(front.file.publish, text)
 
     async def is_outdated(self, published: Published) -> bool:
         """Say whether the fronts' files hold another text than they would now: an upgrade, or a renewed certificate."""
-        text = await asyncio.to_thread(self._whole_text, published)
+        text = await asyncio.to_thread(self._rendering.whole, published)
         return bool(self.fronts) and await asyncio.to_thread(digest_of_text, text) != self._keeper.digest
 
     async def rendered(self, published: Published) -> Composition:
         """Render everything that is in service."""
-        return await asyncio.to_thread(self._render, published.state, None, ())
+        return await asyncio.to_thread(self._rendering.routes, published.state, None, (), published.placements)
 
 
 async def _all(waiting: Sequence[asyncio.Future[tuple[Front, ReadBack]]]) -> list[tuple[Front, ReadBack]]:
@@ -352,15 +339,6 @@ def _judge(results: Sequence[tuple[Front, ReadBack]]) -> bool:
         elif not one.loaded:
             raise NotLoaded(f'front "{front.name}": {one.reason}', "Late")
     return reached
-
-
-def _compiled(state: State, key: ObjectKey, view: View) -> TraefikObjects:
-    """Return what a route became. After a restart that is worked out again."""
-    if key in state.compiled:
-        return state.compiled[key]
-    found = state.served[key].object
-    assert isinstance(found, Route)
-    return compile_route(key, found, view)
 
 
 def _owners(rendered: Mapping[ObjectKey, Fragments], failures: Iterable[ObjectFailure]) -> dict[ObjectKey, Finding]:

@@ -68,6 +68,8 @@ class InService:
         self._read_back_seconds = read_back_seconds
         self._clock = clock
         self.on_confirmed: Confirmed | None = None
+        self.on_loaded: Callable[[Published], None] = lambda _: None
+        """Told of what every front has loaded now."""
         self._late_at = 0.0
         """Monotonic time from which on a front that has not loaded what is published is late."""
         self._was_mended = False
@@ -180,6 +182,7 @@ class InService:
             self._tried_again = self._given_back
             self._loop.reconsider()
         self._stuck, self._given_back = False, ""
+        self.on_loaded(confirmed)
 
     async def _go_back(self, failure: NotLoaded) -> None:
         """A front refuses the generation: bring the last confirmed one back, under a new number, and hold."""

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from reconciler.desired.composition import Composition
 from reconciler.desired.finding import Finding
 from reconciler.desired.news import FileNews
+from reconciler.desired.observed import AS_DECLARED, Placements
 from reconciler.desired.overlay import NO_OVERLAY, Overlay
 from reconciler.desired.settle import Settled
 from reconciler.desired.snapshot import Change
@@ -35,6 +36,8 @@ class Published:
     """Agent → generation in which its document last changed, digest of its items."""
     overlay: Overlay = NO_OVERLAY
     """What the fronts' files hold beside the render of the state."""
+    placements: Placements = field(default_factory=lambda: AS_DECLARED)
+    """Where backends answer and how they are, as ``rendered`` says it."""
     confirmed: bool = True
     """Every front was seen to have loaded it."""
     is_lost: bool = False
@@ -74,6 +77,7 @@ class Pass:
     """Made for this pass; in service once it is published."""
     overlay: Overlay = NO_OVERLAY
     # fronts
+    placements: Placements = field(default_factory=lambda: AS_DECLARED)
     rendered: Composition = field(default_factory=Composition)
     generation: int = 0
     """The number that it is published under. Until then nothing has that number, and another pass may take it."""
