@@ -7,7 +7,7 @@
 ``POST /api/v1/deployments/{team}/{name}/exec``    :class:`ExecRequest`           → lines of :class:`CommandLine`
 
 What a command says comes as it is said, one JSON object a line (``application/x-ndjson``); an empty line only says that
-the answer goes on. The last line of each agent has ``ended``.
+the answer goes on. Agents that work at once each have a line without text first; the last line of each has ``ended``.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from reconciler.app.access import Access, composer
 from reconciler.app.acme import Acme
 from reconciler.app.answering import Answering
 from reconciler.app.certificate import OwnCertificate
+from reconciler.app.deployments import Deployments
 from reconciler.app.measuring import Measuring, measure_api
 from reconciler.app.mongodb import MongoDB
 from reconciler.app.own_names import connectable, url_of
@@ -181,6 +182,7 @@ class Parts(Answering):
             ),
         )
         self._metrics.messages_of(lambda: self._hub.counters.messages)
+        self._deployments = Deployments(self, self._hub, self._store, self._observer)
 
     def _session_limits(self) -> SessionLimits:
         """What the fleet in service says of heartbeats, else what ``serve`` was told."""
@@ -319,7 +321,7 @@ class Parts(Answering):
             webhooks=WebhookEndpoint(self._webhook_secret, self.loop.wake, self._metrics.webhook),
             probes=Probes(self, self._metrics),
             version=importlib.metadata.version("cloudlunacy"),
-            others=(measure_api(self, self._settings, authenticator),),
+            others=(measure_api(self, self._settings, authenticator), self._deployments.api(authenticator)),
         )
         return make_server(application, self.certificate.context)
 

@@ -59,6 +59,7 @@ class ControlPlane(Parts):
             self._task("measuring", self.measuring.run()),
             self._task("probing", self._probing().run()),
             *(self._task(name, coroutine) for name, coroutine in self._access.tasks().items()),
+            *(self._task(name, coroutine) for name, coroutine in self._deployments.tasks().items()),
             self._task("server", self.server.serve(sockets=[self._socket])),
             self._task("stop", _wait(stop)),
         }

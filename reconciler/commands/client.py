@@ -6,7 +6,7 @@ import argparse
 import shlex
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -176,6 +176,24 @@ class Client:
             return answer.json()
         except ValueError:
             raise self._stranger() from None
+
+    def lines(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, **query: str | None
+    ) -> Generator[str, None, None]:
+        """Yield the lines of an answer as they come, without empty ones; closing the generator ends the request."""
+        headers = self._target.headers()
+        params = {name: value for name, value in query.items() if value is not None}
+        content = None if body is None else dict(body)
+        try:
+            with self._http.stream(method, f"/api/v1{path}", headers=headers, params=params, json=content) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise _refused(answer)
+                yield from filter(None, answer.iter_lines())
+        except httpx.InvalidURL as error:
+            raise Broken(f"{self._target.server!r} is no URL: {error}.") from None
+        except httpx.HTTPError as error:
+            raise unreachable(self._target.server, error) from None
 
     def read(self, model: type[M], path: str, **query: Any) -> M:  # noqa: ANN401 - any JSON
         """Return the answer to a GET as a model."""

@@ -6,6 +6,7 @@ import argparse
 import os
 from collections.abc import Sequence
 
+from reconciler.commands import deploy_acting
 from reconciler.commands.client import Client, add_target_options, target_of
 from reconciler.commands.output import say, say_json, tell
 from schemas.deployments_api import DeploymentList, DeploymentOnAgent, DeploymentView
@@ -21,20 +22,8 @@ def add_parser(
     parser = subparsers.add_parser("deploy", help=about, description="Look at deployments, and act on what runs.")
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     _add_list(actions)
+    deploy_acting.add_actions(actions)
     return actions
-
-
-def add_deployment(parser: argparse.ArgumentParser) -> None:
-    """Add the deployment that an action is about, as ``options.deployment``: a pair of team and name."""
-    parser.add_argument("deployment", metavar="TEAM/NAME", type=team_and_name, help="the deployment")
-
-
-def team_and_name(text: str) -> tuple[str, str]:
-    """Read TEAM/NAME for argparse."""
-    team, slash, name = text.partition("/")
-    if not (team and slash and name) or "/" in name:
-        raise argparse.ArgumentTypeError(f'"{text}" is no deployment; write TEAM/NAME, such as shop/web')
-    return team, name
 
 
 def _add_list(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -52,7 +52,8 @@ class CommandLines:
                     refusals.append((one, refused))
             if not begun:
                 raise refusals[0][1]
-            yield "\n"
+            for running in begun:
+                yield _begun(running)
             for one, error in refusals:
                 yield _refusal(one, error)
             async for line in self._lines(begun, caller):
@@ -71,7 +72,7 @@ class CommandLines:
                 yield _refusal(one, error)
                 return
             try:
-                yield "\n"
+                yield _begun(running)
                 async for line in self._lines([running], caller):
                     yield line
             finally:
@@ -109,6 +110,10 @@ async def _from(first: str, lines: AsyncIterator[str]) -> AsyncIterator[str]:
             yield line
     finally:
         await lines.aclose()  # type: ignore[attr-defined]
+
+
+def _begun(running: Running) -> str:
+    return _written(CommandLine(agent=running.asked.agent, command=running.id))
 
 
 def _line(running: Running, piece: CommandOutput) -> str:

@@ -33,7 +33,7 @@ from tests.support.tokens import b64, jwk, jws, new_key, thumbprint
 from tests.support.waiting import wait_for
 
 WEBHOOK_SECRET: Final = b"the secret of the git host"
-SCOPES: Final = ("read", "plan", "approve", "enrol", "operate")
+SCOPES: Final = ("read", "plan", "approve", "enrol", "operate", "exec")
 AGENTS: Final = {"agent": "vps-1", "other agent": "vps-2", "quarantined agent": "vps-3", "revoked agent": "vps-4"}
 WHO: Final = (
     "nobody",
@@ -85,6 +85,11 @@ TABLE: Final[dict[tuple[str, str], Row]] = {
     ("GET", "/api/v1/objects"): Row(holders("read")),
     ("GET", "/api/v1/state"): Row(holders("plan")),
     ("GET", "/api/v1/agents"): Row(holders("read")),
+    ("GET", "/api/v1/deployments"): Row(holders("read")),
+    ("GET", "/api/v1/deployments/{team}/{name}"): Row(holders("read", 404)),
+    ("GET", "/api/v1/deployments/{team}/{name}/logs"): Row(holders("operate", 404)),
+    ("POST", "/api/v1/deployments/{team}/{name}/restart"): Row(holders("operate", 404), {}),
+    ("POST", "/api/v1/deployments/{team}/{name}/exec"): Row(holders("exec", 404), {"command": ["true"]}),
     ("GET", "/api/v1/events"): Row(holders("read")),
     ("GET", "/api/v1/stream"): Row(holders("read")),
     ("GET", "/api/v1/certificates"): Row(holders("read")),
@@ -232,6 +237,7 @@ class Plane:
         own = {
             "{revision}": "newest",
             "{name}": "nobody",
+            "{team}": "shop",
             "{token}": "none",
             "{subject}": "age",
             "{key}": "00",
