@@ -34,6 +34,8 @@ ROWS: Final[dict[str, str]] = {
     "one": "bench.fleet:measure_one",
     "fanout": "bench.fleet:measure_fan_out",
     "memory": "bench.fleet:measure_memory_per_agent",
+    "history": "bench.history:measure_history",
+    "deployments": "bench.deployments:measure_deployments",
 }
 SECONDS: Final = 240
 """Most that one row may take."""
