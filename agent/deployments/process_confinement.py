@@ -15,7 +15,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Final, NamedTuple
 
+from agent.deployments.actions import Directory
 from agent.deployments.driver import DriverError
+from agent.deployments.given import Given
 from agent.deployments.process_files import MARKER, TMP, VOLUMES
 from agent.deployments.workload import Key, Workload
 from schemas.deployment import DeploymentSpec, PortMapping
@@ -68,16 +70,26 @@ def user_of(agent: str, key: Key) -> int:
     return _FIRST_USER + int.from_bytes(digest[:8]) % _USERS
 
 
+def ids(agent: str, workload: Workload) -> tuple[int, int]:
+    """Return user and group of a deployment's programs where root gives them: those that it names, or its own."""
+    if workload.spec.user is None:
+        own = user_of(agent, workload.key)
+        return own, own
+    user, _, group = workload.spec.user.partition(":")
+    return int(user), int(group or user)
+
+
 def environment(
-    spec: DeploymentSpec, ports: Mapping[int, int], secrets: Mapping[str, str], instance: str, places: Mapping[str, str]
+    spec: DeploymentSpec, ports: Mapping[int, int], given: Given, instance: str, places: Mapping[str, str]
 ) -> dict[str, str]:
     """Return all that a program is given. ``places``: its home, and where each volume lies."""
     home = places[TMP]
-    given = {"PATH": PATH, "HOME": home, "TMPDIR": home, "LANG": "C.UTF-8", **spec.env, **secrets, MARKER: instance}
+    usual = {"PATH": PATH, "HOME": home, "TMPDIR": home, "LANG": "C.UTF-8"}
+    found = {**usual, **given.environment(spec), MARKER: instance}
     for position, mapping in enumerate(spec.ports):
         port = str(ports.get(mapping.container, mapping.host))
-        given |= dict.fromkeys(port_names(mapping, first=position == 0), port)
-    return given | {f"VOLUME_{_variable(volume.name)}": places[f"{VOLUMES}/{volume.name}"] for volume in spec.volumes}
+        found |= dict.fromkeys(port_names(mapping, first=position == 0), port)
+    return found | {f"VOLUME_{_variable(volume.name)}": places[f"{VOLUMES}/{volume.name}"] for volume in spec.volumes}
 
 
 def port_names(mapping: PortMapping, *, first: bool) -> list[str]:
@@ -132,13 +144,16 @@ def confined(
     place: Place,
     means: Means,
     *,
-    user: int,
+    owner: tuple[int, int],
+    directories: Iterable[Directory] = (),
     readable: Iterable[str] = (),
     hidden: Iterable[str] = (),
 ) -> list[str]:
     """Return what stands before a command so that it runs confined. Raises DriverError for what cannot be.
 
-    ``readable``: further directories that programs may read. ``hidden``: what they may not, wherever it lies.
+    Words such as ``@0`` stand for a descriptor with the content of the first of its secret files. ``owner``: user and
+    group where root confines. ``directories``: of the agent's own. ``readable``: further directories that programs may
+    read. ``hidden``: what they may not, wherever it lies.
     """
     words = [
         *(means.bwrap, "--die-with-parent", "--new-session", "--unshare-pid", "--unshare-ipc", "--unshare-uts"),
@@ -148,27 +163,40 @@ def confined(
         words += [word for name in ("SETUID", "SETGID", "SETPCAP") for word in ("--cap-add", f"CAP_{name}")]
     else:
         words += ["--unshare-user"]
-    mounts = [*_system(means, readable), *_hidden(place, means, readable, hidden)]
-    words += _parents(
-        means, [*(mount.where for mount in mounts), *(PurePosixPath(one.path) for one in workload.spec.volumes)]
-    )
+    mounts = [*_system(means, readable), *_hidden(place, means, readable, hidden), *_own(workload, place, directories)]
+    made: set[PurePosixPath] = set()
     for mount in sorted(mounts, key=lambda one: len(one.where.parts)):  # what lies deeper is laid over what holds it
-        words += mount.words
-    words += ["--proc", "/proc", "--dev", "/dev", "--bind", f"{place.instance}/{TMP}", "/tmp"]  # noqa: S108  its own
-    for volume in workload.spec.volumes:
-        if ".." in PurePosixPath(volume.path).parts:
-            raise DriverError("CannotStart", f"The path {volume.path} of volume {volume.name} leads upwards.")
-        how = "--ro-bind" if volume.read_only else "--bind"
-        words += [how, f"{place.deployment}/{VOLUMES}/{volume.name}", volume.path]
+        words += [*_way_to(mount.where, means, made), *mount.words]
     words += ["--remount-ro", "/", "--chdir", "/tmp", "--"]  # noqa: S108
-    return [*words, *(_own_user(means.setpriv, user) if means.root else ())]
+    return [*words, *(_as(means.setpriv, *owner) if means.root else ())]
 
 
-def _parents(means: Means, wheres: Iterable[PurePosixPath]) -> list[str]:
+def _own(workload: Workload, place: Place, directories: Iterable[Directory]) -> list[_Mount]:
+    """Return what belongs to the deployment. Raises DriverError for a path that leads upwards."""
+    found = [
+        ("/proc", ("--proc", "/proc")),
+        ("/dev", ("--dev", "/dev")),
+        ("/tmp", ("--bind", f"{place.instance}/{TMP}", "/tmp")),  # noqa: S108  its own
+    ]
+    for volume in workload.spec.volumes:
+        how = "--ro-bind" if volume.read_only else "--bind"
+        found.append((volume.path, (how, f"{place.deployment}/{VOLUMES}/{volume.name}", volume.path)))
+    found += [(one.target, ("--ro-bind" if one.read_only else "--bind", one.source, one.target)) for one in directories]
+    for number, file in enumerate(workload.spec.secret_files):
+        found.append((file.path, ("--perms", "0444", "--file", f"@{number}", file.path)))  # nobody else gets to it
+    for target, _ in found:
+        if ".." in PurePosixPath(target).parts:
+            raise DriverError("CannotStart", f"The path {target} leads upwards.")
+    return [_Mount(PurePosixPath(target), words) for target, words in found]
+
+
+def _way_to(where: PurePosixPath, means: Means, made: set[PurePosixPath]) -> list[str]:
     """Make the directories that lead somewhere, for everybody to pass; bubblewrap makes some for root alone."""
-    found = {parent for where in wheres for parent in where.parents if str(parent) not in ("/", *means.links)}
-    ordered = sorted(found, key=lambda one: (len(one.parts), one))
-    return [word for one in ordered for word in ("--perms", "0755", "--dir", str(one))]
+    new = [
+        parent for parent in reversed(where.parents) if str(parent) not in ("/", *means.links) and parent not in made
+    ]
+    made.update(new)
+    return [word for one in new for word in ("--perms", "0755", "--dir", str(one))]
 
 
 def _system(means: Means, readable: Iterable[str]) -> list[_Mount]:
@@ -191,8 +219,8 @@ def _hidden(place: Place, means: Means, readable: Iterable[str], hidden: Iterabl
     return found
 
 
-def _own_user(setpriv: str, user: int) -> list[str]:
+def _as(setpriv: str, user: int, group: int) -> list[str]:
     return [
-        *(setpriv, f"--reuid={user}", f"--regid={user}", "--clear-groups", "--no-new-privs"),
+        *(setpriv, f"--reuid={user}", f"--regid={group}", "--clear-groups", "--no-new-privs"),
         *("--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all", "--"),
     ]

@@ -17,7 +17,6 @@ import contextlib
 import logging
 import os
 import secrets as randomness
-import signal
 import threading
 from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
@@ -27,22 +26,26 @@ import psutil
 
 from agent.deployments import process_instances as instances
 from agent.deployments.actions import Action, Create, Keep, Remove, RemoveNetwork, RemoveVolumes, Start
-from agent.deployments.driver import DriverError, Stats
+from agent.deployments.driver import DriverError, Stats, Written
+from agent.deployments.given import Given
 from agent.deployments.health import Probe
 from agent.deployments.observed import Instance, Observed
 from agent.deployments.process_confinement import (
+    Means,
     Place,
     confined,
     environment,
     group_limits,
+    ids,
     limits,
     places,
-    user_of,
 )
 from agent.deployments.process_files import CHANGES, FOLDER, KEPT, Program, Record, holder
+from agent.deployments.process_inside import execute, run
 from agent.deployments.process_log import Follower, tail
 from agent.deployments.process_machine import Found, look
-from agent.deployments.workload import Key, Slot, engine_name
+from agent.deployments.workload import Key, Slot, Workload, engine_name
+from schemas.names import seconds
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -61,8 +64,6 @@ class ProcessSettings(NamedTuple):
     """Directories that they may not, besides the agent's own."""
     unconfined: bool = False
     """Start programs also where they cannot be confined: each is then as the agent's own user."""
-    grace: float = 10.0
-    """Seconds between SIGTERM and SIGKILL."""
 
 
 class ProcessDriver:
@@ -123,19 +124,20 @@ class ProcessDriver:
 
     # --- what is done -------------------------------------------------------------------------------------------
 
-    async def carry_out(self, action: Action, secrets: Mapping[str, str]) -> None:
+    async def carry_out(self, action: Action, given: Given) -> None:
         """Do it; once more for what is done already is no error. Raises DriverError, OSError."""
         lock = self._locks.setdefault(action.key, threading.Lock())
 
         def alone() -> None:
             with lock:
-                self._carry_out(action, secrets)
+                self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._carry_out(action, given)
 
         await self._call(alone)
 
-    def _carry_out(self, action: Action, secrets: Mapping[str, str]) -> None:
+    def _carry_out(self, action: Action, given: Given) -> None:
         if isinstance(action, Create):
-            self._create(action, secrets)
+            self._create(action, given)
         elif isinstance(action, RemoveVolumes):
             instances.remove_volumes(self._directory(action.key))
         elif not isinstance(action, RemoveNetwork):
@@ -148,7 +150,7 @@ class ProcessDriver:
             record = _record(path)
             if record.program.cgroup:
                 self._make_group(record.program.cgroup)
-            keeper = instances.start(path, record, self._owner(action.key))
+            keeper = instances.start(path, record)
             if keeper:
                 self._keepers.add(keeper)
         elif isinstance(action, Keep):
@@ -161,34 +163,38 @@ class ProcessDriver:
         else:
             instances.stop(path, self._grace(path) + instances.LONGER)
 
-    def _create(self, action: Create, secrets: Mapping[str, str]) -> None:
-        workload, spec = action.workload, action.workload.spec
+    def _create(self, action: Create, given: Given) -> None:
+        workload, spec, settings = action.workload, action.workload.spec, self._settings
         found = self._require_confinement()
         means, path = found.means, self._path(action.key, action.slot)
         place = Place(str(self._data), str(path.parent), str(path))
+        owner = self._owner(workload, means)
         identity = randomness.token_hex(16)
         inside: list[str] = []
         if means.confined:
-            user = user_of(self._agent, action.key)
-            settings = self._settings
-            inside = confined(workload, place, means, user=user, readable=settings.readable, hidden=settings.hidden)
+            inside = confined(
+                workload, place, means, owner=owner or (0, 0),
+                directories=action.directories, readable=settings.readable, hidden=settings.hidden,
+            )  # fmt: skip
+        elif spec.secret_files or action.directories:
+            raise DriverError("NotIsolated", f"Files have no place of their own here: {found.lacking}.", retryable=True)
         where = places(spec, place, confined=means.confined)
         group = Path(means.cgroup) / engine_name(self._agent, *action.key, action.slot) if means.cgroup else None
         if group is not None:
             self._make_group(str(group), group_limits(spec))
         program = Program(
             argv=[*inside, *spec.command],
-            env=environment(spec, action.ports, secrets, identity, where),
+            env=environment(spec, action.ports, given, identity, where),
             directory=where["tmp"],
             confined=means.confined,
-            grace=self._settings.grace,
+            grace=seconds(spec.stop_grace),
             limits=limits(spec, means),
             cgroup=str(group or ""),
+            files=list(given.files(spec).values()),
         )
         record = Record(identity, workload.digest, dict(action.ports), program, inside)
-        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        instances.make(path, record, [volume.name for volume in spec.volumes], self._owner(action.key))
+        instances.make(path, record, [volume.name for volume in spec.volumes], owner)
 
     @staticmethod
     def _make_group(path: str, values: Mapping[str, str] | None = None) -> None:
@@ -213,39 +219,23 @@ class ProcessDriver:
                 log.warning("programs are not confined here: %s", self._found.lacking)
         return self._found
 
-    def _owner(self, key: Key) -> int | None:
-        """Return the user of a deployment's programs; None for the agent's own."""
-        means = self._on_machine().means
-        return user_of(self._agent, key) if means.root and means.confined else None
+    def _owner(self, workload: Workload, means: Means) -> instances.Owner:
+        """Return whom its programs are. Raises DriverError for somebody whom this agent cannot make them."""
+        if means.root and means.confined:
+            return ids(self._agent, workload)
+        if workload.spec.user is not None and ids(self._agent, workload)[0] != os.geteuid():
+            text = "It names a user, and programs here have that of the agent."
+            raise DriverError("CannotStart", text)
+        return None
 
     # --- beside it ----------------------------------------------------------------------------------------------
 
     async def run_inside(self, instance: Instance, command: tuple[str, ...], timeout_seconds: float) -> Probe:
         """Run a command confined as the instance is: it has its files, its user and its network. Raises DriverError."""
-        before, variables, directory = instances.program_of(_record(self._path(instance.key, instance.slot)))
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *before,
-                *command,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.DEVNULL,
-                env=variables,
-                cwd=directory,
-                start_new_session=True,
-            )
-        except OSError as error:
-            return Probe(False, f"{command[0]}: {error.strerror}")
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                code = await process.wait()
-        except TimeoutError:
-            return Probe(False, f"{command[0]} did not end within {timeout_seconds:g} s")
-        finally:
-            if process.returncode is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                await process.wait()
-        return Probe(code == 0, "" if code == 0 else f"{command[0]} exited with {code}")
+        return await run(_record(self._path(instance.key, instance.slot)), command, timeout_seconds)
+
+    def execute(self, instance: Instance, command: tuple[str, ...]) -> AsyncGenerator[Written | int, None]:
+        return execute(_record(self._path(instance.key, instance.slot)), command)
 
     async def logs(self, instance: Instance, *, tail: int, follow: bool = False) -> AsyncGenerator[str, None]:
         path = self._path(instance.key, instance.slot)
@@ -257,6 +247,8 @@ class ProcessDriver:
                 for line in follower.lines():
                     yield line
                 await asyncio.sleep(_FOLLOW_SECONDS)
+            for line in follower.lines() if follow else ():
+                yield line  # what it wrote at its end
         finally:
             follower.close()
 
@@ -345,11 +337,12 @@ class ProcessDriver:
         except (OSError, ValueError):
             return not instance.digest
 
-    def _grace(self, path: Path) -> float:
+    @staticmethod
+    def _grace(path: Path) -> float:
         try:
             return Record.read(path).program.grace
         except (OSError, ValueError):
-            return self._settings.grace
+            return _QUICKLY
 
     @staticmethod
     async def _call(function: Callable[[], T]) -> T:

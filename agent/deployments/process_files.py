@@ -20,10 +20,12 @@ is cut off leaves no half of anything. The keeper imports this: standard library
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -57,6 +59,8 @@ class Program(NamedTuple):
     """Name of a limit of :mod:`resource` → value."""
     cgroup: str
     """Directory of its control group; empty where there is none."""
+    files: list[str]
+    """Contents of secret files; ``argv`` has ``@0`` for a descriptor of the first one."""
 
 
 class Record(NamedTuple):
@@ -124,6 +128,23 @@ def replace(path: Path, content: bytes, *, durable: bool = False) -> None:
     finally:
         os.close(descriptor)
     aside.replace(path)
+
+
+@contextlib.contextmanager
+def opened(argv: list[str], files: list[str]) -> Iterator[tuple[list[str], list[int]]]:
+    """Give words with descriptors of files in memory, and these, which are closed at the end."""
+    descriptors: list[int] = []
+    try:
+        for content in files:
+            descriptors.append(os.memfd_create("secret", 0))
+            os.write(descriptors[-1], content.encode())
+            os.lseek(descriptors[-1], 0, os.SEEK_SET)
+        named = {f"@{number}": str(descriptor) for number, descriptor in enumerate(descriptors)}
+        yield [named.get(word, word) if index and argv[index - 1] == "--file" else word
+               for index, word in enumerate(argv)], descriptors  # fmt: skip
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
 
 
 def take_lock(directory: Path) -> bool:

@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +28,6 @@ from agent.deployments.process_files import (
     STATUS,
     TMP,
     VOLUMES,
-    Program,
     Record,
     Status,
     holder,
@@ -51,6 +50,8 @@ _TAIL_LINES: Final = 5
 _TAIL_CHARACTERS: Final = 600
 _LEFT: Final = ".gone-"
 _KILLED: Final = 128 + signal.SIGKILL
+Owner = tuple[int, int] | None
+"""User and group; None for the agent's own."""
 
 
 def directories(root: Path) -> Iterator[tuple[Key, Path]]:
@@ -109,8 +110,8 @@ def _read(key: Key, slot: Slot, path: Path) -> Instance:
     )
 
 
-def make(path: Path, record: Record, volumes: list[str], owner: int | None) -> None:
-    """Set an instance up; ``owner`` is the user of its programs. Raises OSError."""
+def make(path: Path, record: Record, volumes: list[str], owner: Owner) -> None:
+    """Set an instance up; ``owner`` are user and group of its programs. Raises OSError."""
     for name in volumes:
         volume = path.parent / VOLUMES / name
         if not volume.is_dir():
@@ -126,7 +127,7 @@ def make(path: Path, record: Record, volumes: list[str], owner: int | None) -> N
     new.rename(path)
 
 
-def start(path: Path, record: Record, owner: int | None) -> int:
+def start(path: Path, record: Record) -> int:
     """Start the keeper, which starts the program; return its process id, 0 where one is there. Raises DriverError."""
     if holder(path):
         return 0
@@ -136,7 +137,6 @@ def start(path: Path, record: Record, owner: int | None) -> int:
     discard(path / TMP)
     (path / TMP).mkdir()
     (path / TMP).chmod(0o1777)  # as everywhere; nobody else can reach it
-    _give(path / TMP, owner)
     (path / STATUS).unlink(missing_ok=True)
     answer, answers = os.pipe2(os.O_CLOEXEC)
     try:
@@ -267,9 +267,9 @@ def _despite_its_mode(function: Callable[..., Any], name: str, _: object) -> Non
         Path(name).unlink()
 
 
-def _give(path: Path, owner: int | None) -> None:
+def _give(path: Path, owner: Owner) -> None:
     if owner is not None:
-        os.chown(path, owner, owner)
+        os.chown(path, *owner)
 
 
 def _id(path: Path) -> str:
@@ -285,9 +285,3 @@ def _until(condition: Callable[[], bool], deadline: float) -> bool:
             return False
         time.sleep(0.01)
     return True
-
-
-def program_of(record: Record) -> tuple[list[str], Mapping[str, str], str | None]:
-    """Return what a command inside needs: what stands before it, its environment and its directory."""
-    program: Program = record.program
-    return record.inside, program.env, None if program.confined else program.directory

@@ -25,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple, NoReturn
 
-from agent.deployments.process_files import CHANGES, KEPT, Record, Status, take_lock
+from agent.deployments.process_files import CHANGES, KEPT, Record, Status, opened, take_lock
 from agent.deployments.process_log import RotatingLog
 from agent.deployments.process_table import children, has_followers, signal_group
 
@@ -180,7 +180,8 @@ class Keeper:
             os.set_inheritable(mine, False)
         bwrap, *rest = program.argv
         try:
-            child = self._spawn([bwrap, "--info-fd", str(teller), "--block-fd", str(gate), *rest])
+            with opened(rest, program.files) as (words, _):
+                child = self._spawn([bwrap, "--info-fd", str(teller), "--block-fd", str(gate), *words])
             os.close(teller)
             teller = -1
             inner = _inner(told)

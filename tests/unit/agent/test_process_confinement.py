@@ -6,7 +6,9 @@ from typing import Any, Final
 
 import pytest
 
+from agent.deployments.actions import Directory
 from agent.deployments.driver import DriverError
+from agent.deployments.given import NOTHING, Given
 from agent.deployments.process_confinement import (
     DEFAULT_PIDS,
     Means,
@@ -14,6 +16,7 @@ from agent.deployments.process_confinement import (
     confined,
     environment,
     group_limits,
+    ids,
     limits,
     places,
     user_of,
@@ -31,11 +34,11 @@ def process(**spec: Any) -> Workload:
 
 
 def words(one: Workload, means: Means = MEANS, **more: Any) -> list[str]:
-    return confined(one, PLACE, means, user=1_900_000_007, **more)
+    return confined(one, PLACE, means, owner=(1_900_000_007, 1_900_000_008), **more)
 
 
-def said(one: Workload, ports: dict[int, int], **secrets: str) -> dict[str, str]:
-    return environment(one.spec, ports, secrets, "id", places(one.spec, PLACE, confined=True))
+def said(one: Workload, ports: dict[int, int], given: Given = NOTHING) -> dict[str, str]:
+    return environment(one.spec, ports, given, "id", places(one.spec, PLACE, confined=True))
 
 
 def test_a_program_learns_its_ports_from_its_environment() -> None:
@@ -47,12 +50,15 @@ def test_a_program_learns_its_ports_from_its_environment() -> None:
 
 def test_the_environment_is_the_document_and_a_few_words() -> None:
     """Nothing of the agent's own environment comes along, and secrets are in nobody's arguments."""
-    found = said(process(env={"A": "b"}, volumes=[{"name": "up-loads", "path": "/srv/up"}]), {}, KEY="hush")
+    secrets = [{"env": "KEY", "secret": "payment", "key": "api"}]
+    one = process(env={"A": "b"}, volumes=[{"name": "up-loads", "path": "/srv/up"}], secrets=secrets)
+    found = said(one, {}, Given({"payment/api": "hush"}))
     assert set(found) == {
         "A", "KEY", "PATH", "HOME", "TMPDIR", "LANG", "CLOUDLUNACY_INSTANCE", "VOLUME_UP_LOADS",
     }  # fmt: skip
     assert found["VOLUME_UP_LOADS"] == "/srv/up"
-    assert "hush" not in " ".join(words(process()))
+    assert found["KEY"] == "hush"
+    assert "hush" not in " ".join(words(one))
 
 
 def test_everything_that_can_be_taken_is_taken() -> None:
@@ -61,7 +67,7 @@ def test_everything_that_can_be_taken_is_taken() -> None:
     for part in ("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--cap-drop ALL", "--die-with-parent"):
         assert part in found
     assert found.endswith("--bounding-set=-all --")
-    assert "--reuid=1900000007 --regid=1900000007 --clear-groups --no-new-privs" in found
+    assert "--reuid=1900000007 --regid=1900000008 --clear-groups --no-new-privs" in found
     assert " / / " not in found
     assert "/home" not in found
     assert "--symlink usr/bin /bin" in found
@@ -102,6 +108,21 @@ def test_deployments_have_users_of_their_own() -> None:
     found = {user_of(agent, Key(team, name)) for agent in "ab" for team in "cd" for name in "ef"}
     assert len(found) == 8
     assert all(1_879_048_192 < user < 2_147_483_648 for user in found)
+
+
+def test_a_user_that_is_named_is_taken() -> None:
+    """A number counts for user and group; a group may be another; without either the deployment has its own."""
+    own = user_of("vps-1", Key("shop", "web"))
+    found = [ids("vps-1", process(**more)) for more in ({}, {"user": "1000"}, {"user": "1000:50"})]
+    assert found == [(own, own), (1000, 1000), (1000, 50)]
+
+
+def test_files_of_secrets_and_of_the_agent_have_their_places() -> None:
+    """A secret's file is made in memory from a descriptor, a directory of the agent is shown as it says."""
+    one = process(secretFiles=[{"path": "/run/key", "secret": "payment", "key": "api"}])
+    found = " ".join(words(one, directories=[Directory("/srv/agent/x", "/run/x"), Directory("/y", "/run/y", False)]))
+    assert "--perms 0444 --file @0 /run/key" in found
+    assert "--ro-bind /srv/agent/x /run/x --bind /y /run/y" in found
 
 
 def test_limits_are_for_all_its_processes_where_there_are_groups() -> None:
