@@ -7,6 +7,7 @@ import os
 import sys
 from urllib.parse import quote
 
+from reconciler.commands import agent_view
 from reconciler.commands.client import Client, add_target_options, target_of
 from reconciler.commands.output import say, say_json, tell
 from reconciler.errors import Misused
@@ -15,6 +16,7 @@ from schemas.access_api import AgentRevocation
 
 def add_actions(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add to the actions of ``agent``."""
+    agent_view.add_actions(actions)
     parser = actions.add_parser(
         "revoke",
         help="lock an agent out",

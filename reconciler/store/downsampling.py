@@ -73,12 +73,12 @@ def folded(points: Mapping[int, Bucket], step: int) -> Points:
     return found
 
 
-def merge(into: Series, series: Mapping[str, Mapping[int, Bucket]]) -> None:
-    """Add everything of ``series``; buckets of the same start become one."""
+def merge(into: Series, series: Mapping[str, Mapping[int, Bucket]], step: int = 1) -> None:
+    """Add everything of ``series`` at a ``step``; buckets of the same start become one."""
     for name, points in series.items():
         mine = into.setdefault(name, {})
         for start, bucket in points.items():
-            _add(mine, start, bucket)
+            _add(mine, start // step * step, bucket)
 
 
 def _add(points: Points, start: int, bucket: Bucket) -> None:
@@ -113,7 +113,7 @@ def encode(series: Mapping[str, Mapping[int, Bucket]], start: int, step: int) ->
         ]
         for name, points in series.items()
     }
-    return zlib.compress(json.dumps(document, separators=(",", ":")).encode(), 6)
+    return zlib.compress(json.dumps(document, separators=(",", ":")).encode(), 3)
 
 
 def decode(data: bytes, start: int, step: int, names: frozenset[str] | None = None) -> Series:

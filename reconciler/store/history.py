@@ -229,10 +229,15 @@ def _buckets(row: _Open, names: frozenset[str] | None = None) -> Series:
     found = {}
     for column, name in enumerate(row.names):
         if names is None or name in names:
-            samples = ((when, value) for when, values in row.samples if (value := values[column]) is not None)
+            samples = ((when, _short(value)) for when, values in row.samples if (value := values[column]) is not None)
             if points := gathered(samples, step):
                 found[name] = points
     return found
+
+
+def _short(value: float) -> float:
+    """Six digits are more than anybody draws, and take half of the room."""
+    return float(f"{value:.6g}")
 
 
 def _add(connection: sqlite3.Connection, batch: Sequence[tuple[tuple[str, int], _Open]]) -> None:

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from reconciler.store.downsampling import TIERS, Series, decode, encode, floor, folded, merge
+from reconciler.store.downsampling import TIERS, Series, decode, encode, floor, merge
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ def _rows(connection: sqlite3.Connection, question: Question, step: int) -> Seri
     found: Series = {}
     for start, data in rows:
         series = _decoded(data, start, tier.step, question)
-        merge(found, {name: folded(points, step) for name, points in series.items()})
+        merge(found, series, step)
     return found
 
 
@@ -147,10 +147,10 @@ def _write(connection: sqlite3.Connection, subject: str, tier: int, start: int, 
     row = connection.execute(
         "SELECT data FROM chunks WHERE subject = ? AND tier = ? AND start = ?", (subject, tier, start)
     ).fetchone()
-    whole: Series = {}
+    whole = series
     if row is not None:
-        merge(whole, _decoded(row[0], start, step, Question(subject, start, start, tier, None)))
-    merge(whole, series)
+        whole = _decoded(row[0], start, step, Question(subject, start, start, tier, None))
+        merge(whole, series)
     connection.execute(
         "INSERT OR REPLACE INTO chunks (subject, tier, start, data) VALUES (?, ?, ?, ?)",
         (subject, tier, start, encode(whole, start, step)),
