@@ -21,7 +21,7 @@ from agent.documents import UNKNOWN_KEY, Applied, DocumentStore, Keys, Refusal, 
 from agent.left_behind import way_back
 from agent.reporting import Outcome
 from agent.services import Service
-from schemas.session import Document, Item, ItemResult
+from schemas.session import UNSUPPORTED, Document, Item, ItemResult
 
 log = logging.getLogger(__name__)
 
@@ -204,6 +204,9 @@ class Applier:
             except OSError as error:
                 return _outcome(document, "failed", "NotPersisted", f"The disk refused the marker: {error.strerror}.")
             self._marker = applied
+        idle = next((result for result in results if result.reason == UNSUPPORTED), None)
+        if idle is not None:
+            return _outcome(document, "applied", UNSUPPORTED, f"{idle.id}: {idle.message}", items=results)
         return _outcome(document, "applied", items=results)
 
     def _try_later(self) -> None:

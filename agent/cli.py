@@ -13,16 +13,13 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from agent import status
-from agent.certificate import CertificateKeeper
-from agent.certificate_files import CertificateFiles
+from agent.building import build
 from agent.client import run_until_signalled
 from agent.credentials import Credentials
 from agent.enrol import EnrolmentFailed, Wanted, enrol
 from agent.keys import Unusable
 from agent.pinning import Untrusted
-from agent.service_certificates import ServiceCertificates
-from agent.services import RecordingService, Service
-from agent.trust import TrustService
+from agent.settings import load
 
 CAPABILITIES = ("container", "process", "mongodb")
 
@@ -75,6 +72,19 @@ def _add_run(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         description="Keep one connection to the control plane, apply what it sends, and go on from disk without it.",
     )
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="the directory given to enrol")
+    parser.add_argument(
+        "--engine", metavar="SOCKET", help="socket of the container engine, or off (default: Docker's, else Podman's)"
+    )
+    parser.add_argument(
+        "--publish",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="where ports are published; may be repeated (default: the agent's own address, else everywhere)",
+    )
+    parser.add_argument(
+        "--ports", type=_ports, metavar="FIRST-LAST", help="for versions beside others (default: 20000-29999)"
+    )
     parser.add_argument("--log-level", choices=("DEBUG", "INFO", "WARNING", "ERROR"), default="INFO")
     parser.set_defaults(run=_run_agent)
 
@@ -123,16 +133,11 @@ def _run_agent(options: argparse.Namespace) -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.getLogger("websockets").setLevel(logging.WARNING)
     try:
+        given = {"engine": options.engine, "publish": tuple(options.publish), "ports": options.ports}
+        settings = load(options.data, **given)
         credentials = Credentials.load(options.data)
-        certificates = ServiceCertificates(options.data, credentials.now)
-        files = CertificateFiles(options.data, credentials.name)
-        keeper = CertificateKeeper(files, credentials)
-        trust = TrustService(credentials, files, [keeper.leave, certificates.leave])
-        services: list[Service] = [trust, certificates, RecordingService(frozenset({"Deployment"}))]
-        others = {"agent-certificate": keeper.run, "agent-services": certificates.run}
-        run_until_signalled(
-            options.data, services, credentials, asker=certificates, others=others, metrics=certificates.metrics
-        )
+        services, parts = build(options.data, credentials, settings)
+        run_until_signalled(options.data, services, credentials, parts=parts)
     except Unusable as error:
         return _fail(str(error))
     except OSError as error:
@@ -163,6 +168,13 @@ def _read_token(path: Path) -> str:
         # its name is not repeated: it may be the token
         raise Unusable("the file of --token-file cannot be read; it should hold the token.") from None
     return text.strip()
+
+
+def _ports(text: str) -> dict[str, str]:
+    first, dash, last = text.partition("-")
+    if not dash:
+        raise argparse.ArgumentTypeError("write FIRST-LAST")
+    return {"first": first, "last": last}
 
 
 def _labels(pairs: list[str]) -> dict[str, str]:

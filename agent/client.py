@@ -3,7 +3,7 @@
 What happens, in order: what is on disk is verified and applied → connect, hello, welcome → documents are taken,
 outcomes reported, heartbeats sent → when the connection breaks, wait (full jitter, or as long as the control plane
 asked for) and connect again, for ever. Two named tasks do it, ``agent-apply`` and ``agent-connection``; beside them run
-the ``others`` that :func:`run` is given. An error in any that nobody foresaw ends it, so that the machine's supervisor
+the others of its :class:`Parts`. An error in any that nobody foresaw ends it, so that the machine's supervisor
 starts the agent anew.
 """
 
@@ -108,6 +108,21 @@ class ClientSettings:
     session: SessionLimits = field(default_factory=SessionLimits)
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What an agent has beside its services."""
+
+    asker: Asker = field(default_factory=Nobody)
+    """Asks the control plane for certificates in each connection."""
+    extensions: Sequence[Extension] = ()
+    """Use what else both sides know."""
+    others: Tasks = field(default_factory=dict)
+    hold: Callable[[Document], None] = lambda _document: None
+    """Hears of each document that is in force from then on, before it is applied."""
+    metrics: Callable[[], Mapping[str, float]] = dict
+    """Go with heartbeats."""
+
+
 async def run(
     data_dir: Path,
     services: Sequence[Service],
@@ -115,36 +130,23 @@ async def run(
     stop: asyncio.Event,
     *,
     settings: ClientSettings | None = None,
-    asker: Asker | None = None,
-    extensions: Sequence[Extension] = (),
-    others: Tasks | None = None,
-    metrics: Callable[[], Mapping[str, float]] = dict,
+    parts: Parts | None = None,
     random: Callable[[], float] = randomness.random,
 ) -> None:
-    """Be the agent until ``stop`` is set. ``asker`` asks the control plane for certificates in each connection,
-    ``extensions`` use what else both sides know.
+    """Be the agent until ``stop`` is set.
 
     Raises:
         OSError: when ``data_dir`` cannot be read.
         ExceptionGroup: for an error that is a bug of this program.
     """
-    settings = settings or ClientSettings()
-    client = _Client(
-        data_dir,
-        services,
-        credentials,
-        settings=settings,
-        asker=asker,
-        extensions=extensions,
-        metrics=metrics,
-        random=random,
-    )
+    parts = parts or Parts()
+    client = _Client(data_dir, services, credentials, settings=settings or ClientSettings(), parts=parts, random=random)
     client.applier.load()
     async with asyncio.TaskGroup() as group:
         tasks = [
             group.create_task(client.applier.run(), name="agent-apply"),
             group.create_task(client.stay_connected(), name="agent-connection"),
-            *(group.create_task(run_other(), name=name) for name, run_other in (others or {}).items()),
+            *(group.create_task(run_other(), name=name) for name, run_other in parts.others.items()),
         ]
         await stop.wait()
         for task in tasks:
@@ -157,10 +159,7 @@ def run_until_signalled(
     credentials: Credentials,
     *,
     settings: ClientSettings | None = None,
-    asker: Asker | None = None,
-    extensions: Sequence[Extension] = (),
-    others: Tasks | None = None,
-    metrics: Callable[[], Mapping[str, float]] = dict,
+    parts: Parts | None = None,
 ) -> None:
     """Be the agent until SIGTERM or SIGINT."""
 
@@ -168,17 +167,7 @@ def run_until_signalled(
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await run(
-            data_dir,
-            services,
-            credentials,
-            stop,
-            settings=settings,
-            asker=asker,
-            extensions=extensions,
-            others=others,
-            metrics=metrics,
-        )
+        await run(data_dir, services, credentials, stop, settings=settings, parts=parts)
 
     asyncio.run(main())
 
@@ -198,16 +187,12 @@ class _Client:
         credentials: Credentials,
         *,
         settings: ClientSettings,
-        asker: Asker | None,
-        extensions: Sequence[Extension],
-        metrics: Callable[[], Mapping[str, float]],
+        parts: Parts,
         random: Callable[[], float],
     ) -> None:
         self._credentials = credentials
         self._settings = settings
-        self._asker = asker or Nobody()
-        self._extensions = extensions
-        self._metrics = metrics
+        self._parts = parts
         self._random = random
         self._backoff = Backoff(settings.backoff_base, settings.backoff_cap, settings.stable)
         self._unwanted = 0
@@ -222,9 +207,9 @@ class _Client:
             report=self._report,
             clock=lambda: datetime.now(UTC),
             random=random,
-            hold=self._offers,
+            hold=self._hold,
         )
-        for service in (*services, self._asker):
+        for service in (*services, self._parts.asker):
             if isinstance(service, Changing):
                 service.on_change = self.applier.again
 
@@ -289,15 +274,15 @@ class _Client:
             self.applier.applied,
             self._settings.session,
             held=_held(self.applier.held),
-            knows={one.feature for one in self._extensions},
+            knows={one.feature for one in self._parts.extensions},
         )
         self._conversation = Conversation(
             session,
             socket,
             self.applier.take,
-            self._asker.answered,
-            extensions=self._extensions,
-            metrics=self._metrics,
+            self._parts.asker.answered,
+            extensions=self._parts.extensions,
+            metrics=self._parts.metrics,
         )
         self._conversation.start()
         if (damage := self.applier.damage) is not None:
@@ -305,16 +290,17 @@ class _Client:
             self._report(Outcome(0, None, "refused", "DamagedOnDisk", f"{damage.reason}: {damage.message}"))
         if self.applier.outcome is not None:  # reached while nobody was there to hear it
             self._conversation.feed(self.applier.outcome)
-        self._asker.connected(self._conversation.feed)
+        self._parts.asker.connected(self._conversation.feed)
         try:
             return await self._conversation.hold()
         finally:
             self._conversation = None
-            self._asker.disconnected()
+            self._parts.asker.disconnected()
 
-    def _offers(self, document: Document) -> None:
+    def _hold(self, document: Document) -> None:
         """A document is in force from now on: what it offers is known before anything of it is applied."""
-        for one in self._extensions:
+        self._parts.hold(document)
+        for one in self._parts.extensions:
             one.offered(one.feature in offers_of(document))
 
     def _report(self, outcome: Outcome) -> None:

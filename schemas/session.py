@@ -140,6 +140,10 @@ class Hello(Model):
     applied_digest: Digest | None = None
 
 
+UNSUPPORTED: Final = "Unsupported"
+"""Reason of a result ``Applied``, and of its report: the machine has nothing that could run it, and it does not run."""
+
+
 class ItemResult(Model):
     id: Annotated[str, Field(max_length=256), AfterValidator(visible)]
     state: Literal["Applied", "Progressing", "Failed"]

@@ -26,6 +26,13 @@ class DriverError(Exception):
         self.engine = engine
 
 
+class DriverAbsent(DriverError):
+    """Nothing is on this machine that the driver could work with, and there may never be."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("EngineUnavailable", message, engine=True)
+
+
 class Stats(NamedTuple):
     """What an instance uses now."""
 

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from agent.backoff import Backoff
 from agent.deployments.actions import Action, Create, Start
-from agent.deployments.driver import Driver, DriverError
+from agent.deployments.driver import Driver, DriverAbsent, DriverError
 from agent.deployments.given import NOTHING, Given
 from agent.deployments.memory import MemoryFiles
 from agent.deployments.observed import Instance, Observed
@@ -105,7 +105,9 @@ class Lane:
             observed = await self.driver.observe()
         except DriverError as error:
             self.unavailable = error
-            return self._monotonic() + self._settings.retry_base
+            # what is not there tells by its watch when it comes
+            absent = isinstance(error, DriverAbsent)
+            return self._monotonic() + (self._settings.look if absent else self._settings.retry_base)
         except Exception as error:
             log.exception("what runs cannot be read")
             text = f"The driver failed with {type(error).__name__}; the log of the agent says more."

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
 from agent.deployments.commanding import Commanding
-from agent.deployments.driver import Driver
+from agent.deployments.driver import Driver, DriverAbsent
 from agent.deployments.given import NOTHING, Given
 from agent.deployments.health import UNKNOWN, Health
 from agent.deployments.lane import Lane, LaneSettings
@@ -27,7 +27,7 @@ from agent.deployments.planning import NO_MEMORY
 from agent.deployments.restarts import Restarts
 from agent.deployments.rollout import Acknowledged, Memory
 from agent.deployments.workload import KIND, InvalidItem, Key, Slot, Workload, workload_of
-from schemas.session import Item, ItemResult
+from schemas.session import UNSUPPORTED, Item, ItemResult
 from schemas.text import visible
 
 DEFAULTS: Final = LaneSettings()
@@ -275,10 +275,11 @@ class DeploymentService:
     def _rolled_out(self, name: str, one: Workload) -> ItemResult:
         lane = self._lanes.get(one.spec.type)
         if lane is None:
-            text = f"This agent does not run deployments of type {one.spec.type}."
-            return ItemResult(id=name, state="Failed", reason="Unsupported", message=text)
+            return _unsupported(name, f"This agent does not run deployments of type {one.spec.type}.")
         if lane.unavailable is not None:
             error = lane.unavailable
+            if isinstance(error, DriverAbsent) and not self._has_run(lane):
+                return _unsupported(name, error.message)
             return ItemResult(id=name, state="Failed", reason=error.reason, message=_shown(error.message))
         trouble, decision = lane.troubles.get(one.key), lane.decisions.get(one.key)
         if trouble is not None:
@@ -288,12 +289,22 @@ class DeploymentService:
         message = _shown(decision.message)
         return ItemResult(id=name, state=decision.state, reason=decision.reason, message=message)
 
+    def _has_run(self, lane: Lane) -> bool:
+        """Say whether the driver was there once: then it is away, and comes back."""
+        return any(memory.type == lane.driver.type for memory in self._memories.values())
+
 
 def _read(item: Item) -> Workload | InvalidItem:
     try:
         return workload_of(item)
     except InvalidItem as error:
         return error
+
+
+def _unsupported(name: str, why: str) -> ItemResult:
+    """Nothing can become of it here, so nobody waits for it (docs/adr/0036)."""
+    text = f"{why} The deployment is kept, and nothing of it runs here."
+    return ItemResult(id=name, state="Applied", reason=UNSUPPORTED, message=text)
 
 
 def _key_of_id(name: str) -> Key:

@@ -129,6 +129,7 @@ def _item(key: ObjectKey, found: AnyObject, more: Mapping[str, Any] | None = Non
             "labels": dict(found.metadata.labels),
             "capabilities": list(found.spec.capabilities),
             "state": found.spec.state,
+            "address": found.spec.address,
             OFFERS: list(FEATURES),
             **(more or {}),
         }

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from agent.certificate import CertificateKeeper
 from agent.certificate_files import CertificateFiles
-from agent.client import run
+from agent.client import Parts, run
 from agent.credentials import AgentFile, Credentials
 from agent.keys import AgentKey
 from agent.services import RecordingService, Service
@@ -43,7 +43,7 @@ async def one_agent(data: Path, stop: asyncio.Event) -> None:
     keeper = CertificateKeeper(files, credentials)
     trust = TrustService(credentials, files, [keeper.leave])
     services: list[Service] = [trust, RecordingService(frozenset({"Certificate", "Deployment"}))]
-    await run(data, services, credentials, stop, others={"agent-certificate": keeper.run})
+    await run(data, services, credentials, stop, parts=Parts(others={"agent-certificate": keeper.run}))
 
 
 async def main(folder: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agent.deployments.actions import Create
-from agent.deployments.driver import DriverError
+from agent.deployments.driver import DriverAbsent, DriverError
 from agent.deployments.given import Given
 from agent.deployments.lane import LaneSettings
 from agent.deployments.service import DeploymentService
@@ -18,6 +18,7 @@ from agent.deployments.workload import Key, Workload
 from schemas.session import Item, ItemResult
 from tests.support.deployment_agent import item
 from tests.support.model_engine import ModelDriver, ModelEngine, workload
+from tests.support.waiting import eventually
 
 KEY = Key("shop", "web")
 
@@ -126,12 +127,37 @@ def test_what_it_cannot_read_runs_on(tmp_path: Path) -> None:
 
 
 def test_a_type_without_a_driver_is_said(tmp_path: Path) -> None:
-    """An agent that runs containers alone says so of a process."""
+    """An agent that runs containers alone says so of a process, for which nobody has to wait."""
 
     async def scenario(machine: Machine) -> None:
         process = item("web", type="process", command=["/bin/true"])
         (said,) = await machine.settle(process)
-        assert (said.reason, said.message) == ("Unsupported", "This agent does not run deployments of type process.")
+        assert (said.state, said.reason) == ("Applied", "Unsupported")
+        assert said.message.startswith("This agent does not run deployments of type process.")
+
+    run(scenario, tmp_path)
+
+
+def test_an_engine_that_never_was_is_no_failure_and_one_that_went_is(tmp_path: Path) -> None:
+    """What cannot be run here is kept until an engine comes; what has run waits for its engine, after a restart too."""
+
+    async def scenario(machine: Machine) -> None:
+        machine.driver.away = DriverAbsent("There is no container engine at /run/docker.sock.")
+        (said,) = await machine.settle(web())
+        assert (said.state, said.reason) == ("Applied", "Unsupported")
+        assert said.message.startswith("There is no container engine at /run/docker.sock.")
+        machine.driver.away = None
+        (said,) = await machine.settle(web())
+        assert (said.state, said.reason, machine.images()) == ("Applied", "Running", ["web:good"])
+        machine.driver.away = DriverAbsent("There is no container engine at /run/docker.sock.")
+        (said,) = await machine.settle(web())
+        assert (said.state, said.reason) == ("Failed", "EngineUnavailable")
+        machine.service = machine.new_service(tmp_path)
+        task = asyncio.create_task(machine.service.run())
+        await eventually(lambda: machine.service._loaded)
+        task.cancel()
+        (said,) = await machine.settle(web())
+        assert (said.state, said.reason) == ("Failed", "EngineUnavailable")
 
     run(scenario, tmp_path)
 

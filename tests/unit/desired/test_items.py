@@ -67,10 +67,13 @@ def test_whom_an_object_concerns() -> None:
 
 
 def test_an_items_digest_changes_with_its_content_alone() -> None:
-    """An address is Traefik's business; a label is the agent's."""
+    """What the agent does not need changes nothing for it: whose key it is, and what people note beside it."""
     state = state_of(FILES)
+    rekeyed = settled(state, {"agents/vps-2.yaml": agent("vps-2", keyThumbprint="A" * 43)}).state
+    assert rekeyed.served != state.served
+    assert AgentItems(rekeyed).of("vps-2") == AgentItems(state).of("vps-2")
     moved = settled(state, {"agents/vps-2.yaml": agent("vps-2", address="10.0.0.2")}).state
-    assert AgentItems(moved).of("vps-2") == AgentItems(state).of("vps-2")
+    assert AgentItems(moved).of("vps-2") != AgentItems(state).of("vps-2"), "it publishes ports there"
     labelled = settled(state, {"agents/vps-2.yaml": agent("vps-2", labels={"a": "b"})}).state
     assert AgentItems(labelled).of("vps-2") != AgentItems(state).of("vps-2")
 

@@ -1,0 +1,104 @@
+"""Puts an agent together: which services, drivers and tasks there are, and who knows whom. Nothing begins here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from agent.certificate import CertificateKeeper
+from agent.certificate_files import CertificateFiles
+from agent.client import Parts
+from agent.commands.deployments import DeploymentCommands
+from agent.commands.runner import Commands
+from agent.credentials import Credentials
+from agent.deployments.driver import Driver
+from agent.deployments.firewall import IpTables
+from agent.deployments.lane import LaneSettings
+from agent.deployments.local_engine import LocalEngine
+from agent.deployments.mongodb import Databases
+from agent.deployments.mongodb_driver import DatabaseDriver
+from agent.deployments.mongodb_files import DatabaseFiles
+from agent.deployments.mongodb_workload import Runtime
+from agent.deployments.service import DeploymentService
+from agent.keys import AgentKey
+from agent.machine import Machine
+from agent.sealing import Sealer
+from agent.service_certificates import ServiceCertificates
+from agent.services import Service
+from agent.settings import AgentSettings
+from agent.trust import TrustService
+from schemas.session import Document
+
+
+class Agent(NamedTuple):
+    services: Sequence[Service]
+    """In the order in which they apply a document: whom to trust comes first."""
+    parts: Parts
+
+
+def build(data: Path, credentials: Credentials, settings: AgentSettings) -> Agent:
+    """Make the agent of an enrolled machine.
+
+    Raises:
+        Unusable: where a file of this machine is damaged.
+        OSError: where the directory cannot be read.
+    """
+    certificates = ServiceCertificates(data, credentials.now)
+    files = CertificateFiles(data, credentials.name)
+    keeper = CertificateKeeper(files, credentials)
+    trust = TrustService(credentials, files, [keeper.leave, certificates.leave])
+    machine = Machine(data)
+    engine = _engine(credentials.name, settings)
+    deployments = _deployments(data, settings, certificates, engine)
+    commands = Commands(DeploymentCommands(deployments.commanding).handlers())
+
+    def hold(document: Document) -> None:
+        if engine is not None:
+            engine.reached_at(address_of(document))
+
+    def metrics() -> Mapping[str, float]:
+        return {**machine.metrics(), **certificates.metrics()}
+
+    return Agent(
+        (trust, certificates, deployments),
+        Parts(
+            asker=certificates,
+            extensions=(commands,),
+            others={
+                "agent-certificate": keeper.run,
+                "agent-services": certificates.run,
+                "agent-deployments": deployments.run,
+                "agent-machine": machine.run,
+            },
+            hold=hold,
+            metrics=metrics,
+        ),
+    )
+
+
+def _engine(agent: str, settings: AgentSettings) -> LocalEngine | None:
+    if settings.socket is None:
+        return None
+    return LocalEngine(settings.socket, agent, firewall=IpTables(), publish=settings.publish)
+
+
+def _deployments(
+    data: Path, settings: AgentSettings, certificates: ServiceCertificates, engine: LocalEngine | None
+) -> DeploymentService:
+    drivers: list[Driver] = [] if engine is None else [engine]
+    runtimes: tuple[Runtime, ...] = () if engine is None else ("container",)
+    databases = Databases(DatabaseFiles(data, Sealer(AgentKey.load(data).private)), runtimes, held=certificates.held)
+    return DeploymentService(
+        data,
+        [DatabaseDriver(driver, databases) for driver in drivers],
+        databases=databases,
+        settings=LaneSettings(ports=settings.ports.range),
+    )
+
+
+def address_of(document: Document) -> str:
+    """Return where fronts reach this agent, as far as its document says so."""
+    own = next((item.spec for item in document.items if item.kind == "Agent"), {})
+    address = own.get("address")
+    return address if isinstance(address, str) else ""

@@ -1,0 +1,54 @@
+"""The container engine of this machine, which may come later than the agent, and the addresses that it publishes at."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+from agent.deployments.docker_engine import DockerEngine
+from agent.deployments.driver import DriverAbsent
+from agent.deployments.firewall import Firewall
+from agent.deployments.observed import Observed
+
+EVERYWHERE: Final = ("0.0.0.0",)  # noqa: S104  what is declared is meant to be reached
+_LOOK_SECONDS: Final = 2.0
+
+
+class LocalEngine(DockerEngine):
+    """Says that it is absent as long as nobody listens at its socket. ``publish``: fixed addresses."""
+
+    def __init__(self, path: Path, agent: str, *, firewall: Firewall, publish: tuple[str, ...] = ()) -> None:
+        super().__init__(f"unix://{path}", agent, firewall=firewall, publish_on=publish or EVERYWHERE)
+        self._path = path
+        self._fixed = bool(publish)
+
+    def reached_at(self, address: str) -> None:
+        """Publish at this address from now on, which is where fronts reach the agent, if it is one of this machine."""
+        if not self._fixed:
+            self._publish_on = (address,) if is_local(address) else EVERYWHERE
+
+    async def observe(self) -> Observed:
+        if not self._path.exists():
+            raise DriverAbsent(f"There is no container engine at {self._path}.")
+        return await super().observe()
+
+    async def watch(self, changed: Callable[[], None]) -> None:
+        while not self._path.exists():  # noqa: ASYNC110  a file says nothing by itself
+            await asyncio.sleep(_LOOK_SECONDS)
+        changed()
+        await super().watch(changed)
+
+
+def is_local(address: str) -> bool:
+    """Say whether something can listen at this IPv4 address here; names and other families are no."""
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
+        try:
+            socket.inet_aton(address)
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True

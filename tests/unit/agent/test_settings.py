@@ -1,0 +1,68 @@
+"""What whoever looks after a machine says of the agent on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent.deployments.local_engine import is_local
+from agent.keys import Unusable
+from agent.settings import ENGINES, FILE, AgentSettings, load
+
+
+def write(data: Path, text: str, mode: int = 0o600) -> None:
+    (data / FILE).write_text(text)
+    (data / FILE).chmod(mode)
+
+
+def test_without_a_file_everything_has_its_usual_value(tmp_path: Path) -> None:
+    """The first engine that is there, the agent's own address, all of the range."""
+    found = load(tmp_path, engine=None, publish=(), ports=None)
+    assert found == AgentSettings()
+    assert found.socket in ENGINES
+    assert (found.ports.first, found.ports.last) == (20000, 29999)
+
+
+def test_a_flag_goes_before_the_file(tmp_path: Path) -> None:
+    """What is not given on the command line is what the file says."""
+    write(
+        tmp_path, 'engine = "unix:///run/other.sock"\npublish = ["192.0.2.1"]\nports = { first = 20000, last = 20099 }'
+    )
+    found = load(tmp_path, engine="off", publish=(), ports={"first": "21000", "last": "21999"})
+    assert (found.socket, found.publish, found.ports.first) == (None, ("192.0.2.1",), 21000)
+    assert load(tmp_path).socket == Path("/run/other.sock")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'engine = "tcp://192.0.2.1"',
+        'publish = ["example.com"]',
+        "ports = { first = 80, last = 90 }",
+        "ports = { first = 29000, last = 20000 }",
+        "unknown = 1",
+        "engine = ",
+    ],
+)
+def test_what_cannot_be_understood_keeps_the_agent_from_beginning(tmp_path: Path, text: str) -> None:
+    """With other settings than were meant it might do harm; it says which file is wrong."""
+    write(tmp_path, text)
+    with pytest.raises(Unusable, match=FILE):
+        load(tmp_path)
+
+
+def test_a_file_that_others_may_write_is_not_believed(tmp_path: Path) -> None:
+    """Whoever may choose the engine's socket may do with the machine what root may."""
+    write(tmp_path, 'engine = "/tmp/mine.sock"', mode=0o666)
+    with pytest.raises(Unusable, match="chmod"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("address", "here"),
+    [("127.0.0.1", True), ("203.0.113.7", False), ("example.com", False), ("", False), ("::1", False)],
+)
+def test_ports_are_published_at_an_address_of_this_machine(address: str, here: bool) -> None:
+    """One that only leads here, through somebody else's NAT, cannot be listened at."""
+    assert is_local(address) is here
