@@ -13,7 +13,16 @@ from datetime import UTC, datetime
 from reconciler.store.protocols import RevisionRecord
 from schemas.plan import Plan
 from schemas.problem import Problem
-from schemas.status import STAGES, AgentProgress, CommitSummary, RevisionState, RevisionStatus, Stage
+from schemas.status import (
+    STAGES,
+    AgentProgress,
+    CommitSummary,
+    DeploymentRollout,
+    RevisionState,
+    RevisionStatus,
+    RolloutState,
+    Stage,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +36,8 @@ class Record:
     agents: Mapping[str, AgentProgress] = field(default_factory=dict)
     wanted: Mapping[str, str] = field(default_factory=dict)
     """Concerned agent → digest of its document in this revision."""
+    rollouts: Mapping[str, DeploymentRollout] = field(default_factory=dict)
+    """Deployment that this revision changes, as ``team/name`` → how far it is."""
     quarantined: tuple[Problem, ...] = ()
     plan: Plan | None = None
     stopped: tuple[RevisionState, str, str] | None = None
@@ -47,10 +58,16 @@ def judge(record: Record) -> tuple[RevisionState, str, str]:
         return "Progressing", *record.waiting
     if missing and missing[0] != "applied":
         return "Progressing", f"Waiting{missing[0].capitalize()}", f"not yet {missing[0]}"
+    if failing := _rollouts(record, "Failed"):
+        return "Failed", "AgentFailed", failing
     failed = sorted(name for name, one in record.agents.items() if one.state == "failed")
     if failed:
         first = record.agents[failed[0]]
         return "Failed", "AgentFailed", f"{', '.join(failed)} could not apply it: {first.message or first.reason}"
+    if paused := _rollouts(record, "Paused"):
+        return "Progressing", "Paused", paused
+    if changing := _rollouts(record, "Progressing"):
+        return "Progressing", "WaitingAgents", changing
     open_agents = sorted(name for name, one in record.agents.items() if one.state in ("pending", "progressing"))
     if open_agents:
         return "Progressing", "WaitingAgents", f"waiting for {_some(open_agents)} to apply it"
@@ -60,6 +77,15 @@ def judge(record: Record) -> tuple[RevisionState, str, str]:
     said = [f"{len(record.quarantined)} problem(s), see quarantined"] if record.quarantined else []
     said += [f"{offline} agent(s) offline"] if offline else []
     return "Converged", "Quarantined" if record.quarantined else "AllStagesReached", "; ".join(said)
+
+
+def _rollouts(record: Record, state: RolloutState) -> str:
+    """Say which roll-outs are in a state; empty where none is."""
+    found = sorted(name for name, one in record.rollouts.items() if one.state == state)
+    if not found:
+        return ""
+    more = f" (and {len(found) - 1} more deployment(s))" if len(found) > 1 else ""
+    return f"{found[0]}: {record.rollouts[found[0]].message}{more}"
 
 
 def _some(names: list[str]) -> str:
@@ -77,6 +103,7 @@ def to_status(record: Record) -> RevisionStatus:
         message=message,
         stages={stage: time_of(record.stages.get(stage)) for stage in STAGES},
         agents=dict(record.agents),
+        rollouts=dict(record.rollouts),
         quarantined=record.quarantined,
         plan_checksum=record.plan.checksum if record.plan else "",
         approve=record.approve if state == "Held" else "",
@@ -101,6 +128,7 @@ def taken_up(stored: RevisionRecord, digests: Mapping[str, str]) -> Record:
         stages={stage: stored.stages[stage] for stage in STAGES if stage in stored.stages},
         agents=status.agents,
         wanted={name: digests[name] for name in status.agents if name in digests},
+        rollouts=status.rollouts,
         quarantined=status.quarantined,
         plan=Plan.model_validate(stored.plan) if stored.plan else None,
         stopped=None if derived else (stored.state, stored.reason, stored.message),
@@ -127,6 +155,7 @@ def to_store(record: Record, now: float) -> RevisionRecord:
         | {"supersededBy": record.superseded_by, "approve": record.approve},
         # the order of records is the order in which revisions came, not the one in which their agents followed
         updated_at=record.stages.get("fetched", now),
+        rollouts={name: one.model_dump(mode="json", by_alias=True) for name, one in record.rollouts.items()},
     )
 
 
@@ -145,6 +174,7 @@ def from_store(stored: RevisionRecord) -> RevisionStatus:
             name: AgentProgress.model_validate({"state": state, "applied": time_of(applied)})
             for name, (state, applied) in stored.agents.items()
         },
+        rollouts={name: DeploymentRollout.model_validate(one) for name, one in stored.rollouts.items()},
         quarantined=tuple(stored.quarantined),
         plan_checksum=str((stored.plan or {}).get("checksum", "")),
         approve=approve if stored.state == "Held" else "",

@@ -159,10 +159,10 @@ class Reconciler:
         """Go on from what was published before a restart."""
         self.service.resume(published, confirmed)
         self._considered = published.revision
+        await self._tracker.load({name: digest for name, (_, digest) in published.agents.items()})
         await self._delivery.resume(published)
         self._metrics.serving(published.generation, published.revision)
         self._preparing.problems = await self._desire.locate(published.state)
-        await self._tracker.load({name: digest for name, (_, digest) in published.agents.items()})
         if published.revision:
             await self._take_up(published)
 
@@ -181,7 +181,9 @@ class Reconciler:
             tracker.reach(revision, "loaded")
         tracker.reach(revision, "pushed")
         concerned = {name: digest for name, (at, digest) in published.agents.items() if at == published.generation}
-        tracker.concern(revision, concerned, self._delivery.connected)
+        record = tracker.get(revision)
+        waited_for = {} if record is None else dict(record.wanted)  # in earlier waves of its roll-outs
+        tracker.concern(revision, waited_for | concerned, self._delivery.connected)
         await tracker.flush()
 
     async def reconcile_once(self) -> None:
@@ -286,6 +288,7 @@ class Reconciler:
             this.state,
             this.rendered,
             this.agents,
+            this.rollouts,
             overlay=this.overlay,
             placements=this.placements,
             confirmed=not self._fronts.fronts,

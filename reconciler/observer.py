@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 from reconciler.errors import Broken, Transient
 from reconciler.observability.logs import get_logger
@@ -31,6 +31,14 @@ _STATES: Final[dict[str, AgentState]] = {
 }
 
 
+class Watching(Protocol):
+    """Whoever keeps track of what agents say of their documents: :class:`reconciler.steps.standings.Standings`."""
+
+    def connected(self, name: str, hello: Hello, now: float) -> None: ...
+    def disconnected(self, name: str, now: float) -> None: ...
+    def reported(self, name: str, report: Report, now: float) -> None: ...
+
+
 class AgentObserver:
     """The hub calls it synchronously; ``run`` writes what was gathered."""
 
@@ -43,6 +51,8 @@ class AgentObserver:
         self._dirty: set[str] = set()
         self._waiting: deque[Event] = deque()
         self._connected: set[str] = set()
+        self.watching: Watching | None = None
+        """Told of sessions and reports, after the records."""
         self.on_output: Callable[[str, CommandOutput], None] = lambda _name, _output: None
         """Called with what commands write."""
         self.on_gone: Callable[[str], None] = lambda _name: None
@@ -110,6 +120,8 @@ class AgentObserver:
         if hello.applied_digest is not None:
             applied = AgentProgress(state="applied", applied=datetime.fromtimestamp(now, UTC))
             self._tracker.agent_progress(name, hello.applied_digest, applied)
+        if self.watching is not None:
+            self.watching.connected(name, hello, now)
 
     def disconnected(self, name: str, reason: str, now: float) -> None:
         self._connected.discard(name)
@@ -117,6 +129,8 @@ class AgentObserver:
         self._metrics.agents_connected(len(self._connected))
         self._tell("AgentDisconnected", "warning", name, reason, now)
         self._tracker.agent_presence(name, connected=False)
+        if self.watching is not None:
+            self.watching.disconnected(name, now)
         self.on_gone(name)
 
     def reported(self, name: str, report: Report, now: float) -> None:
@@ -134,6 +148,8 @@ class AgentObserver:
             state=_STATES[report.outcome], applied=moment, reason=report.reason, message=report.message
         )
         self._tracker.agent_progress(name, report.digest, progress)
+        if self.watching is not None:
+            self.watching.reported(name, report, now)
         if report.outcome in ("failed", "refused"):
             self._tell("AgentFailed", "error", name, f"{report.reason}: {report.message}", now)
 
@@ -163,6 +179,10 @@ class AgentObserver:
         self._dirty.add(name)
 
     def _tell(self, kind: str, severity: Severity, name: str, message: str, now: float) -> None:
+        self.tell(Event(now, kind, severity, f"agent/{name}", message, actor=f"agent:{name}"))
+
+    def tell(self, event: Event) -> None:
+        """Have an event written with what agents say; those beyond what fits are dropped."""
         if len(self._waiting) < MAX_PENDING_EVENTS:
-            self._waiting.append(Event(now, kind, severity, f"agent/{name}", message, actor=f"agent:{name}"))
-            self._metrics.event(severity)
+            self._waiting.append(event)
+            self._metrics.event(event.severity)

@@ -7,13 +7,13 @@ while they move, written to the store when they change, and told to whoever list
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from reconciler.convergence import Record, from_store, judge, taken_up, time_of, to_status, to_store
 from reconciler.store.protocols import RecordStore
-from schemas.status import AgentProgress, RevisionState, RevisionStatus, Stage
+from schemas.status import AgentProgress, DeploymentRollout, RevisionState, RevisionStatus, Stage
 
 MAX_LISTENERS = 256
 KEPT = 64
@@ -31,6 +31,8 @@ class Tracker:
         self._dirty: dict[str, None] = {}
         self._applied: dict[str, str] = {}
         """Agent → digest of the document that it said it has applied last."""
+        self._present: set[str] = set()
+        """Agents that are connected."""
         self._listeners: set[asyncio.Queue[RevisionStatus | None]] = set()
         self.newest = ""
         """Revision that the branch was last seen at."""
@@ -110,7 +112,7 @@ class Tracker:
 
         An agent that has the same content from an older generation is sent nothing, and is done.
         """
-        present = set(connected)
+        present = self._present = set(connected)
         record = self._get(revision)
         every = self._replaced(revision, wanted) | dict(wanted)
         agents = {name: self._progress(name, digest, present) for name, digest in every.items()}
@@ -136,6 +138,50 @@ class Tracker:
             return AgentProgress(state="applied", applied=time_of(self._clock()))
         return AgentProgress(state="pending")
 
+    def documents_again(self, documents: Mapping[str, str], concerned: Mapping[str, Collection[str]]) -> None:
+        """Note documents that came without a commit: whoever waits for the former one waits for these.
+
+        ``documents``: agent → digest. ``concerned``: revision → agents that got its next part with them.
+        """
+        for revision, record in list(self._records.items()):
+            if record.stopped is not None:
+                continue
+            news = {
+                name: digest
+                for name, digest in documents.items()
+                if name in concerned.get(revision, ())
+                or (name in record.wanted and record.agents[name].state != "applied")
+            }
+            agents = {name: self._progress(name, digest, self._present) for name, digest in news.items()}
+            self._put(replace(record, wanted={**record.wanted, **news}, agents={**record.agents, **agents}))
+            self._check_applied(revision)
+
+    # --- roll-outs ----------------------------------------------------------------------------------------------
+
+    def roll_out(self, revision: str, rollouts: Mapping[str, DeploymentRollout]) -> None:
+        """Note how far the deployments are that a revision changes. Nothing happens where nobody follows it."""
+        record = self._records.get(revision)
+        if record is None or record.stopped is not None or record.rollouts == rollouts:
+            return
+        self._put(replace(record, rollouts=dict(rollouts)))
+        self._check_applied(revision)
+
+    def rolling_out(self) -> tuple[Record, ...]:
+        """Return the records that a deployment keeps from being done."""
+        return tuple(
+            record
+            for record in self._records.values()
+            if record.stopped is None and any(one.state != "Done" for one in record.rollouts.values())
+        )
+
+    def successor(self, revision: str) -> str:
+        """Return the revision whose record has taken over from this one, by now; mostly itself."""
+        seen = {revision}
+        while (record := self._records.get(revision)) is not None and record.superseded_by not in {"", *seen}:
+            revision = record.superseded_by
+            seen.add(revision)
+        return revision
+
     def agent_progress(self, name: str, digest: str | None, progress: AgentProgress) -> None:
         """Note how far an agent is with a document, in every record that waits for it.
 
@@ -154,6 +200,7 @@ class Tracker:
 
     def agent_presence(self, name: str, *, connected: bool) -> None:
         """Note that an agent came or went; one that is away holds nothing up."""
+        (self._present.add if connected else self._present.discard)(name)
         now = AgentProgress(state="pending" if connected else "offline")
         for revision, record in list(self._records.items()):
             known = record.agents.get(name)
@@ -165,6 +212,8 @@ class Tracker:
         record = self._get(revision)
         open_states = {"pending", "progressing", "failed"}
         if "pushed" not in record.stages or "applied" in record.stages:
+            return
+        if any(one.state != "Done" for one in record.rollouts.values()):
             return
         if not any(one.state in open_states for one in record.agents.values()):
             self.reach(revision, "applied")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final, Literal
 
-from schemas.base import Model
+from schemas.base import EMPTY, Model
 from schemas.problem import Problem
 
 Stage = Literal[
@@ -25,6 +25,8 @@ STAGES: Final[tuple[Stage, ...]] = (
 """In the order in which a revision reaches them."""
 
 RevisionState = Literal["Progressing", "Converged", "Held", "Failed", "Superseded"]
+RolloutState = Literal["Progressing", "Paused", "Failed", "Done"]
+RolloutPlace = Literal["waiting", "changing", "done", "failed", "offline"]
 AgentState = Literal["pending", "progressing", "applied", "failed", "offline"]
 FINAL_STATES: Final[frozenset[RevisionState]] = frozenset({"Converged", "Held", "Failed"})
 
@@ -36,6 +38,35 @@ class AgentProgress(Model):
     applied: datetime | None = None
     reason: str = ""
     message: str = ""
+
+
+class RolloutStep(Model):
+    """What an agent said of a deployment at a time, in the words of its report."""
+
+    at: datetime
+    state: Literal["Applied", "Progressing", "Failed"]
+    reason: str = ""
+    message: str = ""
+
+
+class AgentRollout(Model):
+    """One agent on its way to the newest version of a deployment."""
+
+    state: RolloutPlace
+    """``waiting``: it has an older version, and its turn has not come."""
+    steps: tuple[RolloutStep, ...] = ()
+    """The newest ones, oldest first."""
+
+
+class DeploymentRollout(Model):
+    """The way of one deployment to the version that a revision brought. Names the agents that matter most."""
+
+    state: RolloutState
+    message: str = ""
+    begun: datetime
+    agents: dict[str, AgentRollout] = EMPTY
+    left_out: int = 0
+    """Further agents, for which there was no room here."""
 
 
 class CommitSummary(Model):
@@ -57,6 +88,8 @@ class RevisionStatus(Model):
     stages: dict[Stage, datetime | None]
     agents: dict[str, AgentProgress] = {}
     """The agents whose document changed with this revision."""
+    rollouts: dict[str, DeploymentRollout] = EMPTY
+    """The deployments that this revision changes on agents, as ``team/name``; the unfinished ones come first."""
     quarantined: tuple[Problem, ...] = ()
     plan_checksum: str = ""
     """Of what publishing it would change."""

@@ -26,6 +26,7 @@ from reconciler.app.deployments import Deployments
 from reconciler.app.measuring import Measuring, measure_api
 from reconciler.app.mongodb import MongoDB
 from reconciler.app.own_names import connectable, url_of
+from reconciler.app.rollouts import RollingOut
 from reconciler.app.rotating import rotation_api, rotations_of
 from reconciler.app.services import service_certificates
 from reconciler.convergence import Record
@@ -159,6 +160,9 @@ class Parts(Answering):
             connected=lambda: self._hub.connected,
             silence=lambda: self._session_limits().silence_seconds,
         )
+        self.rollouts = RollingOut(
+            self._store, self._tracker, self._observer, self._metrics, lambda: self.loop.published
+        )
         self._observer.on_heartbeat = self.measuring.measures.heartbeat
         self._observer.on_usage = self.measuring.measures.usage
         self._directory = AgentDirectory()
@@ -238,7 +242,13 @@ class Parts(Answering):
             desire=Desire(reader, keys.opener.open, self._is_approved),
             certificates=self._front_certificates,
             fronts=self._fronts,
-            delivery=Delivery(self._hub, self._directory, self._note_gone, trust=lambda: self.rotations.trust),
+            delivery=Delivery(
+                self._hub,
+                self._directory,
+                self._note_gone,
+                waves=self.rollouts.waves,
+                trust=lambda: self.rotations.trust,
+            ),
             tracker=self._tracker,
             events=store,
             metrics=self._metrics,
@@ -321,7 +331,11 @@ class Parts(Answering):
             webhooks=WebhookEndpoint(self._webhook_secret, self.loop.wake, self._metrics.webhook),
             probes=Probes(self, self._metrics),
             version=importlib.metadata.version("cloudlunacy"),
-            others=(measure_api(self, self._settings, authenticator), self._deployments.api(authenticator)),
+            others=(
+                self.rollouts.api(authenticator),
+                measure_api(self, self._settings, authenticator),
+                self._deployments.api(authenticator),
+            ),
         )
         return make_server(application, self.certificate.context)
 

@@ -38,6 +38,7 @@ class ControlPlane(Parts):
         """Run until ``stop`` is set. Raises what ended the first task that should not have ended."""
         await self._observer.load()
         await self._access.load()
+        await self.rollouts.pauses.load()
         for notice in self._store.notices:
             log.warning("store replaced", notice=notice)
             self._metrics.store_replaced()

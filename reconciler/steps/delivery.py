@@ -1,13 +1,15 @@
 """Hand each agent its document: only those whose document changed, newest wins.
 
-A document also changes without a commit: when agents are to trust somebody else, and when a new version of this program
-says an item differently. :meth:`Delivery.has_news` finds that out, and the loop publishes the same revision again.
+A document also changes without a commit: when it is an agent's turn in the roll-out of a deployment, when agents are to
+trust somebody else, and when a new version of this program says an item differently. :meth:`Delivery.has_news` finds
+that out, and the loop publishes the same revision again.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -15,6 +17,7 @@ from reconciler.agents.documents import WantedDocument
 from reconciler.desired.items import AgentItems, MakeItems
 from reconciler.desired.state import State
 from reconciler.steps.passing import Pass, Published
+from reconciler.steps.waves import Waves, concerned_by
 from schemas.agent import Agent
 from schemas.objects import ObjectKey
 from schemas.session import Item, digest_of_items
@@ -52,11 +55,13 @@ class Delivery:
         directory: Directory,
         revoked: Callable[[frozenset[str]], None] = lambda _: None,
         *,
+        waves: Waves,
         trust: Callable[[], TrustSpec | None] = lambda: None,
     ) -> None:
         self._hub = hub
         self._directory = directory
         self._revoked = revoked
+        self._waves = waves
         self._trust = trust
         self._checked: tuple[Assigned, TrustSpec | None] | None = None
         """Digests that are known to be those of the documents, and the trust in these."""
@@ -72,25 +77,32 @@ class Delivery:
         """Work out whose document changes with this generation. Called when the generation's number is known."""
         assert this.plan is not None
         trust = self._trust()
-        items, agents = AgentItems(this.state, trust), dict(this.base.agents)
-        changed = {change.name: items.of(change.name) for change in this.plan.agents}
+        planned = self._waves.plan(this)
+        items, agents = AgentItems(this.state, trust, planned.rollouts), dict(this.base.agents)
+        names = {*planned.agents, *(change.name for change in this.plan.agents)}
+        changed = {name: items.of(name) for name in sorted(names)}
         if not self._is_checked(this.base.agents, trust):
             changed = {**_differing(items, this.state, agents), **changed}
         for name, found in changed.items():
+            digest = digest_of_items(found)
             if ObjectKey("Agent", "", name) not in this.state.served:
                 agents.pop(name, None)
-            else:
-                agents[name] = (this.generation, digest_of_items(found))
-        this.items = {name: found for name, found in changed.items() if name in agents}
-        this.agents = agents
+            elif agents.get(name, (0, ""))[1] != digest:  # an agent that keeps an older version may keep its document
+                agents[name] = (this.generation, digest)
+        this.items = {name: found for name, found in changed.items() if agents.get(name, (0,))[0] == this.generation}
+        this.agents, this.rollouts = agents, planned.rollouts
         self._checked = agents, trust
 
     async def has_news(self, published: Published) -> bool:
         """Say whether documents would be others by now than those that were published, though no object changed."""
         trust, assigned = self._trust(), published.agents
-        if published.state.fleet is None or self._is_checked(assigned, trust):
+        if published.state.fleet is None:
             return False
-        items = AgentItems(published.state, trust)
+        if self._waves.is_due(published):
+            return True
+        if self._is_checked(assigned, trust):
+            return False
+        items = AgentItems(published.state, trust, published.rollouts)
         if await asyncio.to_thread(_differing, items, published.state, assigned):
             return True
         self._checked = assigned, trust
@@ -99,17 +111,22 @@ class Delivery:
     def _is_checked(self, assigned: Assigned, trust: TrustSpec | None) -> bool:
         return self._checked is not None and self._checked[0] is assigned and self._checked[1] is trust
 
-    def given_back(
-        self, confirmed: Published, failed: Mapping[str, tuple[int, str]], generation: int
-    ) -> dict[str, tuple[int, str]]:
-        """Return the agents of ``confirmed``, with a new ``generation`` for documents that another one replaced.
+    def given_back(self, confirmed: Published, failed: Mapping[str, tuple[int, str]], generation: int) -> Published:
+        """Return ``confirmed`` as ``generation``, with its number for documents that another one replaced.
 
         An agent refuses an older generation, so what it had before comes back under a newer number.
         """
-        return {
+        agents = {
             name: (at, digest) if failed.get(name) == (at, digest) else (generation, digest)
             for name, (at, digest) in confirmed.agents.items()
         }
+        anew = {name for name, (at, _) in agents.items() if at == generation}
+        rollouts = {key: one.moved(anew, generation) for key, one in confirmed.rollouts.items()}
+        return replace(confirmed, generation=generation, agents=agents, rollouts=rollouts, confirmed=False)
+
+    def gone_on(self, published: Published) -> dict[str, frozenset[str]]:
+        """Say which revisions' roll-outs went on with the newest generation, and on which agents."""
+        return concerned_by(published)
 
     async def push(self, published: Published, items: Mapping[str, tuple[Item, ...]]) -> dict[str, str]:
         """Close what was revoked, then offer the changed documents. Returns agent → digest that it must apply."""
@@ -120,7 +137,7 @@ class Delivery:
 
         For a restart, and for what is given back; an agent that has the content already is sent nothing.
         """
-        items = AgentItems(published.state, self._trust())
+        items = AgentItems(published.state, self._trust(), published.rollouts)
         return await self._hand_over(published, {name: items.maker(name) for name in published.agents})
 
     async def _hand_over(self, published: Published, makers: Mapping[str, MakeItems]) -> dict[str, str]:
@@ -134,6 +151,7 @@ class Delivery:
         }
         await self._hub.publish(documents)
         self.told = published.generation
+        self._waves.put(published)
         return {name: document.digest for name, document in documents.items()}
 
 

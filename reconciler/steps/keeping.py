@@ -19,6 +19,7 @@ from reconciler.desired.finding import Finding
 from reconciler.desired.items import AgentItems
 from reconciler.desired.parse import Parsed, parse_file
 from reconciler.desired.restore import KeptOut, restore
+from reconciler.desired.rollouts import rollouts_from_json, rollouts_to_json
 from reconciler.desired.snapshot import changes_between
 from reconciler.desired.state import State
 from reconciler.desired.traefik_model import TraefikObject, TraefikObjects
@@ -78,6 +79,7 @@ class Keeper:
                 agents=dict(published.agents),
                 front_digest=self.digest,
                 confirmed=published.confirmed,
+                rollouts=rollouts_to_json(published.rollouts),
             )
         )
 
@@ -114,7 +116,7 @@ class Keeper:
             return Resumed(published, published)
         log.warning("the store was lost; what is in service is published again", revision=published.revision)
         generation = await self.next_generation()
-        agents = _agents(published.state, generation)
+        agents = _agents(published, generation)
         recovered = replace(published, generation=generation, agents=agents, confirmed=False)
         return Resumed(recovered, Published(), is_recovered=True)
 
@@ -142,6 +144,7 @@ class Keeper:
             state,
             None,
             dict(publication.agents or {}),
+            rollouts_from_json(publication.rollouts, {key.path: key for key in state.served}),
             confirmed=publication.confirmed,
         )
 
@@ -174,9 +177,9 @@ def _unavailable(generation: int, revision: str, error: Rejected) -> Published:
     return Published(generation, revision, State(revision), is_lost=True)
 
 
-def _agents(state: State, generation: int) -> dict[str, tuple[int, str]]:
-    items = AgentItems(state)
-    names = [key.name for key in state.served if key.kind == "Agent"]
+def _agents(published: Published, generation: int) -> dict[str, tuple[int, str]]:
+    items = AgentItems(published.state, rollouts=published.rollouts)
+    names = [key.name for key in published.state.served if key.kind == "Agent"]
     return {name: (generation, digest_of_items(items.of(name))) for name in names}
 
 

@@ -11,6 +11,7 @@ from reconciler.desired.finding import Finding
 from reconciler.desired.news import FileNews
 from reconciler.desired.observed import AS_DECLARED, Placements
 from reconciler.desired.overlay import NO_OVERLAY, Overlay
+from reconciler.desired.rollouts import Rollouts
 from reconciler.desired.settle import Settled
 from reconciler.desired.snapshot import Change
 from reconciler.desired.state import State
@@ -34,6 +35,8 @@ class Published:
     """None after a restart, until there was time to render it again."""
     agents: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     """Agent → generation in which its document last changed, digest of its items."""
+    rollouts: Rollouts = field(default_factory=dict)
+    """Which agents' documents have an older version of a deployment for now."""
     overlay: Overlay = NO_OVERLAY
     """What the fronts' files hold beside the render of the state."""
     placements: Placements = field(default_factory=lambda: AS_DECLARED)
@@ -84,6 +87,7 @@ class Pass:
     staged: StagedFiles | None = None
     # delivery
     agents: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    rollouts: Rollouts = field(default_factory=dict)
     items: Mapping[str, tuple[Item, ...]] = field(default_factory=dict)
     """Items of the agents whose document changes."""
 

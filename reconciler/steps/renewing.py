@@ -72,5 +72,6 @@ class Renewing:
             if self.tracker.get(this.revision) is not None:
                 self.tracker.note(this.revision, generation=this.generation)
             if await self.service.read_back(self.overtaken) and this.items:
-                await self.delivery.push(self.service.published, this.items)
+                documents = await self.delivery.push(self.service.published, this.items)
+                self.tracker.documents_again(documents, self.delivery.gone_on(self.service.published))
             log.info("published again", generation=this.generation)

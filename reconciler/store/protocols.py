@@ -183,6 +183,8 @@ class Publication:
     """Digest of what the fronts' files hold."""
     confirmed: bool = False
     """Every front was seen to have loaded it."""
+    rollouts: Sequence[Mapping[str, Any]] = ()
+    """JSON of the roll-outs under way (``reconciler.desired.rollouts``)."""
 
 
 class PublicationStore(Protocol):
@@ -239,6 +241,8 @@ class RevisionRecord:
     commit: Mapping[str, Any]
     """Author, subject and time of the commit."""
     updated_at: float
+    rollouts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Deployment → JSON of where its roll-out stands (``schemas.status.DeploymentRollout``)."""
 
 
 class RecordStore(Protocol):

@@ -102,6 +102,14 @@ OUTBOX: Final[Migrations] = (
             until REAL
         )""",
     ),
+    (
+        # Deployments whose roll-outs operators have paused (docs/deployments.md).
+        """CREATE TABLE paused_rollouts (
+            deployment TEXT NOT NULL PRIMARY KEY,
+            paused_by TEXT NOT NULL,
+            paused_at REAL NOT NULL
+        )""",
+    ),
 )
 
 STATE: Final[Migrations] = (

@@ -23,6 +23,7 @@ from typing import Final, TypeVar
 
 from reconciler.errors import CloudLunacyError
 from reconciler.store.engine import Database, Mode
+from reconciler.store.pauses import Paused
 from reconciler.store.protocols import (
     AgentObservation,
     ApiToken,
@@ -42,6 +43,7 @@ from reconciler.store.tables import (
     observations,
     outbox,
     own_commits,
+    pauses,
     publications,
     records,
     tokens,
@@ -217,6 +219,17 @@ class SQLiteStore:
 
     async def forget_seen(self, names: Sequence[str]) -> None:
         await self._outbox.run(partial(sights.forget, names=names), Mode.WRITE)
+
+    # --- PauseStore ---
+
+    async def pause(self, paused: Paused) -> None:
+        await self._outbox.run(partial(pauses.put, paused=paused), Mode.DURABLE)
+
+    async def resume(self, deployment: str) -> None:
+        await self._outbox.run(partial(pauses.remove, deployment=deployment), Mode.DURABLE)
+
+    async def paused(self) -> Sequence[Paused]:
+        return await self._outbox.run(pauses.every)
 
     # --- PublicationStore and ApprovalStore ---
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -165,7 +165,10 @@ class World:
         self.told = published.generation
         return {}
 
-    def given_back(self, confirmed: Published, failed: object, generation: int) -> dict[str, tuple[int, str]]:
+    def given_back(self, confirmed: Published, failed: object, generation: int) -> Published:
+        return replace(confirmed, generation=generation, agents={}, confirmed=False)
+
+    def gone_on(self, published: Published) -> dict[str, frozenset[str]]:
         return {}
 
     async def is_outdated(self, published: Published) -> bool:

@@ -48,6 +48,7 @@ def encode(publication: Publication) -> str:
             ],
             "agents": None if agents is None else {name: list(at) for name, at in agents.items()},
             "front_digest": publication.front_digest,
+            **({"rollouts": [dict(one) for one in publication.rollouts]} if publication.rollouts else {}),
         }
     )
 
@@ -104,4 +105,5 @@ def _decode(row: tuple[Any, ...], document: Mapping[str, Any]) -> Publication:
         agents=None if agents is None else {name: (at, digest) for name, (at, digest) in agents.items()},
         front_digest=document["front_digest"],
         confirmed=bool(row[3]),
+        rollouts=tuple(document.get("rollouts", ())),
     )

@@ -28,6 +28,7 @@ def encode(record: RevisionRecord) -> tuple[Any, ...]:
         "agents": {name: list(state) for name, state in record.agents.items()},
         "quarantined": [problem.model_dump(mode="json") for problem in record.quarantined],
         "commit": dict(record.commit),
+        **({"rollouts": dict(record.rollouts)} if record.rollouts else {}),
     }
     return (
         record.revision,
@@ -103,6 +104,7 @@ def _decode(row: tuple[Any, ...]) -> RevisionRecord | None:
             plan=None if row[6] is None or row[8] is None else load(row[8], what),
             commit=document["commit"],
             updated_at=row[5],
+            rollouts=document.get("rollouts", {}),
         )
     except (KeyError, TypeError, ValueError) as error:
         # Another version of the program may have written it: history is not worth more than one line in the log.

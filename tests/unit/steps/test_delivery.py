@@ -14,13 +14,17 @@ from reconciler.agents.documents import WantedDocument, sign_document
 from reconciler.desired.plan import make_plan
 from reconciler.desired.state import State
 from reconciler.errors import Rejected
+from reconciler.status import Tracker
 from reconciler.steps.delivery import Delivery
 from reconciler.steps.passing import Pass, Published
+from reconciler.steps.standings import Standings
+from reconciler.steps.waves import Waves
 from schemas.agent import Agent
 from schemas.session import digest_of_items
 from schemas.trust import MEMBER
 from tests.support.agent_hub import TestSigner
 from tests.support.documents import agent, deployment, fleet, settled, team
+from tests.unit.test_status import Records
 
 FILES = {
     "fleet.yaml": fleet(team("shop", agents=["vps-1", "vps-2"])),
@@ -60,7 +64,9 @@ class Plane:
         self.restart()
 
     def restart(self) -> None:
-        self.delivery = Delivery(self.hub, self.hub, trust=lambda: self.trust)
+        standings = Standings(lambda: self.published, lambda: 0.0)
+        waves = Waves(standings, Tracker(Records(), lambda: 0.0), clock=lambda: 0.0)
+        self.delivery = Delivery(self.hub, self.hub, waves=waves, trust=lambda: self.trust)
         self.published = replace(self.published, agents=dict(self.published.agents))
 
     def bring(self, files: Mapping[str, bytes | None]) -> set[str]:
