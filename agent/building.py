@@ -20,6 +20,7 @@ from agent.deployments.mongodb import Databases
 from agent.deployments.mongodb_driver import DatabaseDriver
 from agent.deployments.mongodb_files import DatabaseFiles
 from agent.deployments.mongodb_workload import Runtime
+from agent.deployments.process_driver import ProcessDriver, ProcessSettings
 from agent.deployments.service import DeploymentService
 from agent.keys import AgentKey
 from agent.machine import Machine
@@ -50,7 +51,7 @@ def build(data: Path, credentials: Credentials, settings: AgentSettings) -> Agen
     trust = TrustService(credentials, files, [keeper.leave, certificates.leave])
     machine = Machine(data)
     engine = _engine(credentials.name, settings)
-    deployments = _deployments(data, settings, certificates, engine)
+    deployments = _deployments(data, credentials.name, settings, certificates, engine)
     commands = Commands(DeploymentCommands(deployments.commanding).handlers())
 
     def hold(document: Document) -> None:
@@ -84,11 +85,17 @@ def _engine(agent: str, settings: AgentSettings) -> LocalEngine | None:
 
 
 def _deployments(
-    data: Path, settings: AgentSettings, certificates: ServiceCertificates, engine: LocalEngine | None
+    data: Path, agent: str, settings: AgentSettings, certificates: ServiceCertificates, engine: LocalEngine | None
 ) -> DeploymentService:
     drivers: list[Driver] = [] if engine is None else [engine]
     runtimes: tuple[Runtime, ...] = () if engine is None else ("container",)
-    databases = Databases(DatabaseFiles(data, Sealer(AgentKey.load(data).private)), runtimes, held=certificates.held)
+    processes = settings.processes
+    if processes.run:
+        confinement = ProcessSettings(processes.readable, processes.hidden, processes.unconfined)
+        drivers.append(ProcessDriver(data, agent, confinement))
+        runtimes = (*runtimes, "process")
+    files = DatabaseFiles(data, Sealer(AgentKey.load(data).private))
+    databases = Databases(files, runtimes, held=certificates.held, mongod=lambda _version: processes.mongod)
     return DeploymentService(
         data,
         [DatabaseDriver(driver, databases) for driver in drivers],

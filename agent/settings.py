@@ -47,6 +47,25 @@ class Ports(BaseModel):
         return PortRange(self.first, self.last)
 
 
+_Directory = Annotated[str, Field(pattern=r"^/.", max_length=512)]
+
+
+class Processes(BaseModel):
+    """The table ``processes``: what programs that are no containers may be and see (docs/deployments.md)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    run: bool = True
+    readable: tuple[_Directory, ...] = ()
+    """Directories that they may read, beside the system's own."""
+    hidden: tuple[_Directory, ...] = ()
+    """Directories within those that they may not; the agent's own is always one."""
+    unconfined: bool = False
+    """Run them also where bubblewrap cannot confine them: they are then what the agent is."""
+    mongod: Annotated[str, Field(min_length=1, max_length=512)] = "mongod"
+    """The program that databases run, which are no containers."""
+
+
 class AgentSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -55,6 +74,7 @@ class AgentSettings(BaseModel):
     publish: tuple[Annotated[str, AfterValidator(_address)], ...] = ()
     """Addresses at which ports are published; by itself the agent's own where that is one of this machine, else all."""
     ports: Ports = Ports()
+    processes: Processes = Processes()
 
     @property
     def socket(self) -> Path | None:
