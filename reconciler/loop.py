@@ -90,6 +90,8 @@ class Reconciler:
         self._renewing = Renewing(
             certificates, self._preparing, delivery, self.service, tracker, metrics, self._put_in_place, self._wake
         )
+        self.beside: Callable[[], Awaitable[None]] = _nothing
+        """Done between polls as well, after certificates; raises nothing."""
         self._considered = ""
         """Revision that needs no further pass: published, or waiting for a person or a new commit."""
         self._overtaken = 0
@@ -152,6 +154,7 @@ class Reconciler:
             log.exception("looking after the fronts ended by a bug")
         else:
             await self._renewing.look()
+            await self.beside()
 
     # --- one look -----------------------------------------------------------------------------------------------
 
@@ -368,6 +371,10 @@ class Reconciler:
     async def _tell(self, kind: str, severity: Severity, message: str, revision: str) -> None:
         self._metrics.event(severity)
         await self._events.append(Event(self._clock(), kind, severity, f"revision/{revision}", message, revision))
+
+
+async def _nothing() -> None:
+    return None
 
 
 def _reason(error: CloudLunacyError) -> str:

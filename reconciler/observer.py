@@ -15,7 +15,7 @@ from reconciler.observability.metrics import Metrics
 from reconciler.status import Tracker
 from reconciler.store.protocols import AgentObservation, Event, EventStore, ObservationStore
 from schemas.observation import DeploymentUsage
-from schemas.session import CommandOutput, Heartbeat, Hello, Observation, Report, Usage
+from schemas.session import OBSERVATIONS, CommandOutput, Heartbeat, Hello, Observation, Report, Usage
 from schemas.status import AgentProgress, AgentState
 
 log = get_logger(__name__)
@@ -37,6 +37,19 @@ class Watching(Protocol):
     def connected(self, name: str, hello: Hello, now: float) -> None: ...
     def disconnected(self, name: str, now: float) -> None: ...
     def reported(self, name: str, report: Report, now: float) -> None: ...
+
+
+class Witness(Protocol):
+    """Who judges endpoints by it: :class:`reconciler.steps.observing.Observing`. Calls must be quick."""
+
+    def connected(self, agent: str) -> None: ...
+    def disconnected(self, agent: str) -> None: ...
+    def heard(self, agent: str) -> None: ...
+    def tells(self, agent: str) -> None:
+        """The agent will tell what it sees."""
+        ...
+
+    def told(self, agent: str, observation: Observation) -> None: ...
 
 
 class AgentObserver:
@@ -61,6 +74,7 @@ class AgentObserver:
         """Called with what machines measure."""
         self.on_usage: Callable[[str, Sequence[DeploymentUsage], float], None] = lambda _name, _usage, _now: None
         """Called with what deployments use."""
+        self.witness: Witness | None = None
 
     @property
     def seen(self) -> Mapping[str, AgentObservation]:
@@ -122,6 +136,8 @@ class AgentObserver:
             self._tracker.agent_progress(name, hello.applied_digest, applied)
         if self.watching is not None:
             self.watching.connected(name, hello, now)
+        if self.witness is not None:
+            self.witness.connected(name)
 
     def disconnected(self, name: str, reason: str, now: float) -> None:
         self._connected.discard(name)
@@ -132,6 +148,8 @@ class AgentObserver:
         if self.watching is not None:
             self.watching.disconnected(name, now)
         self.on_gone(name)
+        if self.witness is not None:
+            self.witness.disconnected(name)
 
     def reported(self, name: str, report: Report, now: float) -> None:
         applied = {"applied_generation": report.generation, "applied_digest": report.digest}
@@ -156,12 +174,18 @@ class AgentObserver:
     def heartbeat(self, name: str, heartbeat: Heartbeat, now: float) -> None:
         self._note(name, now, connected=True, metrics=dict(heartbeat.metrics))
         self.on_heartbeat(name, heartbeat.metrics, now)
+        if self.witness is not None:
+            self.witness.heard(name)
 
-    def features(self, name: str, features: frozenset[str], now: float) -> None:
+    def features(self, name: str, features: frozenset[str], now: float) -> None:  # noqa: ARG002
         """The agent can do more than report."""
+        if self.witness is not None and OBSERVATIONS in features:
+            self.witness.tells(name)
 
-    def observation(self, name: str, observation: Observation, now: float) -> None:
+    def observation(self, name: str, observation: Observation, now: float) -> None:  # noqa: ARG002
         """What the agent sees of its deployments."""
+        if self.witness is not None:
+            self.witness.told(name, observation)
 
     def usage(self, name: str, usage: Usage, now: float) -> None:
         """What the agent's deployments use."""

@@ -1,8 +1,12 @@
-"""When the loop looks again: after the poll interval, when somebody wakes it, after a pause when something failed."""
+"""When the loop looks again: after the poll interval, when somebody wakes it, after a pause when something failed.
+
+Between two looks it does what needs no look, each second and when somebody nudges it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -27,6 +31,18 @@ class Wakes:
     seconds: float = 1.0
 
 
+class _Wake(asyncio.Event):
+    """Whoever sets it ends a pause as well."""
+
+    def __init__(self, stirred: asyncio.Event) -> None:
+        super().__init__()
+        self._stirred = stirred
+
+    def set(self) -> None:
+        super().set()
+        self._stirred.set()
+
+
 class Waking:
     """``woken`` is set from the moment somebody wakes the loop until it looks. Times in seconds."""
 
@@ -38,13 +54,18 @@ class Waking:
         randomness: Callable[[float, float], float] = random.uniform,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.woken = asyncio.Event()
+        self._stirred = asyncio.Event()
+        self.woken = _Wake(self._stirred)
         self._poll_seconds = poll_seconds
         self._wakes = wakes
         self._random = randomness
         self._clock = clock
         self._tokens, self._refilled = float(wakes.burst), clock()
         self._failures = 0
+
+    def nudge(self) -> None:
+        """Have what is done meanwhile done now: something beside the repository has changed."""
+        self._stirred.set()
 
     async def after_success(self, meanwhile: Callable[[], Awaitable[None]]) -> None:
         """Wait for the next poll or a wake. ``meanwhile`` is called every second."""
@@ -68,8 +89,9 @@ class Waking:
         while not self.woken.is_set():
             if (left := end - self._clock()) <= 0:
                 return
-            try:
-                await asyncio.wait_for(self.woken.wait(), min(left, MEANWHILE_SECONDS))
-            except TimeoutError:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stirred.wait(), min(left, MEANWHILE_SECONDS))
+            self._stirred.clear()
+            if not self.woken.is_set():
                 await meanwhile()
         self._tokens -= 1

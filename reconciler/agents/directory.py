@@ -61,6 +61,11 @@ class AgentDirectory:
         """Make these the barred keys, each a name and a thumbprint."""
         self._barred = frozenset(keys)
 
+    @property
+    def barred_keys(self) -> frozenset[tuple[str, str]]:
+        """What :meth:`bar` was given last."""
+        return self._barred
+
     def quarantined(self, name: str) -> bool:
         """Say whether the agent's file keeps it out."""
         entry = self._entries.get(name)

@@ -140,6 +140,8 @@ class Seen:
 
     heard: float
     """When it said something last; after a restart, when that was."""
+    came: bool = True
+    """It was connected at some time; an agent that never was is not judged."""
     connected: bool = False
     connected_at: float = 0.0
     tells: bool = False
@@ -153,12 +155,14 @@ class Seen:
     """None: something was heard since."""
 
     def is_silent(self, now: float, timeout: float) -> bool:
-        return not self.connected and now >= self.heard + timeout
+        return self.came and not self.connected and now >= self.heard + timeout
 
     def presence(self, now: float, timeout: float) -> Presence:
         if self.drain is not None:
             return "Drained"
-        return "Connected" if self.connected else "Unknown" if self.is_silent(now, timeout) else "Silent"
+        if self.connected:
+            return "Connected"
+        return "Unknown" if not self.came or self.is_silent(now, timeout) else "Silent"
 
 
 class Judge:
@@ -197,7 +201,7 @@ class Judge:
     def connected(self, agent: str, now: float) -> None:
         seen = self.known(agent, now)
         seen.heard = seen.connected_at = now
-        seen.connected, seen.is_fresh, seen.tells = True, False, False
+        seen.came, seen.connected, seen.is_fresh, seen.tells = True, True, False, False
         seen.judged = None
         self._forget_probes(agent, seen)
 
@@ -241,7 +245,9 @@ class Judge:
 
     def drain(self, agent: str, drain: Drain | None, now: float) -> None:
         """Keep requests away from an agent, or no longer."""
-        seen = self.known(agent, now)
+        seen = self.agents.get(agent)
+        if seen is None:
+            seen = self.agents[agent] = Seen(now, came=False)
         seen.drain, seen.judged = drain, None
 
     def forget(self, agent: str) -> None:
@@ -281,7 +287,7 @@ class Judge:
 
     def _times(self, seen: Seen, now: float) -> Iterator[float]:
         times = [one.next(now, self.limits) for one in seen.endpoints.values()]
-        if not seen.connected:
+        if not seen.connected and seen.came:
             times.append(seen.heard + self.timeout)
         elif not seen.is_fresh and seen.told:
             times.append(seen.connected_at + self.limits.grace)

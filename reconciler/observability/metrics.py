@@ -65,6 +65,7 @@ MESSAGE_TYPES: Final = ("hello", "report", "heartbeat", "welcome", "desired", "g
 DIRECTIONS: Final = ("in", "out")
 PREFLIGHT_REASONS: Final = ("ObjectsRefused", "PreflightFailed", "PreflightUnavailable")
 READ_BACK_REASONS: Final = ("Late", "ObjectsDisabled", "Unreachable", "Tampered")
+CAUSES: Final = ("commit", "renewal", "observation", "restored")
 SEVERITIES: Final = ("info", "warning", "error")
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 SIZES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
@@ -130,9 +131,10 @@ class Metrics:
     def preflight_failed(self, reason: str) -> None:
         self._preflight_failures.labels(bounded(reason, _PREFLIGHT)).inc()
 
-    def published(self, generation: int, revision: str) -> None:
+    def published(self, generation: int, revision: str, cause: str = "commit") -> None:
         """Count a publication and show what is published."""
         self._publications.inc()
+        self._generations.labels(bounded(cause, _CAUSES)).inc()
         self.serving(generation, revision)
 
     def serving(self, generation: int, revision: str) -> None:
@@ -145,6 +147,7 @@ class Metrics:
 
     def restored(self) -> None:
         self._restores.inc()
+        self._generations.labels("restored").inc()
 
     def read_back_failed(self, reason: str) -> None:
         self._read_back_failures.labels(bounded(reason, _READ_BACK)).inc()
@@ -231,6 +234,7 @@ class Metrics:
             "preflight_failures", "Candidates that the preflight refused.", "reason"
         )
         self._publications = self._counter("publications", "Generations published.")
+        self._generations = self._counter("generations", "Generations published, by what made them necessary.", "cause")
         self._restores = self._counter("restores", "Times that the former generation was put back.")
         self._read_back_failures = self._counter("read_back_failures", "Generations that did not load.", "reason")
         self._generation = self._gauge("generation", "Generation that is published.")
@@ -306,3 +310,4 @@ _DIRECTIONS: Final = frozenset(DIRECTIONS)
 _PREFLIGHT: Final = frozenset(PREFLIGHT_REASONS)
 _READ_BACK: Final = frozenset(READ_BACK_REASONS)
 _SEVERITIES: Final = frozenset(SEVERITIES)
+_CAUSES: Final = frozenset(CAUSES)

@@ -68,7 +68,7 @@ class Renewing:
                 await self.certificates.put_into_service(this)
                 return
             await self.put_in_place(this)
-            self.metrics.published(this.generation, this.revision)
+            self.metrics.published(this.generation, this.revision, "renewal")
             if self.tracker.get(this.revision) is not None:
                 self.tracker.note(this.revision, generation=this.generation)
             if await self.service.read_back(self.overtaken) and this.items:

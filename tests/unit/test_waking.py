@@ -103,3 +103,25 @@ def test_meanwhile_is_done_while_it_waits() -> None:
         await asyncio.gather(task, return_exceptions=True)
 
     asyncio.run(scenario())
+
+
+def test_a_nudge_does_at_once_what_is_done_meanwhile() -> None:
+    """It ends no wait for the poll; one that comes while nobody waits is not lost."""
+
+    async def scenario() -> None:
+        waking, done = Waking(3600), list[int]()
+
+        async def meanwhile() -> None:
+            done.append(len(done))
+
+        waking.nudge()
+        task = asyncio.create_task(waking.after_success(meanwhile))
+        await eventually(lambda: done == [0], 0.9)
+        waking.nudge()
+        waking.nudge()
+        await eventually(lambda: done[:2] == [0, 1], 0.9)
+        assert not task.done()
+        waking.woken.set()
+        await asyncio.wait_for(task, 5)
+
+    asyncio.run(scenario())

@@ -344,3 +344,15 @@ def test_it_says_when_it_has_to_be_asked_again() -> None:
     world.share()
     assert world.judge.next(world.now) == 1000.0 + TIMEOUT
     assert Limits().hold(40) == 60
+
+
+def test_draining_an_agent_that_never_came_judges_nothing_else_of_it() -> None:
+    """Once the drain has ended it is as declared, however long it stays away."""
+    world = World(connect=False)
+    world.judge.drain("vps-1", Drain(world.now), world.now)
+    assert world.share() == "none"
+    world.judge.drain("vps-1", None, world.now)
+    world.after(10 * TIMEOUT)
+    assert world.judge.silent(world.now) == ()
+    assert world.probe(False, False) == "full"
+    assert world.judge.agents["vps-1"].presence(world.now, TIMEOUT) == "Unknown"
