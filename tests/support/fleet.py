@@ -94,6 +94,12 @@ class Installation:
     """Another program than ``python -m reconciler`` to serve with."""
     repo_url: str = ""
     poll: float = POLL
+    address: str = "127.0.0.1"
+    """Where the control plane listens."""
+    agent_address: str = "127.0.0.1"
+    agent_entry: Sequence[str | Path] = ()
+    """Words before the command that runs an agent, such as those that enter another machine."""
+    agent_options: Sequence[str | Path] = ()
     plain_http: bool = False
     """Without TLS, for tests that speak HTTP over a socket of their own."""
     data: Path = Path()
@@ -106,7 +112,7 @@ class Installation:
             self.data = self.folder / "data"
         self.log_path = self.folder / "serve.log"
         self.port = free_port()
-        self.url = f"{'http' if self.plain_http else 'https'}://127.0.0.1:{self.port}"
+        self.url = f"{'http' if self.plain_http else 'https'}://{self.address}:{self.port}"
         self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         """Trusts nobody until the control plane has started, and then its authority alone."""
         self.client = httpx.Client(base_url=self.url, verify=self.tls, trust_env=False, timeout=20)
@@ -119,7 +125,7 @@ class Installation:
         repo = self.repo_url or str(self.repo.path)
         return [
             *(self.entry or command()),
-            *("serve", "--repo", repo, "--data", str(self.data), "--listen", f"127.0.0.1:{self.port}"),
+            *("serve", "--repo", repo, "--data", str(self.data), "--listen", f"{self.address}:{self.port}"),
             *("--poll", str(self.poll), "--push-burst", "1000", "--push-interval", "0.01", "--log-format", "json"),
             *traefik,
             *(("--plain-http",) if self.plain_http else ()),
@@ -166,8 +172,8 @@ class Installation:
 
     def connect(self, timeout: float = 10) -> socket.socket:
         """A connection of one's own, over TLS unless the control plane speaks plain HTTP."""
-        raw = socket.create_connection(("127.0.0.1", self.port), timeout)
-        return raw if self.plain_http else self.tls.wrap_socket(raw, server_hostname="127.0.0.1")
+        raw = socket.create_connection((self.address, self.port), timeout)
+        return raw if self.plain_http else self.tls.wrap_socket(raw, server_hostname=self.address)
 
     def kill(self) -> None:
         """SIGKILL the control plane; git children of it die with their pipes, as after a crash."""
@@ -286,13 +292,11 @@ class Installation:
         assert answer.status_code == 201, answer.text
         return str(answer.json()["token"])
 
-    def enrol(self, name: str, *, token: str | None = None) -> subprocess.CompletedProcess[str]:
+    def enrol(self, name: str, *more: str, token: str | None = None) -> subprocess.CompletedProcess[str]:
         """Enrol with the real command."""
-        return run_cli(
-            *("agent", "enrol", "--server", self.url, "--token", token or self.token(name), "--name", name),
-            *("--data", self.agent_data(name), "--address", "127.0.0.1", "--timeout", "30"),
-            *(() if self.plain_http else ("--ca-sha256", self.ca_sha256)),
-        )
+        about: list[str | Path] = ["--server", self.url, "--token", token or self.token(name), "--name", name]
+        about += ["--data", self.agent_data(name), "--address", self.agent_address, "--timeout", "30", *more]
+        return run_cli("agent", "enrol", *about, *([] if self.plain_http else ["--ca-sha256", self.ca_sha256]))
 
     def agent_data(self, name: str) -> Path:
         return self.folder / f"agent-{name}"
@@ -302,9 +306,10 @@ class Installation:
 
     def run_agent(self, name: str) -> subprocess.Popen[bytes]:
         """Start the real agent process."""
+        about = ("--data", self.agent_data(name), "--log-level", "DEBUG", *self.agent_options)
         with (self.folder / f"agent-{name}.log").open("ab") as log:
             process = subprocess.Popen(
-                tied(command("agent", "run", "--data", self.agent_data(name), "--log-level", "DEBUG")),
+                tied([*self.agent_entry, *command("agent", "run", *about)]),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
