@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +25,7 @@ from agent.deployments.process_driver import ProcessDriver, ProcessSettings
 from agent.deployments.service import DeploymentService
 from agent.keys import AgentKey
 from agent.machine import Machine
+from agent.presence import Presence
 from agent.sealing import Sealer
 from agent.service_certificates import ServiceCertificates
 from agent.services import Service
@@ -50,6 +52,7 @@ def build(data: Path, credentials: Credentials, settings: AgentSettings) -> Agen
     keeper = CertificateKeeper(files, credentials)
     trust = TrustService(credentials, files, [keeper.leave, certificates.leave])
     machine = Machine(data)
+    presence = Presence(data, importlib.metadata.version("cloudlunacy"))
     engine = _engine(credentials.name, settings)
     deployments = _deployments(data, credentials.name, settings, certificates, engine)
     commands = Commands(DeploymentCommands(deployments.commanding).handlers())
@@ -71,9 +74,11 @@ def build(data: Path, credentials: Credentials, settings: AgentSettings) -> Agen
                 "agent-services": certificates.run,
                 "agent-deployments": deployments.run,
                 "agent-machine": machine.run,
+                "agent-presence": presence.run,
             },
             hold=hold,
             metrics=metrics,
+            presence=presence,
         ),
     )
 

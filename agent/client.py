@@ -121,6 +121,8 @@ class Parts:
     """Hears of each document that is in force from then on, before it is applied."""
     metrics: Callable[[], Mapping[str, float]] = dict
     """Go with heartbeats."""
+    presence: Callable[[bool], None] = lambda _connected: None
+    """Hears whether a connection stands: at the start that none does, then of each change."""
 
 
 async def run(
@@ -142,6 +144,7 @@ async def run(
     parts = parts or Parts()
     client = _Client(data_dir, services, credentials, settings=settings or ClientSettings(), parts=parts, random=random)
     client.applier.load()
+    parts.presence(False)
     async with asyncio.TaskGroup() as group:
         tasks = [
             group.create_task(client.applier.run(), name="agent-apply"),
@@ -291,11 +294,13 @@ class _Client:
         if self.applier.outcome is not None:  # reached while nobody was there to hear it
             self._conversation.feed(self.applier.outcome)
         self._parts.asker.connected(self._conversation.feed)
+        self._parts.presence(True)
         try:
             return await self._conversation.hold()
         finally:
             self._conversation = None
             self._parts.asker.disconnected()
+            self._parts.presence(False)
 
     def _hold(self, document: Document) -> None:
         """A document is in force from now on: what it offers is known before anything of it is applied."""
