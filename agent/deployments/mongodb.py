@@ -86,6 +86,7 @@ class Database:
     users: str = ""
     """The start, and what was wanted, when users were as wanted."""
     trouble: Said | None = None
+    backup_trouble: Said | None = None
     standing: Standing | None = None
     asked_at: float = float("-inf")
     busy: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -95,6 +96,11 @@ class Database:
     def mongodb(self) -> MongoDB:
         assert self.workload.spec.mongodb is not None, "the schema asks for it"
         return self.workload.spec.mongodb
+
+    @property
+    def ready(self) -> bool:
+        """It runs, and the agent has been in it since it was started."""
+        return self.instance is not None and self.greeted == self.start
 
     @property
     def start(self) -> str:
@@ -365,6 +371,8 @@ class Databases:
             return _failed(said, database.trouble)
         if not database.users.startswith(database.start) or not database.start:
             return said.model_copy(update={"state": "Progressing", "reason": "CreatingUsers"})
+        if database.backup_trouble is not None and database.mongodb.backup is not None:
+            return said.model_copy(update=database.backup_trouble._asdict())
         limit, found = database.mongodb.storage, database.standing
         if limit is not None and found is not None and found.bytes > size_in_bytes(limit):
             text = f"It takes {found.bytes / 2**20:.0f} MiB of the disk, and {limit} were expected."

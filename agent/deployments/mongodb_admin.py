@@ -107,8 +107,24 @@ async def login(where: Endpoint, *, socket_ms: int = _SOCKET_MS) -> AsyncIterato
         authMechanism=MECHANISM,
         **_options(where, socket_ms),
     )
-    async with client:
+    async with _closed_after(client):
         yield client
+
+
+@asynccontextmanager
+async def _closed_after(client: Client) -> AsyncIterator[None]:
+    """Close it in a task of its own: the driver swallows a cancellation that comes while it closes."""
+    try:
+        yield
+    finally:
+        closing = asyncio.create_task(client.close(), name="mongodb-close")
+        _CLOSING.add(closing)
+        closing.add_done_callback(_CLOSING.discard)
+        await asyncio.shield(closing)
+
+
+_CLOSING: Final[set[asyncio.Task[None]]] = set()
+"""The loop itself keeps no task alive."""
 
 
 def _options(where: Endpoint, socket_ms: int = _SOCKET_MS) -> dict[str, Any]:
@@ -143,7 +159,7 @@ async def ensure_admin(where: Endpoint) -> None:
 async def _first_login(where: Endpoint) -> None:
     with _short_path(where.socket) as path:
         client: Client = AsyncMongoClient(f"mongodb://{quote_plus(path)}", **_options(where))
-        async with client:
+        async with _closed_after(client):
             roles = [{"role": "root", "db": "admin"}]
             # refused where there are users already: the next login says whether ours is among them
             with suppress(OperationFailure):
