@@ -20,7 +20,7 @@ from agent.deployments.driver import Driver
 from agent.deployments.observed import Instance
 from agent.deployments.process_confinement import Means
 from agent.deployments.process_driver import ProcessDriver, ProcessSettings
-from agent.deployments.process_files import FOLDER, Record, Status, holder
+from agent.deployments.process_files import FOLDER, KEPT, Record, Status, holder
 from agent.deployments.process_machine import Found
 from agent.deployments.process_table import marked
 from agent.deployments.service import DeploymentService
@@ -94,7 +94,7 @@ def test_blue_green_never_stops_answering(data: Path) -> None:
             assert set(answers) == {"1", "2"}
             (serving,) = found.observed().values()
             assert 20000 <= serving.ports[port] <= 29999
-            assert page(port) == ""
+            await eventually(lambda: page(port) == "", SECONDS, what="the end of the old version")
 
     asyncio.run(scenario())
 
@@ -137,6 +137,7 @@ def test_a_program_that_ends_is_started_again_without_an_agent(data: Path) -> No
     async def with_agent() -> str:
         async with running(data) as found:
             assert (await settled(found, web("1", port)))["web"].state == "Applied"
+            await eventually((slot(data) / KEPT).exists, SECONDS, what="the word that it is good")
         return instance_id(slot(data))
 
     before = asyncio.run(with_agent())
