@@ -123,7 +123,7 @@ class Site:
         """Ask Traefik for the host of a deployment over TLS, as its clients do; return status and body."""
         if self._client is None:
             self._client = httpx.Client(verify=self.one.tls, trust_env=False, timeout=5)
-        host = web_host(name)
+        host = self.host(name)
         request = self._client.build_request(
             "GET", self.https, headers={"Host": host}, extensions={"sni_hostname": host}
         )
@@ -132,6 +132,10 @@ class Site:
         except httpx.HTTPError as error:
             return type(error).__name__
         return f"{answer.status_code} {answer.text.strip()}"
+
+    @staticmethod
+    def host(name: str) -> str:
+        return web_host(name)
 
     @property
     def front(self) -> Front:
@@ -156,6 +160,10 @@ class Site:
     def close(self) -> None:
         if self._client is not None:
             self._client.close()
+
+
+IDLE: Final = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 1 & wait $!; done"]
+"""Runs, and serves nothing."""
 
 
 def app(
