@@ -10,11 +10,13 @@ from typing import NamedTuple
 from agent.certificate import CertificateKeeper
 from agent.certificate_files import CertificateFiles
 from agent.client import Parts
+from agent.commands.allowance import Allowance
 from agent.commands.deployments import DeploymentCommands
 from agent.commands.runner import Commands
 from agent.credentials import Credentials
 from agent.deployments.driver import Driver
 from agent.deployments.firewall import IpTables
+from agent.deployments.fronts import Fronts
 from agent.deployments.lane import LaneSettings
 from agent.deployments.local_engine import LocalEngine
 from agent.deployments.mongodb import Databases
@@ -23,8 +25,10 @@ from agent.deployments.mongodb_files import DatabaseFiles
 from agent.deployments.mongodb_workload import Runtime
 from agent.deployments.process_driver import ProcessDriver, ProcessSettings
 from agent.deployments.service import DeploymentService
+from agent.deployments.usage import UsageGatherer
 from agent.keys import AgentKey
 from agent.machine import Machine
+from agent.observing import Observing
 from agent.presence import Presence
 from agent.sealing import Sealer
 from agent.service_certificates import ServiceCertificates
@@ -54,8 +58,11 @@ def build(data: Path, credentials: Credentials, settings: AgentSettings) -> Agen
     machine = Machine(data)
     presence = Presence(data, importlib.metadata.version("cloudlunacy"))
     engine = _engine(credentials.name, settings)
-    deployments = _deployments(data, credentials.name, settings, certificates, engine)
-    commands = Commands(DeploymentCommands(deployments.commanding).handlers())
+    observing = Observing(lambda: usage.usage())  # noqa: PLW0108  which is made of the deployments
+    deployments = _deployments(data, credentials.name, settings, certificates, engine, fronts=observing)
+    usage = UsageGatherer(deployments.running)
+    own = Allowance(trust)
+    commands = Commands(DeploymentCommands(deployments.commanding, own).handlers())
 
     def hold(document: Document) -> None:
         if engine is not None:
@@ -65,16 +72,18 @@ def build(data: Path, credentials: Credentials, settings: AgentSettings) -> Agen
         return {**machine.metrics(), **certificates.metrics()}
 
     return Agent(
-        (trust, certificates, deployments),
+        (own, certificates, deployments),
         Parts(
             asker=certificates,
-            extensions=(commands,),
+            extensions=(observing, commands),
             others={
                 "agent-certificate": keeper.run,
                 "agent-services": certificates.run,
                 "agent-deployments": deployments.run,
                 "agent-machine": machine.run,
                 "agent-presence": presence.run,
+                "agent-observing": observing.run,
+                "agent-usage": usage.run,
             },
             hold=hold,
             metrics=metrics,
@@ -90,7 +99,13 @@ def _engine(agent: str, settings: AgentSettings) -> LocalEngine | None:
 
 
 def _deployments(
-    data: Path, agent: str, settings: AgentSettings, certificates: ServiceCertificates, engine: LocalEngine | None
+    data: Path,
+    agent: str,
+    settings: AgentSettings,
+    certificates: ServiceCertificates,
+    engine: LocalEngine | None,
+    *,
+    fronts: Fronts,
 ) -> DeploymentService:
     drivers: list[Driver] = [] if engine is None else [engine]
     runtimes: tuple[Runtime, ...] = () if engine is None else ("container",)
@@ -105,6 +120,7 @@ def _deployments(
         data,
         [DatabaseDriver(driver, databases) for driver in drivers],
         databases=databases,
+        fronts=fronts,
         settings=LaneSettings(ports=settings.ports.range),
     )
 

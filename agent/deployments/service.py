@@ -13,62 +13,30 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Final
 
 from agent.deployments.commanding import Commanding
 from agent.deployments.driver import Driver, DriverAbsent
+from agent.deployments.fronts import Fronts, NoFronts, Serving, Standing
 from agent.deployments.given import NOTHING, Given
-from agent.deployments.health import UNKNOWN, Health
+from agent.deployments.health import UNKNOWN
 from agent.deployments.lane import Lane, LaneSettings
 from agent.deployments.memory import MemoryFiles, boot_id
 from agent.deployments.mongodb import TYPE as MONGODB
 from agent.deployments.mongodb import Databases, Standby
+from agent.deployments.observed import Instance
 from agent.deployments.planning import NO_MEMORY
 from agent.deployments.restarts import Restarts
-from agent.deployments.rollout import Acknowledged, Memory
-from agent.deployments.workload import KIND, InvalidItem, Key, Slot, Workload, workload_of
+from agent.deployments.rollout import Acknowledged, Decision, Memory
+from agent.deployments.usage import Running
+from agent.deployments.workload import KIND, InvalidItem, Key, Workload, workload_of
 from schemas.session import UNSUPPORTED, Item, ItemResult
 from schemas.text import visible
 
 DEFAULTS: Final = LaneSettings()
-_LONGEST: Final = 2000
+_LONGEST: Final = 1800
+_NO_SWITCHING: Final = "The control plane does not follow ports, so it is rolled out as recreate."
 _GATHER_SECONDS: Final = 0.05
-
-
-class Serving(NamedTuple):
-    """The instance that routes of a deployment belong to. ``ports``: port of the workload → port of the agent."""
-
-    slot: Slot
-    ports: Mapping[int, int]
-    health: Health
-
-
-class Fronts(Protocol):
-    """Where it is said which instance serves, and asked whether everybody knows. Must not block."""
-
-    def serving(self, key: Key, serving: Serving | None) -> None:
-        """Say which instance routes belong to now; the newest counts. None: nothing answers."""
-        ...
-
-    def acknowledged(self, key: Key) -> Slot | None:
-        """Return the slot that all fronts have, as far as is known."""
-        ...
-
-
-class NoFronts:
-    """Nobody asks for anything: what is said counts as known at once."""
-
-    def __init__(self) -> None:
-        self._said: dict[Key, Slot] = {}
-
-    def serving(self, key: Key, serving: Serving | None) -> None:
-        if serving is None:
-            self._said.pop(key, None)
-        else:
-            self._said[key] = serving.slot
-
-    def acknowledged(self, key: Key) -> Slot | None:
-        return self._said.get(key)
 
 
 class DeploymentService:
@@ -94,6 +62,7 @@ class DeploymentService:
         """What commands may do here."""
         self._files = MemoryFiles(data, boot_id())
         self._fronts = fronts or NoFronts()
+        self._fronts.on_change = self._again
         self._secrets = secrets
         self._monotonic = monotonic
         self._wake = asyncio.Event()
@@ -117,10 +86,12 @@ class DeploymentService:
         self._items: dict[str, Workload | InvalidItem] = {}
         self._lowered: dict[Key, Workload | Standby] = {}
         """What stands for each in a lane: databases are containers or processes there."""
+        self._switching = True
         self._known = False
         """A document was applied; until then nothing may go because it is not wanted."""
         self._loaded = False
         """What an earlier process kept is known."""
+        self._stood: dict[Key, Standing] = {}
         self._served: dict[Key, Serving] = {}
         self._said: tuple[ItemResult, ...] = ()
 
@@ -141,6 +112,7 @@ class DeploymentService:
     def _assign(self) -> set[Key]:
         """Give each lane what it shall run; return all that is wanted."""
         known = [one for one in self._items.values() if isinstance(one, Workload)]
+        self._switching = self._fronts.switching
         self._lowered = {one.key: self._lower(one) for one in known}
         wanted = {key: self.restarts.on(one) for key, one in self._lowered.items() if isinstance(one, Workload)}
         kept = {_key_of_id(name) for name, one in self._items.items() if isinstance(one, InvalidItem)}
@@ -162,13 +134,29 @@ class DeploymentService:
         return wanted.keys() | kept
 
     def _lower(self, workload: Workload) -> Workload | Standby:
+        if workload.blue_green and not self._switching:
+            rollout = workload.spec.rollout.model_copy(update={"strategy": "recreate"})
+            workload = replace(workload, spec=workload.spec.model_copy(update={"rollout": rollout}))
         if self._databases is None or workload.spec.type != MONGODB:
             return workload
         return self._databases.lowered(workload)
 
+    def _again(self) -> None:
+        """Look again: fronts know something new, or can be told of less or more than before."""
+        self._wake.set()
+
     def observed(self) -> Mapping[Key, Serving]:
         """Return what serves now, for whoever tells the control plane."""
         return dict(self._served)
+
+    def running(self) -> list[Running]:
+        """Return what serves and runs now, for whoever asks what it uses."""
+        return [
+            Running(lane.driver, one)
+            for lane in self._lanes.values()
+            for one in (() if lane.observed is None else lane.observed.instances)
+            if one.state == "running" and one.key in self._served and self._served[one.key].instance == one.id
+        ]
 
     # --- what commands need -------------------------------------------------------------------------------------
 
@@ -220,7 +208,7 @@ class DeploymentService:
         """Look once at everything; return the seconds until the next look."""
         if not self._known:
             return 3600.0
-        if self._databases is not None:
+        if self._databases is not None or self._switching != self._fronts.switching:
             self._assign()  # a certificate may have come
         again = [await lane.step() for lane in self._lanes.values()]
         await self.commanding.look()
@@ -232,30 +220,41 @@ class DeploymentService:
         return max(0.0, min(again, default=self._monotonic() + 3600.0) - self._monotonic())
 
     def _tell_fronts(self) -> bool:
-        """Say what serves, and note what is known of it; True when something new is known."""
-        served, news = self._serving(), False
-        for key in self._served.keys() - served.keys():
-            self._fronts.serving(key, None)
-        for key, serving in served.items():
-            if self._served.get(key) != serving:
-                self._fronts.serving(key, serving)
-        self._served = served
+        """Say how everything stands, and note what fronts know of it; True when something new is known."""
+        standings, news = self._standings(), False
+        self._served = {key: one.serving for key, one in standings.items() if one.serving is not None}
+        if all(self._is_known(lane) for lane in self._lanes.values()):
+            self._fronts.tell(standings)
         for lane in self._lanes.values():
+            instances = () if lane.observed is None else lane.observed.instances
+            slots = {(one.key, one.id): one.slot for one in instances}
             for key in lane.decisions:
-                slot, before = self._fronts.acknowledged(key), lane.acknowledged.get(key)
-                if slot is not None and (before is None or before.slot != slot):
+                slot = slots.get((key, self._fronts.acknowledged(key) or ""))
+                before = lane.acknowledged.get(key)
+                if slot is None:
+                    # what they have is gone: another instance in its slot is not what they have
+                    lane.acknowledged.pop(key, None)
+                elif before is None or before.slot != slot:
                     lane.acknowledged[key] = Acknowledged(slot, self._monotonic())
                     news = True
         return news
 
-    def _serving(self) -> dict[Key, Serving]:
+    def _is_known(self, lane: Lane) -> bool:
+        """Say whether it is known what there is: somebody has looked, or there never was anything to look at."""
+        return lane.observed is not None or (isinstance(lane.unavailable, DriverAbsent) and not self._has_run(lane))
+
+    def _standings(self) -> dict[Key, Standing]:
         found = {}
         for lane in self._lanes.values():
             instances = () if lane.observed is None else lane.observed.instances
-            for key, decision in lane.decisions.items():
-                for one in instances:
-                    if one.key == key and one.slot == decision.serving:
-                        found[key] = Serving(one.slot, one.ports, one.health if one.up else UNKNOWN)
+            for key in lane.desired:
+                decision = lane.decisions.get(key)
+                if decision is not None:
+                    one = next((one for one in instances if one.key == key and one.slot == decision.serving), None)
+                    found[key] = _standing(lane, decision, one)
+                elif key in self._stood:  # something else is wanted, and nobody has looked since
+                    found[key] = self._stood[key]
+        self._stood = found
         return found
 
     # --- what is said -------------------------------------------------------------------------------------------
@@ -270,6 +269,8 @@ class DeploymentService:
         if isinstance(lowered, Standby):
             return ItemResult(id=name, state=lowered.state, reason=lowered.reason, message=lowered.message)
         said = self._rolled_out(name, lowered)
+        if one.blue_green and not self._switching and said.state != "Failed":
+            said = said.model_copy(update={"message": f"{said.message} {_NO_SWITCHING}".strip()})
         return said if self._databases is None else self._databases.result(one.key, said)
 
     def _rolled_out(self, name: str, one: Workload) -> ItemResult:
@@ -292,6 +293,25 @@ class DeploymentService:
     def _has_run(self, lane: Lane) -> bool:
         """Say whether the driver was there once: then it is away, and comes back."""
         return any(memory.type == lane.driver.type for memory in self._memories.values())
+
+
+def _standing(lane: Lane, decision: Decision, instance: Instance | None) -> Standing:
+    step = decision.reason if decision.state == "Progressing" else ""
+    if instance is None:
+        return Standing(step=step)
+    health = UNKNOWN if lane.unavailable is not None or not instance.up else instance.health
+    ports = [
+        (mapping.host, instance.ports[mapping.container])
+        for mapping in lane.desired[instance.key].spec.ports
+        if mapping.container in instance.ports
+    ]
+    return Standing(
+        Serving(instance.slot, instance.ports, health, instance.id),
+        tuple(ports),
+        instance.digest,
+        step,
+        stopped=not instance.up,
+    )
 
 
 def _read(item: Item) -> Workload | InvalidItem:

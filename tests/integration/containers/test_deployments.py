@@ -6,6 +6,7 @@ import asyncio
 import json
 import select
 import socket
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Final
@@ -14,9 +15,9 @@ import pytest
 
 from agent.deployments.docker_engine import DockerEngine
 from agent.deployments.firewall import NoFirewall
+from agent.deployments.fronts import Serving, Standing
 from agent.deployments.given import Given
-from agent.deployments.service import Serving
-from agent.deployments.workload import Key, Slot
+from agent.deployments.workload import Key
 from tests.support.container_machine import (
     CHECK,
     SECONDS,
@@ -79,17 +80,20 @@ def test_a_new_image_takes_the_place_of_the_old(machine: NetworkedEngine, tmp_pa
 class SlowFronts:
     """Fronts that take over what is served when they are told to, and a client that asks them all the time."""
 
+    switching = True
+
     def __init__(self) -> None:
+        self.on_change: Callable[[], None] = lambda: None
         self.wanted: Serving | None = None
         self.used: Serving | None = None
         self.pages: list[str] = []
 
-    def serving(self, key: Key, serving: Serving | None) -> None:
-        assert key == KEY
-        self.wanted = serving
+    def tell(self, standings: Mapping[Key, Standing]) -> None:
+        self.wanted = standings[KEY].serving
 
-    def acknowledged(self, key: Key) -> Slot | None:
-        return None if self.used is None else self.used.slot
+    def acknowledged(self, key: Key) -> str | None:
+        assert key == KEY
+        return None if self.used is None else self.used.instance
 
     async def ask(self) -> None:
         while True:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 
 from agent.deployments.actions import Create
 from agent.deployments.driver import DriverAbsent, DriverError
+from agent.deployments.fronts import Serving, Standing
 from agent.deployments.given import Given
 from agent.deployments.lane import LaneSettings
 from agent.deployments.service import DeploymentService
@@ -279,3 +280,103 @@ def test_what_cannot_be_remembered_is_not_begun(tmp_path: Path, monkeypatch: pyt
         assert said.state == "Applied"
 
     run(scenario, tmp_path)
+
+
+class Fronts:
+    """Fronts that have what a test says that they have."""
+
+    def __init__(self, *, switching: bool = True) -> None:
+        self.on_change: Callable[[], None] = lambda: None
+        self.switching = switching
+        self.told: Mapping[Key, Standing] = {}
+        self.times = 0
+        self.have = ""
+
+    def tell(self, standings: Mapping[Key, Standing]) -> None:
+        self.told = standings
+        self.times += 1
+
+    def acknowledged(self, _key: Key) -> str | None:
+        return self.have or None
+
+    @property
+    def serving(self) -> Serving:
+        found = self.told[KEY].serving
+        assert found is not None
+        return found
+
+
+PORTS: Any = {"ports": [{"container": 80, "host": 8080}]}
+BLUE_GREEN: Any = {**PORTS, "rollout": {"strategy": "blue-green", "deadline": "60s"}}
+
+
+def test_fronts_are_told_nothing_before_everything_is_known(tmp_path: Path) -> None:
+    """A port that a former roll-out left would go back to the declared one until somebody has looked."""
+    fronts = Fronts()
+
+    async def scenario(machine: Machine) -> None:
+        machine.driver.away = DriverError("EngineUnavailable", "It does not answer.", engine=True)
+        await machine.settle(web(**PORTS))
+        assert fronts.times == 0
+        machine.driver.away = None
+        await machine.settle(web(**PORTS))
+        assert fronts.told[KEY].ports == ((8080, 8080),)
+        machine.driver.away = DriverError("EngineUnavailable", "It does not answer.", engine=True)
+        await machine.look()
+        assert (fronts.told[KEY].health.state, fronts.told[KEY].ports) == ("unknown", ((8080, 8080),))
+
+    run(scenario, tmp_path, fronts=fronts)
+
+
+def test_another_wish_takes_no_port_back(tmp_path: Path) -> None:
+    """Between a new document and the next look what serves is still what served."""
+    fronts = Fronts()
+
+    async def scenario(machine: Machine) -> None:
+        await machine.settle(web(**BLUE_GREEN))
+        fronts.have = fronts.serving.instance
+        await machine.settle(web("web:2", **BLUE_GREEN))
+        (_, actual) = fronts.told[KEY].ports[0]
+        assert 20000 <= actual <= 29999
+        await machine.service.apply((web("web:3", **BLUE_GREEN),))
+        assert fronts.told[KEY].ports == ((8080, actual),)
+
+    run(scenario, tmp_path, fronts=fronts)
+
+
+def test_what_fronts_have_is_an_instance_and_no_slot(tmp_path: Path) -> None:
+    """A third version in the slot of the first is not what they have had since the first."""
+    fronts = Fronts()
+
+    async def scenario(machine: Machine) -> None:
+        await machine.settle(web(**BLUE_GREEN))
+        fronts.have = fronts.serving.instance
+        await machine.settle(web("web:2", **BLUE_GREEN))
+        second = fronts.serving.instance
+        assert sorted(machine.images()) == ["web:2", "web:good"], "the first is still asked"
+        fronts.have = second
+        await machine.settle(web("web:2", **BLUE_GREEN))
+        assert machine.images() == ["web:2"]
+        await machine.settle(web("web:3", **BLUE_GREEN))
+        assert fronts.serving.instance != second
+        assert sorted(machine.images()) == ["web:2", "web:3"], "the second is still asked"
+
+    run(scenario, tmp_path, fronts=fronts)
+
+
+def test_where_ports_cannot_be_told_they_do_not_change(tmp_path: Path) -> None:
+    """Blue-green becomes recreate, and that is said."""
+    fronts = Fronts(switching=False)
+
+    async def scenario(machine: Machine) -> None:
+        await machine.settle(web(**BLUE_GREEN))
+        (said,) = await machine.settle(web("web:2", **BLUE_GREEN))
+        assert (said.state, machine.images()) == ("Applied", ["web:2"])
+        assert "recreate" in said.message
+        assert fronts.told[KEY].ports == ((8080, 8080),)
+        fronts.switching = True
+        (said,) = await machine.settle(web("web:3", **BLUE_GREEN))
+        assert fronts.told[KEY].ports != ((8080, 8080),)
+        assert said.reason == "Switching"
+
+    run(scenario, tmp_path, fronts=fronts)
