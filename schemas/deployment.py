@@ -237,6 +237,19 @@ class DeploymentSpec(Model):
         return self
 
     @model_validator(mode="after")
+    def _listens_where_it_is_told(self) -> Self:
+        """A program has the agent's own ports, and finds the one to listen at in its environment."""
+        if self.type != "process":
+            return self
+        for mapping in self.ports:
+            if mapping.container != mapping.host:
+                text = f"type process listens at ports of the agent itself: write {mapping.host} for container too"
+                raise ValueError(f"{text}, and let the program take it from the variable PORT")
+        if self.ports and "PORT" in (*self.env, *(secret.env for secret in self.secrets)):
+            raise ValueError("the agent gives PORT to a program with ports; leave it out")
+        return self
+
+    @model_validator(mode="after")
     def _each_once(self) -> Self:
         for what, values in (
             ("agent", list(self.agents)),

@@ -118,6 +118,13 @@ BAD: list[tuple[Kind, dict[str, Any], str, str]] = [
     ("Deployment", {"type": "container", "agents": ["vps-1"]}, "spec", "type container needs image"),
     ("Deployment", PROCESS | {"image": "a"}, "spec", "image is for type container, this is type process"),
     ("Deployment", {"type": "process", "agents": ["vps-1"]}, "spec", "type process needs command"),
+    ("Deployment", {**PROCESS, "ports": [{"container": 80, "host": 8081}]}, "spec", "write 8081 for container too"),
+    (
+        "Deployment",
+        {**PROCESS, "ports": [{"container": 8081, "host": 8081}], "env": {"PORT": "8081"}},
+        "spec",
+        "the agent gives PORT",
+    ),
     ("Deployment", DATABASE | {"command": ["x"]}, "spec", "type mongodb needs mongodb and takes no command"),
     ("Deployment", CONTAINER | {"mongodb": {"version": "6.0"}}, "spec", "mongodb is for type mongodb"),
     ("Deployment", {"type": "container", "image": "a"}, "spec", "say where it runs: agents or agentSelector"),
