@@ -112,7 +112,7 @@ class Tracker:
 
         An agent that has the same content from an older generation is sent nothing, and is done.
         """
-        present = self._present = set(connected)
+        present = set(connected)
         record = self._get(revision)
         every = self._replaced(revision, wanted) | dict(wanted)
         agents = {name: self._progress(name, digest, present) for name, digest in every.items()}

@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Sequence
 
-from reconciler.commands import deploy_acting
+from reconciler.commands import deploy_acting, deploy_rollout
 from reconciler.commands.client import Client, add_target_options, target_of
 from reconciler.commands.output import say, say_json, tell
 from schemas.deployments_api import DeploymentList, DeploymentOnAgent, DeploymentView
@@ -22,6 +22,7 @@ def add_parser(
     parser = subparsers.add_parser("deploy", help=about, description="Look at deployments, and act on what runs.")
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     _add_list(actions)
+    deploy_rollout.add_actions(actions)
     deploy_acting.add_actions(actions)
     return actions
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Final
 
-from schemas.status import STAGES, RevisionStatus
+from schemas.status import STAGES, DeploymentRollout, RevisionStatus
 
 _COLOURS: Final = {"Converged": "\x1b[32m", "Held": "\x1b[33m", "Failed": "\x1b[31m", "Progressing": "\x1b[36m"}
 _RESET: Final = "\x1b[0m"
@@ -57,5 +57,17 @@ def _lines(status: RevisionStatus, target: str, *, colour: bool) -> Iterator[str
         when = agent.applied.strftime(" %H:%M:%S.%f") if agent.applied else ""
         why = f": {agent.message or agent.reason}" if agent.message or agent.reason else ""
         yield f"  agent {name:<20} {agent.state}{when}{why}"
+    for name, rollout in status.rollouts.items():
+        yield from rollout_lines(name, rollout)
     for problem in status.quarantined:
         yield f"  {problem}"
+
+
+def rollout_lines(name: str, rollout: DeploymentRollout) -> Iterator[str]:
+    """Write where the roll-out of a deployment stands, with one line of steps for each agent."""
+    yield f"  rollout {name}  {rollout.state}{f': {rollout.message}' if rollout.message else ''}"
+    for agent, one in rollout.agents.items():
+        steps = ", ".join(f"{step.reason or step.state} {step.at.strftime('%H:%M:%S')}" for step in one.steps)
+        yield f"    {agent:<20} {one.state:<9} {steps}".rstrip()
+    if rollout.left_out:
+        yield f"    and {rollout.left_out} more agent(s)"

@@ -41,6 +41,8 @@ class Rollout:
     """Agent → generation in which its document got what it has of this deployment, where that is known."""
     held: Mapping[str, Older] = field(default_factory=dict)
     """Agents whose document does not have the newest version → what it has."""
+    in_waves: bool = False
+    """Somebody had to wait for another, in the roll-out of this version."""
 
     def item(self, agent: str, newest: Item) -> Item | None:
         """Return the item that an agent's document has, None where it has none."""
@@ -77,6 +79,7 @@ def rollouts_to_json(rollouts: Rollouts) -> list[dict[str, Any]]:
             "version": one.version,
             "begun": one.begun,
             "since": dict(one.since),
+            "in_waves": one.in_waves,
             "held": [
                 {"version": older.version, "spec": older.spec, "agents": agents}
                 for older, agents in _by_version(one.held)
@@ -107,6 +110,7 @@ def rollouts_from_json(
             version=one["version"],
             begun=one["begun"],
             since=dict(one["since"]),
+            in_waves=one["in_waves"],
             held={name: Older(old["version"], old["spec"]) for old in one["held"] for name in old["agents"]},
         )
         for one in stored

@@ -73,6 +73,8 @@ class Rule(NamedTuple):
     max_unavailable: int
     deadline: float
     paused: str = ""
+    in_waves: bool = False
+    """Some agents had to wait for others, so those that are away are waited for until they are passed over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,12 +146,12 @@ def _state(wave: Wave, members: Mapping[str, Member], rule: Rule) -> tuple[Rollo
     if len(wave.lost) > MAX_LOST:
         text = f"{_some(wave.lost)} went away while they changed to it{rest}"
         return "Failed", f"{text}. It goes on when they are back; or push another version"
-    waiting = [name for name in wave.waiting if members[name].away is None]
+    waiting = [name for name in wave.waiting if not _passed_over(members[name], rule)]
     if rule.paused and wave.waiting:
         return "Paused", f"paused by {rule.paused}{rest}"
-    changing = [name for name in (*wave.give, *wave.changing) if name in wave.give or members[name].away is None]
-    if changing:
-        on = f"changing on {_some(sorted(changing))}"
+    changing = [name for name in wave.changing if rule.in_waves or members[name].away is None]
+    if wave.give or changing:
+        on = f"changing on {_some(sorted((*wave.give, *changing)))}"
         return "Progressing", f"{on}{f'; {len(wave.waiting)} to come' if wave.waiting else ''}"
     if waiting:
         return "Progressing", f"waiting until fewer agents are without it; {len(wave.waiting)} to come"

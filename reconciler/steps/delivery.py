@@ -17,7 +17,7 @@ from reconciler.agents.documents import WantedDocument
 from reconciler.desired.items import AgentItems, MakeItems
 from reconciler.desired.state import State
 from reconciler.steps.passing import Pass, Published
-from reconciler.steps.waves import Waves, concerned_by
+from reconciler.steps.waves import Waves
 from schemas.agent import Agent
 from schemas.objects import ObjectKey
 from schemas.session import Item, digest_of_items
@@ -126,7 +126,7 @@ class Delivery:
 
     def gone_on(self, published: Published) -> dict[str, frozenset[str]]:
         """Say which revisions' roll-outs went on with the newest generation, and on which agents."""
-        return concerned_by(published)
+        return self._waves.gone_on(published)
 
     async def push(self, published: Published, items: Mapping[str, tuple[Item, ...]]) -> dict[str, str]:
         """Close what was revoked, then offer the changed documents. Returns agent → digest that it must apply."""

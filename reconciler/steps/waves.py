@@ -113,7 +113,8 @@ class Waves:
     ) -> Wave:
         since = former.since if former is not None else {}
         members = {name: self._member(key, name, one.version, since.get(name, 0)) for name, one in has.items()}
-        rule = self._rule(state, key)
+        in_waves = former is not None and former.version == version and former.in_waves
+        rule = self._rule(state, key)._replace(in_waves=in_waves)
         if len(members) == 1 and not rule.paused:  # there is nobody to wait for
             members = {name: one if one.holds == version else Member("") for name, one in members.items()}
         return next_wave(version, members, rule)
@@ -211,6 +212,15 @@ class Waves:
             if any(one.state != "Done" and name not in mine for name, one in record.rollouts.items()):
                 self._tracker.supersede(record.revision, published.revision)
 
+    def gone_on(self, published: Published) -> dict[str, frozenset[str]]:
+        """Say which revisions' roll-outs went on with the newest generation, and on which agents."""
+        found: dict[str, frozenset[str]] = {}
+        for rollout in published.rollouts.values():
+            revision = self._tracker.successor(rollout.revision)
+            now = {name for name, generation in rollout.since.items() if generation == published.generation}
+            found[revision] = found.get(revision, frozenset()) | now
+        return found
+
     # --- what others ask ----------------------------------------------------------------------------------------
 
     def shown(self, published: Published, key: ObjectKey) -> Shown:
@@ -226,15 +236,6 @@ class Waves:
     def counts(self) -> Mapping[RolloutState, int]:
         """Count the roll-outs by state."""
         return Counter(story.state for story in self._now.stories.values())
-
-
-def concerned_by(published: Published) -> dict[str, frozenset[str]]:
-    """Say which revisions' roll-outs went on with the newest generation, and on which agents."""
-    found: dict[str, frozenset[str]] = {}
-    for rollout in published.rollouts.values():
-        now = {name for name, generation in rollout.since.items() if generation == published.generation}
-        found[rollout.revision] = found.get(rollout.revision, frozenset()) | now
-    return found
 
 
 def agents_of(state: State, key: ObjectKey) -> tuple[str, ...]:
@@ -270,5 +271,5 @@ def _rolled(
     known = {name: at for name, at in former.since.items() if name in has} if former is not None else {}
     since = {**known, **dict.fromkeys(wave.give, this.generation)}
     if former is not None and former.version == version:
-        return Rollout(former.revision, version, former.begun, since, held)
-    return Rollout(this.revision, version, now, since, held)
+        return Rollout(former.revision, version, former.begun, since, held, former.in_waves or bool(held))
+    return Rollout(this.revision, version, now, since, held, bool(held))

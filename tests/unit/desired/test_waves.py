@@ -74,6 +74,10 @@ def test_an_agent_that_is_away_counts_until_it_is_passed_over() -> None:
     assert wave(a=WELL, b=DONE).give == ("a",)
     assert wave(a=replace(DONE, away=1.0), b=DONE).state == "Done"
     assert wave(a=Member(NEW, away=1.0), b=DONE).state == "Done"
+    in_waves = RULE._replace(in_waves=True)
+    assert wave(in_waves, a=Member(NEW, away=1.0), b=DONE).state == "Progressing", "others waited for it"
+    assert wave(in_waves, a=Member(NEW, away=301.0), b=DONE).state == "Done"
+    assert wave(a=replace(WELL, away=1.0), b=DONE).state == "Progressing"
 
 
 def test_one_agent_may_be_lost_while_it_changes_and_a_second_stops_it() -> None:
