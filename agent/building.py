@@ -11,6 +11,7 @@ from agent.certificate import CertificateKeeper
 from agent.certificate_files import CertificateFiles
 from agent.client import Parts
 from agent.commands.allowance import Allowance
+from agent.commands.databases import DatabaseCommands
 from agent.commands.deployments import DeploymentCommands
 from agent.commands.runner import Commands
 from agent.credentials import Credentials
@@ -20,6 +21,7 @@ from agent.deployments.fronts import Fronts
 from agent.deployments.lane import LaneSettings
 from agent.deployments.local_engine import LocalEngine
 from agent.deployments.mongodb import Databases
+from agent.deployments.mongodb_backups import Backups
 from agent.deployments.mongodb_driver import DatabaseDriver
 from agent.deployments.mongodb_files import DatabaseFiles
 from agent.deployments.mongodb_workload import Runtime
@@ -59,14 +61,18 @@ def build(data: Path, credentials: Credentials, settings: AgentSettings) -> Agen
     presence = Presence(data, importlib.metadata.version("cloudlunacy"))
     engine = _engine(credentials.name, settings)
     observing = Observing(lambda: usage.usage())  # noqa: PLW0108  which is made of the deployments
-    deployments = _deployments(data, credentials.name, settings, certificates, engine, fronts=observing)
+    databases = _databases(data, settings, certificates, engine)
+    backups = Backups(databases, now=credentials.now)
+    deployments = _deployments(data, credentials.name, settings, databases, engine, fronts=observing)
     usage = UsageGatherer(deployments.running)
     own = Allowance(trust)
-    commands = Commands(DeploymentCommands(deployments.commanding, own).handlers())
+    handlers = (DeploymentCommands(deployments.commanding, own).handlers(), DatabaseCommands(backups).handlers())
+    commands = Commands({name: handler for some in handlers for name, handler in some.items()})
 
     def hold(document: Document) -> None:
         if engine is not None:
             engine.reached_at(address_of(document))
+        databases.capabilities = capabilities_of(document)
 
     def metrics() -> Mapping[str, float]:
         return {**machine.metrics(), **certificates.metrics()}
@@ -80,6 +86,7 @@ def build(data: Path, credentials: Credentials, settings: AgentSettings) -> Agen
                 "agent-certificate": keeper.run,
                 "agent-services": certificates.run,
                 "agent-deployments": deployments.run,
+                "agent-backups": backups.run,
                 "agent-machine": machine.run,
                 "agent-presence": presence.run,
                 "agent-observing": observing.run,
@@ -98,24 +105,30 @@ def _engine(agent: str, settings: AgentSettings) -> LocalEngine | None:
     return LocalEngine(settings.socket, agent, firewall=IpTables(), publish=settings.publish)
 
 
+def _databases(
+    data: Path, settings: AgentSettings, certificates: ServiceCertificates, engine: LocalEngine | None
+) -> Databases:
+    contained: tuple[Runtime, ...] = () if engine is None else ("container",)
+    runtimes: tuple[Runtime, ...] = (*contained, "process") if settings.processes.run else contained
+    files = DatabaseFiles(data, Sealer(AgentKey.load(data).private))
+    return Databases(files, runtimes, held=certificates.held, mongod=settings.processes.mongod_of)
+
+
 def _deployments(
     data: Path,
     agent: str,
     settings: AgentSettings,
-    certificates: ServiceCertificates,
+    databases: Databases,
     engine: LocalEngine | None,
     *,
     fronts: Fronts,
 ) -> DeploymentService:
     drivers: list[Driver] = [] if engine is None else [engine]
-    runtimes: tuple[Runtime, ...] = () if engine is None else ("container",)
     processes = settings.processes
     if processes.run:
-        confinement = ProcessSettings(processes.readable, processes.hidden, processes.unconfined)
+        readable = (*processes.readable, *processes.programs)
+        confinement = ProcessSettings(readable, processes.hidden, processes.unconfined)
         drivers.append(ProcessDriver(data, agent, confinement))
-        runtimes = (*runtimes, "process")
-    files = DatabaseFiles(data, Sealer(AgentKey.load(data).private))
-    databases = Databases(files, runtimes, held=certificates.held, mongod=lambda _version: processes.mongod)
     return DeploymentService(
         data,
         [DatabaseDriver(driver, databases) for driver in drivers],
@@ -130,3 +143,10 @@ def address_of(document: Document) -> str:
     own = next((item.spec for item in document.items if item.kind == "Agent"), {})
     address = own.get("address")
     return address if isinstance(address, str) else ""
+
+
+def capabilities_of(document: Document) -> frozenset[str]:
+    """Return what the agent is for, as its file says."""
+    own = next((item.spec for item in document.items if item.kind == "Agent"), {})
+    found = own.get("capabilities")
+    return frozenset(map(str, found)) if isinstance(found, list) else frozenset()

@@ -64,6 +64,17 @@ class Processes(BaseModel):
     """Run them also where bubblewrap cannot confine them: they are then what the agent is."""
     mongod: Annotated[str, Field(min_length=1, max_length=512)] = "mongod"
     """The program that databases run, which are no containers."""
+    mongods: dict[str, Annotated[str, Field(pattern=r"^/.", max_length=512)]] = {}
+    """In its place for a version, such as 6.0.27, or a release, such as 6.0."""
+
+    def mongod_of(self, version: str) -> str:
+        release = ".".join(version.split(".")[:2])
+        return self.mongods.get(version) or self.mongods.get(release) or self.mongod
+
+    @property
+    def programs(self) -> tuple[str, ...]:
+        """What has to be readable besides, so that databases can run it."""
+        return tuple(dict.fromkeys(one for one in (self.mongod, *self.mongods.values()) if one.startswith("/")))
 
 
 class AgentSettings(BaseModel):

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
@@ -104,11 +104,16 @@ class Database:
 
     @property
     def start(self) -> str:
-        return "" if self.instance is None else f"{self.instance.id} {self.instance.started}"
+        return "" if self.instance is None else start_of(self.instance)
+
+
+def start_of(instance: Instance) -> str:
+    """Return what is another text after each start."""
+    return f"{instance.id} {instance.started}"
 
 
 class Databases:
-    """All databases of this agent. ``runtimes``: drivers that it has, the usual one first."""
+    """All databases of this agent. ``runtimes``: drivers that it has."""
 
     type = TYPE
 
@@ -127,6 +132,8 @@ class Databases:
         self.on_change: Callable[[], None] = lambda: None
         self.records: dict[Key, Record] = files.load()
         self.databases: dict[Key, Database] = {}
+        self.capabilities: frozenset[str] = frozenset()
+        """What the agent is for, as its file says; a new database runs as the first of ``runtimes`` among them."""
         self._runtimes = tuple(runtimes)
         self._held = held
         self._secrets = secrets
@@ -147,8 +154,7 @@ class Databases:
         wanted, record = database.mongodb, self.records.get(key)
         runtime = self._runtime(wanted, record)
         if runtime not in self._runtimes:
-            text = f"This agent runs no databases as {runtime}." if runtime else "This agent runs no databases."
-            return Standby("Failed", "Unsupported", text)
+            return Standby("Failed", "Unsupported", f"This agent runs nothing of type {runtime}.")
         if self._held(*key) is None and record is None:
             return Standby("Progressing", "WaitingForCertificate", "Its certificate has not come yet.")
         version, image = wanted.version, wanted.image
@@ -159,10 +165,11 @@ class Databases:
         database.made = lowered(workload, runtime, version=version, image=image, mongod=mongod)
         return database.made
 
-    def _runtime(self, wanted: MongoDB, record: Record | None) -> Runtime | None:
+    def _runtime(self, wanted: MongoDB, record: Record | None) -> Runtime:
         if record is not None:
             return record.runtime  # where its data is
-        return wanted.runtime or next(iter(self._runtimes), None)
+        named = (one for one in self._runtimes if one in self.capabilities)
+        return wanted.runtime or (*named, *reversed(self._runtimes), "process")[0]
 
     @staticmethod
     def _refused(wanted: MongoDB, record: Record | None) -> Said | None:
@@ -226,9 +233,9 @@ class Databases:
         try:
             async with asyncio.timeout(timeout_seconds):
                 database = self.databases.get(instance.key)
-                start = f"{instance.id} {instance.started}"
-                if database is not None and database.greeted != start:
+                if database is not None and database.greeted != start_of(instance):
                     await admin.ensure_admin(where)
+                    self._wake.set()  # now somebody can log in
                 await admin.ping(where)
         except TimeoutError:
             return Probe(False, f"mongod did not answer within {timeout_seconds:g} s")
@@ -274,7 +281,8 @@ class Databases:
                 await self._version(key, database, where)
                 database.trouble = None
             except AdminError as error:
-                database.trouble = Said(error.reason, error.message)
+                # that nobody answers is what the health check is for
+                database.trouble = None if error.reason == "Unreachable" else Said(error.reason, error.message)
             except DriverError as error:
                 database.trouble = Said(error.reason, error.message)
             except OSError as error:
@@ -386,8 +394,3 @@ _NEEDS_OTHER_VERSION: Final = 62
 
 def _failed(said: ItemResult, why: Said) -> ItemResult:
     return said.model_copy(update={"state": "Failed", "reason": why.reason, "message": why.message})
-
-
-def standing_of(databases: Databases) -> Mapping[Key, Standing]:
-    """Return what is known of each, for whoever tells of usage."""
-    return {key: one.standing for key, one in databases.databases.items() if one.standing is not None}

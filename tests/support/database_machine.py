@@ -1,10 +1,10 @@
-"""An agent's databases on a real engine: what tests of them want, hold certificates with, and look at."""
+"""An agent's databases by a real driver: what tests of them want, hold certificates with, and look at."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -13,12 +13,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pymongo import AsyncMongoClient
 
 from agent.deployments.docker_engine import DockerEngine
+from agent.deployments.driver import Driver
 from agent.deployments.firewall import IpTables
 from agent.deployments.given import Given
 from agent.deployments.lane import LaneSettings
 from agent.deployments.mongodb import Databases, DatabaseSettings
 from agent.deployments.mongodb_driver import DatabaseDriver
 from agent.deployments.mongodb_files import DatabaseFiles
+from agent.deployments.mongodb_workload import Runtime
 from agent.deployments.service import DeploymentService
 from agent.sealing import Sealer
 from schemas.session import Item
@@ -35,14 +37,26 @@ SETTINGS: Final = LaneSettings(settle=0.3, drain=0.1, retry_base=0.2, retry_cap=
 CHECK: Final = {"tcp": {"port": 27017}, "interval": "500ms", "startPeriod": "20s", "failures": 3}
 
 
-def orders(version: str = "6.0", *, users: Any = USERS, mongodb: Any = None, **spec: Any) -> Item:
+def on_engine(machine: NetworkedEngine, folder: Path, agent: str = AGENT) -> DatabaseMachine:
+    """An agent with a container engine."""
+
+    def driver(_: Path) -> Driver:
+        return DockerEngine(machine.socket, agent, firewall=IpTables(), secret_files=IN_MEMORY)
+
+    return DatabaseMachine(folder, driver, "container")
+
+
+def orders(
+    version: str = "6.0", *, users: Any = USERS, mongodb: Any = None, image: bool = True, port: int = PORT, **spec: Any
+) -> Item:
     """The database as its document has it."""
+    images = {"image": f"mongod:{version}"} if image else {}
     return deployment_item(
         "orders",
         **{
             "type": "mongodb",
-            "mongodb": {"version": version, "users": users, "image": f"mongod:{version}", **(mongodb or {})},
-            "ports": [{"container": 27017, "host": PORT}],
+            "mongodb": {"version": version, "users": users, **images, **(mongodb or {})},
+            "ports": [{"container": 27017, "host": port}],
             "healthCheck": CHECK,
             "rollout": {"deadline": "40s"},
             "stopGrace": "20s",
@@ -54,16 +68,20 @@ def orders(version: str = "6.0", *, users: Any = USERS, mongodb: Any = None, **s
 class DatabaseMachine:
     """The directory of an agent with a certificate for its database, whose secrets a test may change."""
 
-    def __init__(self, folder: Path, machine: NetworkedEngine, agent: str = AGENT) -> None:
+    def __init__(
+        self, folder: Path, driver: Callable[[Path], Driver], runtime: Runtime, *, port: int = PORT, mongod: str = ""
+    ) -> None:
         self.data = folder / "data"
         self.data.mkdir(mode=0o700, parents=True)
-        self.machine = machine
-        self.agent = agent
+        self.port = port
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.world = World(self.data, make_issuer(folder / "keys", time.time()))
         self.world.now = time.time()
         self.certificate = certificate_item()
         self.passwords = {"orders/password": PASSWORD}
+        self._driver = driver
+        self._runtime = runtime
+        self._mongod = mongod
 
     def issue(self) -> None:
         """The certificate comes."""
@@ -74,23 +92,25 @@ class DatabaseMachine:
         return self.data / "services" / "shop" / "orders" / "ca.crt"
 
     def databases(self) -> Databases:
-        files = DatabaseFiles(self.data, Sealer(self.key))
+        """Those of an agent that knows what is on its disk."""
         return Databases(
-            files,
-            ["container"],
+            DatabaseFiles(self.data, Sealer(self.key)),
+            [self._runtime],
             held=self.world.service.held,
             secrets=lambda _: Given(dict(self.passwords)),
+            mongod=lambda _: self._mongod,
             settings=DatabaseSettings(look=0.3, ask=0.3),
         )
 
-    def service(self, databases: Databases) -> DeploymentService:
-        engine = DockerEngine(self.machine.socket, self.agent, firewall=IpTables(), secret_files=IN_MEMORY)
-        return DeploymentService(self.data, [DatabaseDriver(engine, databases)], databases=databases, settings=SETTINGS)
+    def service(self) -> DeploymentService:
+        databases = self.databases()
+        driver = DatabaseDriver(self._driver(self.data), databases)
+        return DeploymentService(self.data, [driver], databases=databases, settings=SETTINGS)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[DeploymentService]:
         """The service of the agent, at work."""
-        found = self.service(self.databases())
+        found = self.service()
         task = asyncio.create_task(found.run())
         try:
             yield found
@@ -106,6 +126,6 @@ class DatabaseMachine:
             "username": user, "password": password, "authSource": "shop", "authMechanism": "SCRAM-SHA-256"
         }  # fmt: skip
         return AsyncMongoClient(
-            "127.0.0.1", PORT, tls=True, tlsCAFile=str(self.roots), tlsAllowInvalidHostnames=True,
+            "127.0.0.1", self.port, tls=True, tlsCAFile=str(self.roots), tlsAllowInvalidHostnames=True,
             directConnection=True, retryWrites=False, serverSelectionTimeoutMS=5000, **{**who, **more},
         )  # fmt: skip

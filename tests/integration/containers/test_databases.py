@@ -9,7 +9,7 @@ import pytest
 from pymongo.errors import OperationFailure
 
 from tests.support.container_machine import containers, settled
-from tests.support.database_machine import DatabaseMachine, orders
+from tests.support.database_machine import DatabaseMachine, on_engine, orders
 from tests.support.mongod_image import make_mongod_image
 from tests.support.networked_engine import NetworkedEngine
 from tests.support.parts import require
@@ -26,17 +26,17 @@ def with_mongod(machine: NetworkedEngine) -> NetworkedEngine:
 
 @pytest.fixture
 def host(with_mongod: NetworkedEngine, tmp_path: Path) -> DatabaseMachine:
-    return DatabaseMachine(tmp_path, with_mongod)
+    return on_engine(with_mongod, tmp_path)
 
 
-def test_from_an_item_to_a_login(host: DatabaseMachine) -> None:
+def test_from_an_item_to_a_login(host: DatabaseMachine, machine: NetworkedEngine) -> None:
     """It waits for its certificate; then whoever has the password reads and writes through TLS, and nobody else."""
 
     async def scenario() -> None:
         async with host.running() as found:
             (first,) = await found.apply((orders(),))
             assert (first.state, first.reason) == ("Progressing", "WaitingForCertificate")
-            assert containers(host.machine) == []
+            assert containers(machine) == []
             await asyncio.to_thread(host.issue)
             results = await settled(found, orders())
             assert (results["orders"].state, results["orders"].reason) == ("Applied", "Running"), results
@@ -51,4 +51,4 @@ def test_from_an_item_to_a_login(host: DatabaseMachine) -> None:
                 with pytest.raises(OperationFailure, match="requires authentication"):
                     await client.shop.orders.find_one()
 
-    host.machine.inside(scenario)
+    machine.inside(scenario)
