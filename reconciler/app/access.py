@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any, Final
 
+from reconciler.agents.asked_routes import compose_route
 from reconciler.agents.certificates import AgentCertificates
 from reconciler.agents.directory import AgentDirectory
 from reconciler.agents.enrolment import compose
@@ -20,7 +21,7 @@ from reconciler.store.sqlite import SQLiteStore
 from reconciler.web.access_api import AccessApi
 from schemas.fleet import Fleet
 
-_COMPOSERS: Final = {"enrolment": compose, "revocation": compose_revocation}
+_COMPOSERS: Final = {"enrolment": compose, "revocation": compose_revocation, "route": compose_route}
 
 
 class Access:

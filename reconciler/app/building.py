@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from reconciler.agents.asked_routes import event_of
 from reconciler.agents.certificates import AgentCertificates, Enrolled
 from reconciler.agents.directory import AgentDirectory
 from reconciler.agents.enrolment import Enrolments, recorder
@@ -22,7 +23,7 @@ from reconciler.app.access import Access, composer
 from reconciler.app.acme import Acme
 from reconciler.app.answering import Answering
 from reconciler.app.certificate import OwnCertificate
-from reconciler.app.deployments import Deployments
+from reconciler.app.deployments import Deployments, asked_routes
 from reconciler.app.measuring import Measuring, measure_api
 from reconciler.app.mongodb import MongoDB
 from reconciler.app.own_names import connectable, url_of
@@ -77,6 +78,7 @@ from reconciler.web.application import Probes, make_application
 from reconciler.web.certificate_api import CertificateApi
 from reconciler.web.server import Server, make_server
 from reconciler.web.webhooks import WebhookEndpoint
+from schemas.agent_routes import NAME_PATTERN
 from schemas.names import seconds
 from schemas.status import RevisionState
 
@@ -86,8 +88,9 @@ MISSED_HEARTBEATS: Final = 3
 """After so many an agent counts as gone."""
 CA_FILE: Final = "ca.pem"
 """In the data directory: the roots of this authority, for ``curl --cacert`` and whoever else connects."""
-WRITABLE: Final = re.compile(r"agents/[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.yaml")
-"""The only files that commits of our own may touch."""
+_LABEL: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+WRITABLE: Final = re.compile(rf"agents/{_LABEL}\.yaml|routes/{_LABEL}/{NAME_PATTERN}\.yaml")
+"""The only files that commits of our own may touch: those of agents, and of routes that agents asked for."""
 
 
 class Parts(Answering):
@@ -335,6 +338,15 @@ class Parts(Answering):
                 self.rollouts.api(authenticator),
                 measure_api(self, self._settings, authenticator),
                 self._deployments.api(authenticator),
+                asked_routes(
+                    self,
+                    authenticator,
+                    issuer=self.issuer,
+                    store=self._store,
+                    committer=self._committer,
+                    tracker=self._tracker,
+                    open_sealed=keys.opener.open,
+                ),
             ),
         )
         return make_server(application, self.certificate.context)
@@ -345,6 +357,10 @@ class Parts(Answering):
     async def _note_settled(self, entry: OutboxEntry, settled: Settled) -> None:
         if entry.kind == "revocation":
             await self._access.settled(entry, settled)
+            return
+        if entry.kind == "route":
+            self.loop.wake()
+            await self._store.append(event_of(entry, settled, time.time()))
             return
         self._metrics.enrolment(settled.outcome)
         said = entry.payload

@@ -1,4 +1,4 @@
-"""What people do with deployments: the commands, who hears what agents say of them, and the endpoints."""
+"""What people do with deployments, and what agents ask for them: commands, and routes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,46 @@ import time
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
+from reconciler.agents.asked_routes import AskedRoutes
 from reconciler.agents.commands import Commands
+from reconciler.agents.group_commit import GroupCommitter
 from reconciler.agents.hub import Hub
+from reconciler.convergence import judge
+from reconciler.desired.view import OpenSecret
 from reconciler.observer import AgentObserver
 from reconciler.pki.authenticator import Authenticator
+from reconciler.status import Tracker
 from reconciler.store.protocols import EventStore
+from reconciler.store.sqlite import SQLiteStore
 from reconciler.web.deployment_api import Control, DeploymentApi, Seen
+from reconciler.web.route_api import RouteApi
+
+
+def asked_routes(
+    control: Control,
+    authenticator: Authenticator,
+    *,
+    issuer: str,
+    store: SQLiteStore,
+    committer: GroupCommitter,
+    tracker: Tracker,
+    open_sealed: OpenSecret,
+) -> RouteApi:
+    """Return the endpoints for routes that agents ask for."""
+
+    def standing(revision: str) -> str:
+        record = tracker.get(revision)
+        return "" if record is None else judge(record)[0]
+
+    routes = AskedRoutes(
+        issuer=issuer,
+        store=store,
+        committer=committer,
+        state=lambda: control.published.state,
+        open_sealed=open_sealed,
+        standing=standing,
+    )
+    return RouteApi(authenticator=authenticator, routes=routes, clock=time.time)
 
 
 class Deployments:
