@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from agent import status
+from agent import asking_route, status
 from agent.building import build
 from agent.client import run_until_signalled
 from agent.credentials import Credentials
@@ -34,6 +34,7 @@ def add_parser(
     _add_enrol(actions)
     _add_run(actions)
     _add_status(actions)
+    asking_route.add_action(actions)
     return actions
 
 
