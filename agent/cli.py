@@ -17,6 +17,7 @@ from agent.building import build
 from agent.client import run_until_signalled
 from agent.credentials import Credentials
 from agent.enrol import EnrolmentFailed, Wanted, enrol
+from agent.installing import command
 from agent.keys import Unusable
 from agent.pinning import Untrusted
 from agent.settings import load
@@ -35,6 +36,7 @@ def add_parser(
     _add_run(actions)
     _add_status(actions)
     asking_route.add_action(actions)
+    command.add_actions(actions)
     return actions
 
 

@@ -24,6 +24,7 @@ from reconciler.app.acme import Acme
 from reconciler.app.answering import Answering
 from reconciler.app.certificate import OwnCertificate
 from reconciler.app.deployments import Deployments, asked_routes
+from reconciler.app.installing import install_api
 from reconciler.app.measuring import Measuring, measure_api
 from reconciler.app.mongodb import MongoDB
 from reconciler.app.own_names import connectable, url_of
@@ -335,6 +336,7 @@ class Parts(Answering):
             probes=Probes(self, self._metrics),
             version=importlib.metadata.version("cloudlunacy"),
             others=(
+                install_api(),
                 self.rollouts.api(authenticator),
                 measure_api(self, self._settings, authenticator),
                 self._deployments.api(authenticator),
