@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import StringConstraints
 
 from schemas.base import Model
+from schemas.health_api import Drain, EndpointHealth, Presence
 from schemas.problem import Problem
 from schemas.session import ItemResult
 from schemas.status import RevisionStatus
@@ -113,6 +114,10 @@ class AgentStatus(Model):
     metrics: dict[str, float] = {}
     """The last that it told, see docs/metrics.md; as old as ``lastSeen``."""
     conditions: tuple[AgentCondition, ...] = ()
+    presence: Presence = "Unknown"
+    drain: Drain | None = None
+    endpoints: tuple[EndpointHealth, ...] = ()
+    """Ports of which something is known (docs/health.md)."""
 
 
 class AgentDetail(AgentStatus):

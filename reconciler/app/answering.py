@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from reconciler.agents.hub import Hub
 from reconciler.app.front_status import front_status
+from reconciler.app.health import Health
 from reconciler.app.measuring import Measuring
 from reconciler.errors import CloudLunacyError
 from reconciler.git.mirror import Mirror
@@ -18,6 +19,7 @@ from reconciler.steps.passing import Published
 from reconciler.store.protocols import AgentObservation
 from reconciler.store.sqlite import SQLiteStore
 from schemas.api import AgentCondition, FrontStatus
+from schemas.health_api import AgentHealth
 from schemas.plan import Plan
 from schemas.problem import Problem
 
@@ -28,6 +30,7 @@ class Answering:
     loop: Reconciler
     mirror: Mirror
     measuring: Measuring
+    health: Health
     _observer: AgentObserver
     _hub: Hub
     _fronts: Fronts
@@ -53,6 +56,9 @@ class Answering:
 
     def conditions(self, names: Iterable[str]) -> dict[str, tuple[AgentCondition, ...]]:
         return self.measuring.conditions(names)
+
+    def health_of(self, name: str) -> AgentHealth:
+        return self.health.of(name)
 
     def wake(self) -> None:
         self.loop.wake()

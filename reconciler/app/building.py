@@ -24,6 +24,7 @@ from reconciler.app.acme import Acme
 from reconciler.app.answering import Answering
 from reconciler.app.certificate import OwnCertificate
 from reconciler.app.deployments import Deployments, asked_routes
+from reconciler.app.health import Health
 from reconciler.app.installing import install_api
 from reconciler.app.measuring import Measuring, measure_api
 from reconciler.app.mongodb import MongoDB
@@ -169,6 +170,15 @@ class Parts(Answering):
         )
         self._observer.on_heartbeat = self.measuring.measures.heartbeat
         self._observer.on_usage = self.measuring.measures.usage
+        self.health = Health(
+            self._store,
+            self._metrics,
+            published=lambda: self.loop.published,
+            silence=lambda: self._session_limits().silence_seconds,
+            barred=lambda: self._directory.barred_keys,
+        )
+        self._observer.witness = self.health.observing
+        self.measuring.health, self.measuring.probed = self.health.told, self.health.probed
         self._directory = AgentDirectory()
         self._certificates = AgentCertificates(
             AgentIssuer(self.certificate.authority),
@@ -233,11 +243,13 @@ class Parts(Answering):
             read_back_seconds=settings.read_back_seconds,
             challenge_url=self.acme.url,
             doors=self.mongodb.doors,
+            seen=self.health.observing.placements,
         )
         self.acme.connect(self._front_certificates, self._fronts.fronts, lambda: self.loop.published.state)
         self.rotations = rotations_of(
             self, keys, settings, store, self._front_certificates, self._fronts, partial(self._write_trust, keys)
         )
+        waking = Waking(settings.poll_seconds)
         signers = SigningKeys(settings.git.allowed_signers, settings.git.gpg_keyring)
         self.loop: Reconciler = Reconciler(
             repository=self.mirror,
@@ -256,10 +268,11 @@ class Parts(Answering):
             tracker=self._tracker,
             events=store,
             metrics=self._metrics,
-            waking=Waking(settings.poll_seconds),
+            waking=waking,
             read_back_seconds=settings.read_back_seconds,
         )
         self.loop.service.on_confirmed = self.mongodb.severing.confirmed
+        self.health.connect(self.loop, self._fronts, self._hub, tracker=self._tracker, waking=waking)
         revision_by_default(lambda: self.loop.published.revision)
 
     async def _is_approved(self, checksum: str) -> bool:
@@ -349,6 +362,7 @@ class Parts(Answering):
                     tracker=self._tracker,
                     open_sealed=keys.opener.open,
                 ),
+                self.health.api(authenticator),
             ),
         )
         return make_server(application, self.certificate.context)

@@ -37,6 +37,7 @@ class ControlPlane(Parts):
     async def run(self, stop: asyncio.Event) -> None:
         """Run until ``stop`` is set. Raises what ended the first task that should not have ended."""
         await self._observer.load()
+        await self.health.load(self._observer.seen)
         await self._access.load()
         await self.rollouts.pauses.load()
         for notice in self._store.notices:
@@ -58,6 +59,7 @@ class ControlPlane(Parts):
             self._task("acme", self.acme.run()),
             self._task("mongodb", self.mongodb.run()),
             self._task("measuring", self.measuring.run()),
+            self._task("health", self.health.run()),
             self._task("probing", self._probing().run()),
             *(self._task(name, coroutine) for name, coroutine in self._access.tasks().items()),
             *(self._task(name, coroutine) for name, coroutine in self._deployments.tasks().items()),
@@ -94,6 +96,7 @@ class ControlPlane(Parts):
             log.warning("what agents said last cannot be written", error=str(error))
         except Exception:  # a bug must not keep the rest from being closed
             log.exception("writing what agents said last ended by a bug")
+        await self.health.close()
         await self.measuring.close()
         await self._preflight.close()
         for front in self._fronts.fronts:

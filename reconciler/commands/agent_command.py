@@ -1,4 +1,4 @@
-"""``cloudlunacy agent revoke``: what the control plane's side of ``agent`` can do."""
+"""``cloudlunacy agent revoke``, and with it what the control plane's side of ``agent`` can do."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import sys
 from urllib.parse import quote
 
-from reconciler.commands import agent_view
+from reconciler.commands import agent_drain, agent_view
 from reconciler.commands.client import Client, add_target_options, target_of
 from reconciler.commands.output import say, say_json, tell
 from reconciler.errors import Misused
@@ -17,6 +17,7 @@ from schemas.access_api import AgentRevocation
 def add_actions(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add to the actions of ``agent``."""
     agent_view.add_actions(actions)
+    agent_drain.add_actions(actions)
     parser = actions.add_parser(
         "revoke",
         help="lock an agent out",

@@ -79,7 +79,7 @@ def row(agent: AgentStatus, now: datetime) -> tuple[str, ...]:
     metrics = agent.metrics if fresh else {}
     return (
         agent.name,
-        agent.state if agent.enrolled else "not enrolled",
+        _state(agent),
         *(_WORDS[status.get(kind, "Unknown")] for kind in ("Connected", "Workloads", "DataPlane")),
         _part(metrics.get("machine_cpu_ratio")),
         _share(metrics, "machine_memory_available_bytes", "machine_memory_total_bytes"),
@@ -94,11 +94,17 @@ def lines(agent: AgentDetail, now: datetime) -> list[str]:
     enrolled = "" if agent.enrolled else ", not enrolled"
     version, seen = agent.version or "unknown", _ago(agent.last_seen, now)
     found = [
-        f"{agent.name}: {agent.state}{enrolled}, version {version}, seen {seen}",
+        f"{agent.name}: {agent.state}, {agent.presence}{enrolled}, version {version}, seen {seen}",
         f"wanted generation {agent.wanted_generation}, applied {agent.applied_generation} {agent.outcome}".rstrip(),
         *([agent.message] if agent.message else []),
+        *_drained(agent),
     ]
     found += _section(("CONDITION", "STATUS", "SINCE", "HEARD", "REASON"), _conditions(agent.conditions, now))
+    endpoints = (
+        (str(one.port), str(one.actual), one.deployment or "-", one.verdict, _ago(one.since, now), one.reason or "-")
+        for one in agent.endpoints
+    )
+    found += _section(("PORT", "ANSWERS AT", "DEPLOYMENT", "VERDICT", "SINCE", "OUT, BECAUSE"), endpoints)
     items = ((one.id, one.state, one.reason or "-", one.message) for one in agent.items)
     found += _section(("ITEM", "STATE", "REASON", "MESSAGE"), items)
     usage = ((f"{one.team}/{one.name}", *_usage(one.values)) for one in agent.deployments)
@@ -107,6 +113,21 @@ def lines(agent: AgentDetail, now: datetime) -> list[str]:
         fresh = any(one.type == "Connected" and one.status == "True" for one in agent.conditions)
         found += ["", "MEASURED" if fresh else "MEASURED, when it was seen last", *_measured(agent.metrics)]
     return found
+
+
+def _state(agent: AgentStatus) -> str:
+    if not agent.enrolled:
+        return "not enrolled"
+    return f"{agent.state}, drained" if agent.drain is not None else agent.state
+
+
+def _drained(agent: AgentStatus) -> list[str]:
+    drain = agent.drain
+    if drain is None:
+        return []
+    until = "" if drain.until is None else f" until {drain.until:%Y-%m-%d %H:%M} UTC"
+    why = f": {drain.reason}" if drain.reason else ""
+    return [f"drained by {drain.by} since {drain.since:%Y-%m-%d %H:%M} UTC{until}{why}"]
 
 
 def _section(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

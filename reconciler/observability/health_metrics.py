@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-VERDICTS: Final = ("healthy", "unhealthy", "starting", "stopped", "unknown", "unreachable", "drained", "gone")
+VERDICTS: Final = ("healthy", "unhealthy", "starting", "stopped", "unknown", "unreachable", "drained")
 
 
 class HealthMetrics:

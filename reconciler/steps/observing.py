@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from reconciler.desired.observed import AS_DECLARED, AgentPlacements, Assigned, Placements
 from reconciler.desired.state import State
-from reconciler.desired.verdicts import Change, Deployment, Drain, Judge, Place
+from reconciler.desired.verdicts import Change, Deployment, Drain, Endpoint, Judge, Place
 from reconciler.observability.logs import get_logger
 from reconciler.steps.passing import Published
 from reconciler.store.protocols import Event, EventStore
@@ -290,13 +290,20 @@ class Observing:
         self.on_change(change)
         whose = "" if change.deployment is None else f" of {'/'.join(change.deployment)}"
         if change.is_out:
-            text = f"port {change.port}{whose} gets no requests any more: {_WHY.get(change.verdict, change.verdict)}"
+            text = f"port {change.port}{whose} gets no requests any more: {_WHY[change.verdict]}"
             self._note("EndpointOut", "warning", change.agent, text)
         else:
             self._note("EndpointBack", "info", change.agent, f"port {change.port}{whose} gets requests again")
 
     def _note(self, kind: str, severity: Severity, agent: str, message: str, by: str = "") -> None:
         self._notices.append(Event(self._clock(), kind, severity, f"agent/{agent}", message, actor=by))
+
+
+def reason_of(endpoint: Endpoint) -> str:
+    """Say why an endpoint gets no requests; empty where it does."""
+    if not endpoint.is_out:
+        return ""
+    return _WHY.get(endpoint.verdict, "it went out too often to come back at once")
 
 
 def _same(one: AgentPlacements | None, other: AgentPlacements | None) -> bool:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Final
 
 from reconciler.agents.conditions import Condition
 from reconciler.steps.passing import Published
 from reconciler.store.protocols import AgentObservation
 from schemas.agent import Agent
 from schemas.api import AgentCondition, AgentStatus
+from schemas.health_api import AgentHealth
 from schemas.session import ItemResult
+
+NO_HEALTH: Final = AgentHealth()
 
 
 def agent_status(
     agent: Agent, published: Published, seen: AgentObservation | None, *, connected: bool,
-    conditions: tuple[AgentCondition, ...] = (),
+    conditions: tuple[AgentCondition, ...] = (), health: AgentHealth = NO_HEALTH,
 ) -> AgentStatus:  # fmt: skip
     """Return how an agent stands; ``seen`` is the last that was seen of it."""
     name = agent.metadata.name
@@ -26,6 +30,9 @@ def agent_status(
         connected=connected,
         wanted_generation=wanted,
         conditions=conditions,
+        presence=health.presence,
+        drain=health.drain,
+        endpoints=health.endpoints,
     )
     if seen is None:
         return status

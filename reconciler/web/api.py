@@ -39,6 +39,7 @@ from schemas.api import (
     PublishedState,
     RevisionList,
 )
+from schemas.health_api import AgentHealth
 from schemas.objects import key_of_path
 from schemas.plan import Plan
 from schemas.problem import Problem
@@ -63,6 +64,7 @@ class Control(Protocol):
     def observations(self) -> dict[str, AgentObservation]: ...
     def connected(self) -> frozenset[str]: ...
     def conditions(self, names: Iterable[str]) -> dict[str, tuple[AgentCondition, ...]]: ...
+    def health_of(self, name: str) -> AgentHealth: ...
     async def fronts(self) -> tuple[FrontStatus, ...]: ...
     async def superseding(self, revision: str) -> str | None:
         """Return the known revision that a never considered commit is part of, None where there is none."""
@@ -179,7 +181,14 @@ class Api:
         page, following = _page(request, known)
         conditions = self._control.conditions(page)
         found = tuple(
-            agent_status(known[name], published, seen.get(name), connected=name in present, conditions=conditions[name])
+            agent_status(
+                known[name],
+                published,
+                seen.get(name),
+                connected=name in present,
+                conditions=conditions[name],
+                health=self._control.health_of(name),
+            )
             for name in page
         )
         return _answer(AgentList(agents=found, next=following))

@@ -115,6 +115,7 @@ class MeasureApi:
             self._control.observations().get(name),
             connected=name in self._control.connected(),
             conditions=self._control.conditions([name])[name],
+            health=self._control.health_of(name),
         )
         deployments = tuple(_measures(key, one) for key, one in self._known.measures.usage_of(name).items())
         return json_answer(AgentDetail(**dict(status), deployments=deployments))

@@ -27,6 +27,7 @@ from reconciler.web.endpoint import routes_of
 from reconciler.web.limits import Limits
 from reconciler.web.problem import HANDLERS
 from schemas.api import AgentCondition, FrontStatus
+from schemas.health_api import AgentHealth
 from schemas.plan import Plan
 from schemas.problem import Problem
 from schemas.tokens import token_hash
@@ -60,6 +61,9 @@ class WaxControl:
 
     def connected(self) -> frozenset[str]:
         return self.present
+
+    def health_of(self, name: str) -> AgentHealth:
+        return AgentHealth()
 
     def conditions(self, names: Iterable[str]) -> dict[str, tuple[AgentCondition, ...]]:
         return {name: self.judged.get(name, ()) for name in names}
