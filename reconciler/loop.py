@@ -42,7 +42,9 @@ log = get_logger(__name__)
 
 Severity = Literal["info", "warning", "error"]
 
-HELD: Final = frozenset({"HistoryRewritten", "DeletionGuard", "SignatureMissing", "PreflightFailed", "ReadBackFailed"})
+HELD: Final = frozenset(
+    {"HistoryRewritten", "DeletionGuard", "DataLoss", "SignatureMissing", "PreflightFailed", "ReadBackFailed"}
+)
 """Reasons for which a person is asked; every other rejection is a failure that only a new commit mends."""
 MAX_OVERTAKEN: Final = 3
 """Passes in a row that a newer commit may end before one is published nevertheless: who pushes without a pause must not

@@ -49,6 +49,16 @@ class AgentChange(Model):
     removed: tuple[str, ...] = ()
 
 
+class DataLoss(Model):
+    """Data that an agent deletes, because it loses a deployment whose ``deletionPolicy`` is to delete."""
+
+    agent: str
+    deployment: str
+    """``team/name``"""
+    data: tuple[str, ...]
+    """In words, such as ``the database`` or ``volume uploads``."""
+
+
 class GuardFinding(Model):
     """Why a person must approve."""
 
@@ -66,6 +76,8 @@ class Plan(Model):
     changes: tuple[ObjectChange, ...] = ()
     traffic: tuple[TrafficChange, ...] = ()
     agents: tuple[AgentChange, ...] = ()
+    losses: tuple[DataLoss, ...] = ()
+    """Data that is deleted; a person must approve it."""
     guard: GuardFinding | None = None
     problems: tuple[Problem, ...] = ()
     """What is kept out; its last good version stays in service."""

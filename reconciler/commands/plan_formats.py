@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Final, Literal
 
-from schemas.plan import AgentChange, ObjectChange, Plan, TrafficChange
+from schemas.plan import AgentChange, DataLoss, ObjectChange, Plan, TrafficChange
 
 Style = Literal["text", "markdown", "json"]
 _SIGNS: Final = {"create": "+", "update": "~", "delete": "-", "added": "+", "changed": "~", "removed": "-"}
@@ -15,6 +15,7 @@ _RESET: Final = "\x1b[0m"
 HOW_TO_APPROVE: Final = "cloudlunacy status says how"
 """The checksum of this plan would approve nothing: the one that counts names the revision, which is not there yet."""
 REVOKED: Final = "Grants were revoked; until these files are mended or deleted, their last good versions go on serving"
+LOST: Final = "Data that is deleted (deletionPolicy: delete)"
 MARKDOWN_ROWS: Final = 200
 """Rows of a table in Markdown; a comment on a pull request has room for about 65,000 characters."""
 
@@ -41,6 +42,7 @@ def _text(plan: Plan, *, colour: bool) -> Iterator[str]:
     yield from _section("Objects", [_object_line(change) for change in plan.changes], colour=colour)
     yield from _section("Traffic", [_traffic_line(change) for change in plan.traffic], colour=colour)
     yield from _section("Agents", [line for change in plan.agents for line in _agent_lines(change)], colour=colour)
+    yield from _section(LOST, [f"! {_loss(one)}" for one in plan.losses], colour=colour)
     if plan.guard is not None:
         yield f"Held: {plan.guard.message}. Once it is pushed a person must approve it: {HOW_TO_APPROVE}."
     yield from _section(REVOKED, [f"! {path}" for path in plan.revoked], colour=colour)
@@ -74,6 +76,10 @@ def _traffic_line(change: TrafficChange) -> str:
     return f"{_SIGNS[change.action]} {change.host}{match} ({change.entry_point}): {way}  [{', '.join(change.effects)}]"
 
 
+def _loss(one: DataLoss) -> str:
+    return f"{one.agent}: {' and '.join(one.data)} of {one.deployment}"
+
+
 def _agent_lines(change: AgentChange) -> Iterator[str]:
     for sign, items in (("+", change.added), ("~", change.changed), ("-", change.removed)):
         for item in items:
@@ -100,6 +106,7 @@ def _markdown(plan: Plan) -> Iterator[str]:
     yield from _table("Objects", "|  | kind | file | fields |\n|---|---|---|---|", rows)
     rows = [f"| {line[0]} | {_cell(line[2:])} |" for one in plan.agents for line in _agent_lines(one)]
     yield from _table("Agents", "|  | item |\n|---|---|", rows)
+    yield from _table(LOST, "| what |\n|---|", [f"| {_cell(_loss(one))} |" for one in plan.losses])
     yield from _table(REVOKED, "| file |\n|---|", [f"| `{path}` |" for path in plan.revoked])
     rows = [
         f"| `{one.file}:{one.line}` | {one.code} | {_cell(one.message)} {_cell(one.hint)} |" for one in plan.problems

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from reconciler.desired.data_loss import data_losses, in_words
 from reconciler.desired.items import AgentItems
 from reconciler.desired.revoked import revoked
 from reconciler.desired.settle import Settled
@@ -13,7 +14,7 @@ from reconciler.desired.state import State
 from reconciler.desired.traffic import Answers, traffic_changes
 from schemas.fleet import DeletionGuard
 from schemas.objects import ObjectKey
-from schemas.plan import AgentChange, GuardFinding, ObjectChange, Plan
+from schemas.plan import AgentChange, DataLoss, GuardFinding, ObjectChange, Plan
 from schemas.problem import Problem
 from schemas.session import digest_of
 
@@ -30,11 +31,13 @@ def make_plan(base: State, settled: Settled, problems: Sequence[Problem] = ()) -
     before = Answers(base, base.view(), settled.compiled_before)
     traffic = traffic_changes(before, Answers(state, state.view(), state.compiled), touched)
     agents = _agent_changes(base, state, touched)
-    identity = (
+    losses = data_losses(base, state, agents)
+    identity: tuple[Any, ...] = (
         base.revision,
         state.revision,
         [(one.action, one.path, one.blob, one.fields) for one in changes],
         [(one.host, one.entry_point, one.match, one.action, one.before, one.after, one.effects) for one in traffic],
+        *([(one.agent, one.deployment, one.data) for one in losses]),
     )
     return Plan(
         base=base.revision,
@@ -43,14 +46,26 @@ def make_plan(base: State, settled: Settled, problems: Sequence[Problem] = ()) -
         changes=changes,
         traffic=traffic,
         agents=agents,
-        guard=guard(base, state, changes),
+        losses=losses,
+        guard=guard(base, state, changes, losses),
         problems=tuple(problems),
         revoked=revoked(state),
     )
 
 
-def guard(base: State, state: State, changes: Iterable[ObjectChange]) -> GuardFinding | None:
+def guard(
+    base: State, state: State, changes: Iterable[ObjectChange], losses: Sequence[DataLoss] = ()
+) -> GuardFinding | None:
     """Say why a plan deletes too much to be published without a person, None where it does not."""
+    found = _too_many(base, state, changes)
+    if not losses:
+        return found
+    if found is None:
+        return GuardFinding(reason="DataLoss", message=in_words(losses))
+    return found.model_copy(update={"message": f"{found.message}; and {in_words(losses)}"})
+
+
+def _too_many(base: State, state: State, changes: Iterable[ObjectChange]) -> GuardFinding | None:
     deleted = Counter(change.kind for change in changes if change.action == "delete")
     if not deleted:
         return None

@@ -194,6 +194,22 @@ def test_a_pause_holds_over_a_restart_until_somebody_ends_it(fleet: Fleet) -> No
     assert fleet.one.cli("deploy", "pause", "shop/nobody").returncode == 1
 
 
+def test_data_goes_only_after_a_person_has_agreed_to_that(fleet: Fleet) -> None:
+    """The plan is held, says which data on which agent, and is approved by its checksum; until then it stays."""
+    volumes = [{"name": "uploads", "path": "/srv"}]
+    with_data = documents.deployment("web", "vps-001", volumes=volumes, deletionPolicy="delete")
+    fleet.one.live({PATH: with_data, "deployments/shop/app.yaml": documents.deployment("app", "vps-002")})
+    held = fleet.one.status_wait(fleet.one.push({PATH: None}))
+    assert (held["state"], held["reason"]) == ("Held", "DataLoss")
+    assert "the plan deletes data: volume uploads of shop/web on vps-001" in held["message"]
+    plan = fleet.one.ask(f"/revisions/{held['revision']}/plan")
+    assert plan["losses"] == [{"agent": "vps-001", "deployment": "shop/web", "data": ["volume uploads"]}]
+    assert fleet.deploy("status")["agents"][0]["agent"] == "vps-001"
+    assert fleet.one.cli("approve", held["approve"]).returncode == 0
+    assert fleet.one.status_wait(held["revision"], "Converged")["state"] == "Converged"
+    assert fleet.one.cli("deploy", "status", "shop/web").returncode == 1
+
+
 def test_two_commits_in_the_middle_end_at_the_newest(fleet: Fleet) -> None:
     """An agent under way gets the newest at once; the limit holds for whatever is under way."""
     fleet.script(**{"2": (5.0, "Applied", "Running")})

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from reconciler.commands.plan_formats import MARKDOWN_ROWS, format_plan
 from reconciler.commands.status_formats import format_status
-from schemas.plan import AgentChange, GuardFinding, ObjectChange, Plan, TrafficChange
+from schemas.plan import AgentChange, DataLoss, GuardFinding, ObjectChange, Plan, TrafficChange
 from schemas.problem import Problem
 from schemas.status import STAGES, AgentProgress, CommitSummary, RevisionStatus
 
@@ -145,3 +145,13 @@ def test_stages_that_were_not_reached_are_shown_as_such() -> None:
     lines = format_status(status(state="Held", generation=None, stages=stages)).splitlines()
     assert lines[0].endswith("(nothing published)")
     assert lines[2] == "  validated    –"
+
+
+def test_data_that_is_deleted_has_its_own_part() -> None:
+    """Who approves reads on which agent what is lost."""
+    losses = (DataLoss(agent="vps-1", deployment="shop/db", data=("the database", "volume <b>")),)
+    plan = PLAN.model_copy(update={"losses": losses})
+    said = "Data that is deleted (deletionPolicy: delete)"
+    assert f"{said}:\n  ! vps-1: the database and volume <b> of shop/db\n" in format_plan(plan, "text")
+    assert "\n| vps-1: the database and volume \\<b\\> of shop/db |\n" in format_plan(plan, "markdown")
+    assert said not in format_plan(PLAN, "text") + format_plan(PLAN, "markdown")
