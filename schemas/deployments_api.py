@@ -5,6 +5,9 @@
 ``GET  /api/v1/deployments/{team}/{name}/logs``    what it wrote                  → lines of :class:`CommandLine`
 ``POST /api/v1/deployments/{team}/{name}/restart`` :class:`RestartRequest`        → lines of :class:`CommandLine`
 ``POST /api/v1/deployments/{team}/{name}/exec``    :class:`ExecRequest`           → lines of :class:`CommandLine`
+``POST /api/v1/deployments/{team}/{name}/backup``  :class:`BackupRequest`         → lines of :class:`CommandLine`
+``GET  /api/v1/deployments/{team}/{name}/backups`` those that the agent keeps     → lines of :class:`CommandLine`
+``POST /api/v1/deployments/{team}/{name}/restore`` :class:`RestoreRequest`        → lines of :class:`CommandLine`
 
 What a command says comes as it is said, one JSON object a line (``application/x-ndjson``); an empty line only says that
 the answer goes on. Agents that work at once each have a line without text first; the last line of each has ``ended``.
@@ -28,6 +31,9 @@ DEPLOYMENT_PATH: Final = "/api/v1/deployments/{team}/{name}"
 LOGS_PATH: Final = f"{DEPLOYMENT_PATH}/logs"
 RESTART_PATH: Final = f"{DEPLOYMENT_PATH}/restart"
 EXEC_PATH: Final = f"{DEPLOYMENT_PATH}/exec"
+BACKUP_PATH: Final = f"{DEPLOYMENT_PATH}/backup"
+BACKUPS_PATH: Final = f"{DEPLOYMENT_PATH}/backups"
+RESTORE_PATH: Final = f"{DEPLOYMENT_PATH}/restore"
 LINES: Final = "application/x-ndjson"
 MAX_TAIL: Final = 10_000
 """Lines of a log that may be asked for at once."""
@@ -85,6 +91,23 @@ class ExecRequest(Model):
     command: Annotated[tuple[Argument, ...], Field(min_length=1, max_length=64)]
     agent: Name | None = None
     seconds: Seconds = 60.0
+
+
+class BackupRequest(Model):
+    """Make a backup of a database now. ``agent`` is needed where it runs on several."""
+
+    agent: Name | None = None
+
+
+class RestoreRequest(Model):
+    """Write a backup back. ``confirm``: the deployment's ``team/name`` once more."""
+
+    archive: Annotated[str, Field(min_length=1, max_length=128)]
+    """Its id, as ``backups`` says it."""
+    confirm: Annotated[str, Field(max_length=128)]
+    replace: bool = False
+    """Data that is there may go."""
+    agent: Name | None = None
 
 
 class CommandLine(Model):

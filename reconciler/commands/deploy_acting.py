@@ -107,23 +107,23 @@ def _seconds(text: str) -> float:
 def run_logs(options: argparse.Namespace) -> int:
     """Show what it wrote, and with ``--follow`` what it writes."""
     query = {"agent": options.agent, "tail": str(options.tail), "follow": "true" if options.follow else None}
-    return _say(options, "GET", f"{path_of(options)}/logs", query=query)
+    return say_lines(options, "GET", f"{path_of(options)}/logs", query=query)
 
 
 def run_restart(options: argparse.Namespace) -> int:
     """Restart it on each agent; 1 when one did not come up."""
     body = {name: value for name, value in (("agent", options.agent), ("seconds", options.timeout)) if value}
-    return _say(options, "POST", f"{path_of(options)}/restart", body, named=True)
+    return say_lines(options, "POST", f"{path_of(options)}/restart", body, named=True)
 
 
 def run_exec(options: argparse.Namespace) -> int:
     """Run it and return its exit code."""
     body = {"command": options.command, "seconds": options.timeout}
     body |= {"agent": options.agent} if options.agent else {}
-    return _say(options, "POST", f"{path_of(options)}/exec", body)
+    return say_lines(options, "POST", f"{path_of(options)}/exec", body)
 
 
-def _say(
+def say_lines(
     options: argparse.Namespace,
     method: str,
     path: str,

@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Sequence
 
-from reconciler.commands import deploy_acting, deploy_rollout
+from reconciler.commands import deploy_acting, deploy_database, deploy_rollout
 from reconciler.commands.client import Client, add_target_options, target_of
 from reconciler.commands.output import say, say_json, tell
 from schemas.deployments_api import DeploymentList, DeploymentOnAgent, DeploymentView
@@ -24,6 +24,7 @@ def add_parser(
     _add_list(actions)
     deploy_rollout.add_actions(actions)
     deploy_acting.add_actions(actions)
+    deploy_database.add_actions(actions)
     return actions
 
 

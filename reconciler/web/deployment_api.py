@@ -6,9 +6,9 @@ Whoever has a token of a team sees that team's deployments alone. Looking needs 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pydantic import ValidationError
 from starlette.requests import Request
@@ -27,6 +27,8 @@ from reconciler.web.problem import invalid
 from reconciler.web.queries import number_of, page_of, seconds_of
 from schemas.deployment import Deployment
 from schemas.deployments_api import (
+    BACKUP_PATH,
+    BACKUPS_PATH,
     DEPLOYMENT_PATH,
     DEPLOYMENTS_PATH,
     EXEC_PATH,
@@ -35,6 +37,8 @@ from schemas.deployments_api import (
     LONGEST_COMMAND,
     MAX_TAIL,
     RESTART_PATH,
+    RESTORE_PATH,
+    BackupRequest,
     CommandLine,
     DeploymentDetail,
     DeploymentList,
@@ -42,6 +46,7 @@ from schemas.deployments_api import (
     DeploymentView,
     ExecRequest,
     RestartRequest,
+    RestoreRequest,
 )
 from schemas.names import seconds
 from schemas.objects import ObjectKey
@@ -50,6 +55,8 @@ from schemas.session import ItemResult
 
 USUAL_TAIL = 100
 LOGS_SECONDS = 60.0
+DATABASE_SECONDS = 6 * 3600.0
+"""For a backup or a restore."""
 RESTART_MARGIN = 120.0
 """Seconds for what a restart needs besides its roll-out's deadline: fetching, switching, draining."""
 
@@ -65,6 +72,14 @@ class Control(Protocol):
 
 Seen = Callable[[str, ObjectKey], DeploymentObservation | None]
 """Agent, deployment → what the agent sees of it."""
+
+
+class _Asked(NamedTuple):
+    """Who asks, about which deployment in service."""
+
+    caller: Identity
+    key: ObjectKey
+    served: Served
 
 
 class DeploymentApi:
@@ -87,7 +102,7 @@ class DeploymentApi:
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """The table."""
-        agent = {"agent": "only there; needed for programs where it runs on several"}
+        agent = {"agent": "only there; needed for some where it runs on several"}
         return (
             Endpoint("GET", DEPLOYMENTS_PATH, "Deployments and how they stand", self.deployments, "read",
                      response=DeploymentList, query={"limit": "at most 1000", "after": "what `next` said"}),
@@ -99,6 +114,12 @@ class DeploymentApi:
                      request=RestartRequest, response=CommandLine, media=LINES),
             Endpoint("POST", EXEC_PATH, "Run a program where it runs", self.execute, "exec",
                      request=ExecRequest, response=CommandLine, media=LINES),
+            Endpoint("POST", BACKUP_PATH, "Back a database up", self.backup, "operate", request=BackupRequest,
+                     response=CommandLine, media=LINES),
+            Endpoint("GET", BACKUPS_PATH, "Backups that the agent keeps, oldest first", self.backups, "operate",
+                     response=CommandLine, media=LINES, query=agent),
+            Endpoint("POST", RESTORE_PATH, "Write a backup of a database back", self.restore, "operate",
+                     request=RestoreRequest, response=CommandLine, media=LINES),
         )  # fmt: skip
 
     # --- looking --------------------------------------------------------------------------------------------------
@@ -182,14 +203,62 @@ class DeploymentApi:
             text = f'The fleet does not let people run programs in what team "{key.team}" deploys.'
             hint = f'It would with "commands: {{exec: [{key.team}]}}" in the spec of fleet.yaml.'
             raise Refused(text, status=403, code="exec-not-allowed", hint=hint)
-        agents = self._agents_for(key, wanted.agent)
+        one = self._one_agent(key, wanted.agent)
+        said = said_of("exec", one, wanted.command)
+        return await self._lines.answer(
+            [Asked(one, "exec", str(key), said, wanted.seconds, {}, wanted.command)], caller
+        )
+
+    # --- databases ------------------------------------------------------------------------------------------------
+
+    async def backup(self, request: Request) -> Response:
+        asked = self._asked(request, "operate")
+        try:
+            wanted = await read_json(request, BackupRequest)
+        except ValidationError as error:
+            return invalid(error)
+        return await self._of_database(asked, "backup", wanted.agent)
+
+    async def backups(self, request: Request) -> Response:
+        asked = self._asked(request, "operate")
+        return await self._of_database(asked, "backups", request.query_params.get("agent"))
+
+    async def restore(self, request: Request) -> Response:
+        asked = self._asked(request, "operate")
+        try:
+            wanted = await read_json(request, RestoreRequest)
+        except ValidationError as error:
+            return invalid(error)
+        if wanted.confirm != f"{asked.key.team}/{asked.key.name}":
+            text = f"Nothing was touched: to confirm, say {asked.key.team}/{asked.key.name} again."
+            raise Refused(text, status=409, code="not-confirmed")
+        said = {"archive": wanted.archive, "confirm": wanted.confirm, "replace": "true" if wanted.replace else "false"}
+        return await self._of_database(asked, "restore", wanted.agent, said)
+
+    async def _of_database(
+        self, asked: _Asked, action: str, agent: str | None, said: Mapping[str, str] | None = None
+    ) -> Response:
+        caller, key, served = asked
+        if not isinstance(served.object, Deployment) or served.object.spec.type != "mongodb":
+            raise Refused(f"{key.team}/{key.name} is no database.", status=409, code="no-database")
+        one = self._one_agent(key, agent)
+        return await self._lines.answer(
+            [Asked(one, action, str(key), said_of(action, one), DATABASE_SECONDS, said or {})], caller
+        )
+
+    # --- who is meant ---------------------------------------------------------------------------------------------
+
+    def _one_agent(self, key: ObjectKey, agent: str | None) -> str:
+        """Return the agent that a command goes to.
+
+        Raises:
+            Refused: as :meth:`_agents_for`; 409 ``several-agents``.
+        """
+        agents = self._agents_for(key, agent)
         if len(agents) > 1:
             text = f"{key.team}/{key.name} runs on several agents: {', '.join(agents[:10])}."
             raise Refused(text, status=409, code="several-agents", hint="Name one of them.")
-        said = said_of("exec", agents[0], wanted.command)
-        return await self._lines.answer(
-            [Asked(agents[0], "exec", str(key), said, wanted.seconds, {}, wanted.command)], caller
-        )
+        return agents[0]
 
     def _agents_for(self, key: ObjectKey, agent: str | None) -> Sequence[str]:
         """Return the agents that a command goes to.
@@ -207,7 +276,7 @@ class DeploymentApi:
             raise Refused(text, status=404, code="unknown-agent", hint=f"It runs on {', '.join(agents[:10])}.")
         return (agent,)
 
-    def _asked(self, request: Request, scope: Scope) -> tuple[Identity, ObjectKey, Served]:
+    def _asked(self, request: Request, scope: Scope) -> _Asked:
         """Return the caller, who may, and the deployment in service.
 
         Raises:
@@ -221,7 +290,7 @@ class DeploymentApi:
         if served is None:
             hint = "cloudlunacy deploy list shows those in service."
             raise Refused("There is no such deployment.", status=404, code="unknown-deployment", hint=hint)
-        return caller, key, served
+        return _Asked(caller, key, served)
 
     def _authenticated(self, request: Request) -> Identity:
         return self._authenticator.authenticate(request.method, str(request.url), request.headers, self._clock())

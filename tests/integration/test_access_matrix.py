@@ -93,6 +93,11 @@ TABLE: Final[dict[tuple[str, str], Row]] = {
     ("GET", "/api/v1/deployments/{team}/{name}/logs"): Row(holders("operate", 404)),
     ("POST", "/api/v1/deployments/{team}/{name}/restart"): Row(holders("operate", 404), {}),
     ("POST", "/api/v1/deployments/{team}/{name}/exec"): Row(holders("exec", 404), {"command": ["true"]}),
+    ("POST", "/api/v1/deployments/{team}/{name}/backup"): Row(holders("operate", 404), {}),
+    ("GET", "/api/v1/deployments/{team}/{name}/backups"): Row(holders("operate", 404)),
+    ("POST", "/api/v1/deployments/{team}/{name}/restore"): Row(
+        holders("operate", 404), {"archive": "a", "confirm": "shop/nobody"}
+    ),
     ("GET", "/api/v1/events"): Row(holders("read")),
     ("GET", "/api/v1/stream"): Row(holders("read")),
     ("GET", "/api/v1/certificates"): Row(holders("read")),
