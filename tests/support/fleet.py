@@ -18,7 +18,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, Protocol
 
 import httpx
 from cryptography import x509
@@ -37,6 +38,7 @@ from tests.support.waiting import wait_for
 
 Files = Mapping[str, "bytes | str | None"]
 FINAL: Final = ("Converged", "Held", "Failed")
+NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 POLL: Final = 0.2
 """Seconds between polls of an installation under test."""
 
@@ -81,6 +83,21 @@ def _python_path() -> str:
     return os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
+class Process(Protocol):
+    """A program that was started, as :class:`subprocess.Popen` is one."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def poll(self) -> int | None: ...
+
+    def kill(self) -> None: ...
+
+    def terminate(self) -> None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+
 @dataclass
 class Installation:
     """What the tests see. ``options`` and ``environment`` are for ``serve`` and may be changed between starts."""
@@ -104,8 +121,8 @@ class Installation:
     """Without TLS, for tests that speak HTTP over a socket of their own."""
     data: Path = Path()
     """Of ``serve``; below ``folder`` where nothing else is said."""
-    process: subprocess.Popen[bytes] | None = None
-    _agents: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    process: Process | None = None
+    _agents: list[Process] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.data == Path():
@@ -134,19 +151,22 @@ class Installation:
 
     def start(self, *, wait: bool = True) -> None:
         assert self.process is None or self.process.poll() is not None
-        environment = {**os.environ, "PYTHONPATH": _python_path(), **self.environment}
-        with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(
-                tied(self.serve_command()),
+        self.process = self.launch(self.serve_command(), self.log_path, self.environment)
+        if wait:
+            self.wait_until_up()
+
+    def launch(self, words: Sequence[str | Path], log: Path, environment: Mapping[str, str] = NOTHING) -> Process:
+        """Start a program in a process group of its own, with what it writes at the end of ``log``."""
+        with log.open("ab") as output:
+            return subprocess.Popen(
+                tied(words),
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=output,
                 stderr=subprocess.STDOUT,
-                env=environment,
+                env={**os.environ, "PYTHONPATH": _python_path(), **environment},
                 start_new_session=True,
                 cwd=self.folder,
             )
-        if wait:
-            self.wait_until_up()
 
     def wait_until_up(self) -> None:
         wait_for(self._answers, 30, what=f"serve\n{self.log()[-3000:]}")
@@ -304,18 +324,11 @@ class Installation:
     def agent_log(self, name: str) -> str:
         return (self.folder / f"agent-{name}.log").read_text(errors="replace")
 
-    def run_agent(self, name: str) -> subprocess.Popen[bytes]:
+    def run_agent(self, name: str) -> Process:
         """Start the real agent process."""
         about = ("--data", self.agent_data(name), "--log-level", "DEBUG", *self.agent_options)
-        with (self.folder / f"agent-{name}.log").open("ab") as log:
-            process = subprocess.Popen(
-                tied([*self.agent_entry, *command("agent", "run", *about)]),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONPATH": _python_path()},
-                start_new_session=True,
-            )
+        words = [*self.agent_entry, *command("agent", "run", *about)]
+        process = self.launch(words, self.folder / f"agent-{name}.log")
         self._agents.append(process)
         return process
 
@@ -342,6 +355,7 @@ def installation(
     traefik: bool = True,
     start: bool = True,
     fleet: Fleet | None = None,
+    kind: type[Installation] = Installation,
     **more: Any,
 ) -> Iterator[Installation]:
     """Run one below ``folder``; with ``files`` pushed first, and waited for unless it is not started."""
@@ -350,7 +364,7 @@ def installation(
     repo = BareRepo.create(folder / "remote.git")
     example = fleet or Fleet.model_validate(json.loads(documents.fleet()))
     front = Front(folder / "front", example) if traefik else None
-    one = Installation(folder, repo, front, **more)
+    one = kind(folder, repo, front, **more)
     try:
         revision = one.push(files, "Start") if files is not None else None
         if start:

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import ctypes
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import httpx
 
 from tests.support import documents
-from tests.support.container_machine import CHECK, SERVE
-from tests.support.fleet import Installation, installation, web_host
+from tests.support.container_machine import CHECK, SERVE, containers
+from tests.support.fleet import NOTHING, Installation, Process, installation, web_host
+from tests.support.forking import ROOT, Forker
 from tests.support.networked_engine import NetworkedEngine, networked_engine
 from tests.support.orphans import tied
 from tests.support.traefik import Front
@@ -95,7 +97,7 @@ class Site:
     def __init__(self, machines: TwoMachines, one: Installation) -> None:
         self.machines = machines
         self.one = one
-        self.agent: subprocess.Popen[bytes] | None = None
+        self.agent: Process | None = None
         self._client: httpx.Client | None = None
 
     # --- the server ---------------------------------------------------------------------------------------------
@@ -116,6 +118,19 @@ class Site:
         words = ("ps", "--all", "--filter", f"label=io.cloudlunacy.agent={AGENT}", "--format", names)
         lines = self.machines.engine.command(*words).stdout.splitlines()
         return sorted((name, image, state) for name, image, state in (line.split() for line in lines))
+
+    def started(self) -> dict[str, tuple[str, str]]:
+        """Return id and time of start of the container of each deployment."""
+        found = (shown for shown in containers(self.machines.engine))
+        return {shown["Config"]["Hostname"]: (shown["Id"], shown["State"]["StartedAt"]) for shown in found}
+
+    def wait_for_containers(self, *wanted: tuple[str, str, str], deadline: float = 60) -> None:
+        """Wait until exactly these are there."""
+        expected = sorted(wanted)
+        try:
+            wait_for(lambda: self.containers() == expected, deadline, what=f"{expected}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; there are {self.containers()}\n{self.trouble()}") from None
 
     # --- what people see ----------------------------------------------------------------------------------------
 
@@ -189,6 +204,25 @@ def app_route(name: str = "web", **more: Any) -> bytes:
 
 def files_of(name: str, content: bytes) -> dict[str, bytes | str | None]:
     return {f"deployments/shop/{name}.yaml": content, f"routes/shop/{name}.yaml": app_route(name)}
+
+
+@dataclass
+class Forking(Installation):
+    """An installation whose programs are forked from one that has everything imported."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._forker = Forker({"PYTHONPATH": str(ROOT)})
+
+    def launch(self, words: Sequence[str | Path], log: Path, environment: Mapping[str, str] = NOTHING) -> Process:
+        assert not environment, "what forks has its own"
+        said = [str(word) for word in words]
+        entered = next((Path(word.removeprefix("--net=")) for word in said if word.startswith("--net=")), None)
+        return self._forker.start(said[said.index("reconciler") + 1 :], log, entered)
+
+    def close(self) -> None:
+        super().close()
+        self._forker.close()
 
 
 @contextmanager
