@@ -27,7 +27,8 @@ class Refused(NamedTuple):
     hint: str
 
 
-OLDEST: Final = Series(4, 4)
+OLDEST: Final = Series(5, 0)
+"""An older mongod takes no new certificate without a restart."""
 CONFIRMED_SINCE: Final = Series(7, 0)
 """From here on ``setFeatureCompatibilityVersion`` wants ``confirm: true``."""
 _SINGLE: Final[dict[Series, Series]] = {Series(4, 2): Series(4, 4), Series(4, 4): Series(5, 0)}

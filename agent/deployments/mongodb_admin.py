@@ -11,6 +11,7 @@ other of the fleet's, SCRAM says: only one that has the agent's user can answer 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -23,14 +24,16 @@ from pymongo import AsyncMongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
 from agent.deployments.mongodb_users import ADMIN, MECHANISM, WantedUser, changes
-from schemas.mongodb_versions import CONFIRMED_SINCE, Series, series_of
+from schemas.mongodb_versions import CONFIRMED_SINCE, OLDEST, Series, series_of
 
+log = logging.getLogger(__name__)
 Client = AsyncMongoClient[dict[str, Any]]
 
 _AUTHENTICATION_FAILED: Final = 18
 _MECHANISM_UNAVAILABLE: Final = 334
 """mongod says so of a user that it does not know."""
 _NOBODY: Final = frozenset({_AUTHENTICATION_FAILED, _MECHANISM_UNAVAILABLE})
+_NO_SUCH_COMMAND: Final = 59
 _SELECTION_MS: Final = 2000
 _SOCKET_MS: Final = 20_000
 _LONG_MS: Final = 600_000
@@ -222,7 +225,12 @@ async def set_users(where: Endpoint, wanted: Sequence[WantedUser]) -> int:
 async def rotate_certificates(where: Endpoint) -> None:
     """Have mongod read its certificate and roots again; connections that are open go on. Raises AdminError."""
     async with translated(), login(where) as client:
-        await client.admin.command({"rotateCertificates": 1, "message": "renewed"})
+        try:
+            await client.admin.command({"rotateCertificates": 1, "message": "renewed"})
+        except OperationFailure as error:
+            if error.code != _NO_SUCH_COMMAND:
+                raise
+            log.warning("a mongod before %s takes its new certificate when it is restarted", OLDEST)
 
 
 async def locked(client: Client) -> bool:

@@ -314,6 +314,12 @@ OWNERSHIP: Final = (
         "Take one major release at a time; restore a backup into a new deployment to go back.",
     ),
     Code(
+        "mongodb-too-old",
+        "A database asks for a release that takes no new certificate while it runs.",
+        'database "orders" asks for MongoDB 4.4, and 5.0 is the oldest that runs.',
+        "Write 5.0 or a later release.",
+    ),
+    Code(
         "mongodb-moves",
         "A database asks for another runtime than the one in service, where its data would not be found.",
         'database "orders" runs as container, and its data does not go along to process.',

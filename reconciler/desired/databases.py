@@ -11,7 +11,7 @@ from typing import Final
 from reconciler.desired.finding import Finding
 from reconciler.desired.view import View
 from schemas.deployment import Deployment, MongoDB
-from schemas.mongodb_versions import refusal
+from schemas.mongodb_versions import OLDEST, refusal, series_of
 from schemas.objects import AnyObject, ObjectKey
 
 AGENTS_USER: Final = "cloudlunacy-agent"
@@ -29,6 +29,11 @@ def database_rules(key: ObjectKey, found: AnyObject, view: View) -> Iterator[Fin
     if len(found.spec.ports) > 1:
         text = f'database "{key.name}" lists {len(found.spec.ports)} ports, and mongod listens at one.'
         yield Finding(key.path, "mongodb-one-port", text, "Keep one port.", ("spec", "ports"))
+    if series_of(found.spec.mongodb.version) < OLDEST:
+        asked = found.spec.mongodb.version
+        text = f'database "{key.name}" asks for MongoDB {asked}, and {OLDEST} is the oldest that runs.'
+        hint = f'Write version: "{OLDEST}" or a later one.'
+        yield Finding(key.path, "mongodb-too-old", text, hint, ("spec", "mongodb", "version"))
     yield from _users(key, found.spec.mongodb)
     former = None if view.before is None else view.before.deployment(key.team, key.name)
     if former is not None and former.spec.mongodb is not None:

@@ -21,14 +21,15 @@ def make_mongod_image(engine: DockerEngine, tag: str, program: Path, *, librarie
     environment = {} if libraries is None else {"LD_LIBRARY_PATH": str(libraries)}
     listed = subprocess.run(["ldd", program], capture_output=True, text=True, check=True, env=environment).stdout
     files = {Path("usr/bin/mongod"): program}
-    for found in _LIBRARY.findall(listed):
-        path = Path(found)
-        place = Path("usr/lib", path.name) if libraries is not None and path.is_relative_to(libraries) else path
-        files[Path(str(place).lstrip("/"))] = path.resolve()
+    for found in map(Path, _LIBRARY.findall(listed)):
+        if libraries is None or not found.is_relative_to(libraries):
+            files[found.relative_to("/")] = found.resolve()
     archive = Path(engine.socket.removeprefix("unix://")).parent / "mongod.tar"
     with tarfile.open(archive, "w") as tar:
         for place, source in files.items():
             tar.add(source, str(place))
+        for source in () if libraries is None else sorted(libraries.iterdir()):
+            tar.add(source, f"usr/lib/{source.name}")  # links stay links: a library loaded twice is two
         for name, mode, owner in (("data", 0o755, 0), ("data/db", 0o755, OWNER), ("tmp", 0o1777, 0)):
             folder = tarfile.TarInfo(name)
             folder.type, folder.mode, folder.uid, folder.gid = tarfile.DIRTYPE, mode, owner, owner
@@ -37,5 +38,5 @@ def make_mongod_image(engine: DockerEngine, tag: str, program: Path, *, librarie
         entry = tarfile.TarInfo("etc/passwd")
         entry.size = len(passwd)
         tar.addfile(entry, io.BytesIO(passwd))
-    engine.import_image(tag, archive, changes=["ENV PATH=/usr/bin"])
+    engine.import_image(tag, archive, changes=["ENV PATH=/usr/bin", "ENV LD_LIBRARY_PATH=/usr/lib"])
     archive.unlink()

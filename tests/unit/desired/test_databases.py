@@ -68,6 +68,7 @@ TWO_PORTS = [{"container": 27017, "host": 27117}, {"container": 27018, "host": 2
     [
         (orders(spec={"rollout": {"strategy": "blue-green"}}), "mongodb-one-at-a-time"),
         (orders(spec={"ports": TWO_PORTS}), "mongodb-one-port"),
+        (orders("4.4"), "mongodb-too-old"),
         (orders(users=[USER, USER]), "mongodb-user-reserved"),
         (orders(users=[{**USER, "name": "cloudlunacy-agent", "database": "admin"}]), "mongodb-user-reserved"),
     ],
