@@ -26,6 +26,7 @@ from agent.deployments.mongodb_driver import DatabaseDriver
 from agent.deployments.mongodb_files import DatabaseFiles
 from agent.deployments.mongodb_workload import Runtime
 from agent.deployments.process_driver import ProcessDriver, ProcessSettings
+from agent.deployments.secrets import Secrets
 from agent.deployments.service import DeploymentService
 from agent.deployments.usage import UsageGatherer
 from agent.keys import AgentKey
@@ -61,9 +62,12 @@ def build(data: Path, credentials: Credentials, settings: AgentSettings) -> Agen
     presence = Presence(data, importlib.metadata.version("cloudlunacy"))
     engine = _engine(credentials.name, settings)
     observing = Observing(lambda: usage.usage())  # noqa: PLW0108  which is made of the deployments
-    databases = _databases(data, settings, certificates, engine)
+    sealer = Sealer(AgentKey.load(data).private)
+    secrets = Secrets(data, sealer)
+    secrets.load()
+    databases = _databases(DatabaseFiles(data, sealer), settings, certificates, secrets, engine)
     backups = Backups(databases, now=credentials.now)
-    deployments = _deployments(data, credentials.name, settings, databases, engine, fronts=observing)
+    deployments = _deployments(data, credentials.name, settings, databases, engine, values=secrets, fronts=observing)
     usage = UsageGatherer(deployments.running)
     own = Allowance(trust)
     handlers = (DeploymentCommands(deployments.commanding, own).handlers(), DatabaseCommands(backups).handlers())
@@ -81,7 +85,7 @@ def build(data: Path, credentials: Credentials, settings: AgentSettings) -> Agen
         (own, certificates, deployments),
         Parts(
             asker=certificates,
-            extensions=(observing, commands),
+            extensions=(observing, secrets, commands),
             others={
                 "agent-certificate": keeper.run,
                 "agent-services": certificates.run,
@@ -91,6 +95,7 @@ def build(data: Path, credentials: Credentials, settings: AgentSettings) -> Agen
                 "agent-presence": presence.run,
                 "agent-observing": observing.run,
                 "agent-usage": usage.run,
+                "agent-secrets": secrets.run,
             },
             hold=hold,
             metrics=metrics,
@@ -106,12 +111,16 @@ def _engine(agent: str, settings: AgentSettings) -> LocalEngine | None:
 
 
 def _databases(
-    data: Path, settings: AgentSettings, certificates: ServiceCertificates, engine: LocalEngine | None
+    files: DatabaseFiles,
+    settings: AgentSettings,
+    certificates: ServiceCertificates,
+    secrets: Secrets,
+    engine: LocalEngine | None,
 ) -> Databases:
     contained: tuple[Runtime, ...] = () if engine is None else ("container",)
     runtimes: tuple[Runtime, ...] = (*contained, "process") if settings.processes.run else contained
-    files = DatabaseFiles(data, Sealer(AgentKey.load(data).private))
-    return Databases(files, runtimes, held=certificates.held, mongod=settings.processes.mongod_of)
+    mongod = settings.processes.mongod_of
+    return Databases(files, runtimes, held=certificates.held, secrets=secrets.given, mongod=mongod)
 
 
 def _deployments(
@@ -121,6 +130,7 @@ def _deployments(
     databases: Databases,
     engine: LocalEngine | None,
     *,
+    values: Secrets,
     fronts: Fronts,
 ) -> DeploymentService:
     drivers: list[Driver] = [] if engine is None else [engine]
@@ -133,6 +143,7 @@ def _deployments(
         data,
         [DatabaseDriver(driver, databases) for driver in drivers],
         databases=databases,
+        values=values,
         fronts=fronts,
         settings=LaneSettings(ports=settings.ports.range),
     )

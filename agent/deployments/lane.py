@@ -32,6 +32,10 @@ _AT_ONCE: Final = 4
 """Actions under way on one engine."""
 
 
+_SECRETS_MISSING: Final = "SecretsMissing"
+_NOT_SHOWN: Final = "(not shown, because its secrets are not at hand to be taken out)"
+
+
 class LaneSettings(NamedTuple):
     """Times are in seconds."""
 
@@ -185,10 +189,12 @@ class Lane:
             if not text or workload is None or not any(workload.spec.secret_uses()):
                 continue
             try:
-                values = self._secrets(workload).values.values()
+                given = self._secrets(workload)
             except DriverError:
-                return "(not shown, because its secrets are not at hand to be taken out)"
-            for value in sorted(values, key=len, reverse=True):
+                return _NOT_SHOWN
+            if given.missing(workload.spec):
+                return _NOT_SHOWN
+            for value in sorted(given.values.values(), key=len, reverse=True):
                 text = text.replace(value, "***") if len(value) >= _SHORTEST_SECRET else text
         return text
 
@@ -264,12 +270,13 @@ class Lane:
         given = self._secrets(workload)
         if missing := given.missing(workload.spec):
             text = f"The control plane has not sent the values of {', '.join(missing)} yet."
-            raise DriverError("SecretsMissing", text, retryable=True)
+            raise DriverError(_SECRETS_MISSING, text, retryable=True)
         return given
 
     async def _note(self, key: Key, desired: Workload | None, action: Action, error: DriverError) -> None:
         """Hold it against the new version when it is about that one; else it is trouble that passes."""
-        message = _sentence(self._without_secrets(key, error.message))
+        ours = error.reason == _SECRETS_MISSING  # names what is missing, and nothing that a program wrote
+        message = _sentence(error.message if ours else self._without_secrets(key, error.message))
         log.warning("deployment %s: %s: %s", key, error.reason, message)
         memory = self._memories.get(key, NO_MEMORY)
         good = None if memory.good is None else memory.good.digest

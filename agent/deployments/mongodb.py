@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 from agent.deployments import mongodb_admin as admin
 from agent.deployments.actions import Directory
@@ -34,6 +34,7 @@ from agent.deployments.mongodb_files import DatabaseFiles, Record, new_password
 from agent.deployments.mongodb_users import wanted_users
 from agent.deployments.mongodb_workload import Runtime, directories, lowered, port_of, socket_name
 from agent.deployments.observed import Instance, Observed
+from agent.deployments.standby import Standby
 from agent.deployments.workload import Key, Workload
 from agent.service_files import HeldService
 from schemas.deployment import MongoDB
@@ -54,14 +55,6 @@ class DatabaseSettings:
     """Between two looks at a database."""
     ask: float = 60.0
     """Between two questions for version and size."""
-
-
-class Standby(NamedTuple):
-    """It cannot be run yet, or not here; what runs of it stays."""
-
-    state: Literal["Progressing", "Failed"]
-    reason: str
-    message: str
 
 
 class Said(NamedTuple):

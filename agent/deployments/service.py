@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import random as randomness
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from agent.deployments.commanding import Commanding
 from agent.deployments.driver import Driver, DriverAbsent
@@ -23,20 +23,37 @@ from agent.deployments.health import UNKNOWN
 from agent.deployments.lane import Lane, LaneSettings
 from agent.deployments.memory import MemoryFiles, boot_id
 from agent.deployments.mongodb import TYPE as MONGODB
-from agent.deployments.mongodb import Databases, Standby
+from agent.deployments.mongodb import Databases
 from agent.deployments.observed import Instance
 from agent.deployments.planning import NO_MEMORY
 from agent.deployments.restarts import Restarts
-from agent.deployments.rollout import Acknowledged, Decision, Memory
+from agent.deployments.rollout import Acknowledged, Memory
+from agent.deployments.standby import Standby
 from agent.deployments.usage import Running
 from agent.deployments.workload import KIND, InvalidItem, Key, Workload, workload_of
-from schemas.session import UNSUPPORTED, Item, ItemResult
+from schemas.session import SECRETS_VERSION, UNSUPPORTED, Item, ItemResult
 from schemas.text import visible
 
 DEFAULTS: Final = LaneSettings()
 _LONGEST: Final = 1800
 _NO_SWITCHING: Final = "The control plane does not follow ports, so it is rolled out as recreate."
 _GATHER_SECONDS: Final = 0.05
+
+
+class Values(Protocol):
+    """The values of secrets: :class:`agent.deployments.secrets.Secrets`."""
+
+    on_change: Callable[[], None]
+    """Is called when :meth:`held_up` may say something else."""
+
+    def want(self, wanted: Iterable[Workload], former: Iterable[Workload] | None) -> None:
+        """These are to run, and those may have to run again; None: it is not known yet which."""
+
+    def given(self, workload: Workload) -> Given:
+        """Return the values of a workload, as far as they are here."""
+
+    def held_up(self, workload: Workload) -> Standby | None:
+        """Say why a workload cannot be made yet."""
 
 
 class DeploymentService:
@@ -51,6 +68,7 @@ class DeploymentService:
         *,
         fronts: Fronts | None = None,
         secrets: Callable[[Workload], Given] = lambda _workload: NOTHING,
+        values: Values | None = None,
         databases: Databases | None = None,
         settings: LaneSettings = DEFAULTS,
         monotonic: Callable[[], float] = time.monotonic,
@@ -62,8 +80,10 @@ class DeploymentService:
         """What commands may do here."""
         self._files = MemoryFiles(data, boot_id())
         self._fronts = fronts or NoFronts()
-        self._fronts.on_change = self._again
-        self._secrets = secrets
+        self._fronts.on_change = self.look_again
+        self._values = values
+        if values is not None:
+            secrets, values.on_change = values.given, self.look_again
         self._monotonic = monotonic
         self._wake = asyncio.Event()
         self._databases = databases
@@ -112,6 +132,9 @@ class DeploymentService:
     def _assign(self) -> set[Key]:
         """Give each lane what it shall run; return all that is wanted."""
         known = [one for one in self._items.values() if isinstance(one, Workload)]
+        if self._values is not None:
+            goods = [memory.good for memory in self._memories.values() if memory.good is not None]
+            self._values.want(known, goods if self._loaded else None)
         self._switching = self._fronts.switching
         self._lowered = {one.key: self._lower(one) for one in known}
         wanted = {key: self.restarts.on(one) for key, one in self._lowered.items() if isinstance(one, Workload)}
@@ -134,6 +157,8 @@ class DeploymentService:
         return wanted.keys() | kept
 
     def _lower(self, workload: Workload) -> Workload | Standby:
+        if self._values is not None and (held_up := self._values.held_up(workload)) is not None:
+            return held_up
         if workload.blue_green and not self._switching:
             rollout = workload.spec.rollout.model_copy(update={"strategy": "recreate"})
             workload = replace(workload, spec=workload.spec.model_copy(update={"rollout": rollout}))
@@ -141,8 +166,8 @@ class DeploymentService:
             return workload
         return self._databases.lowered(workload)
 
-    def _again(self) -> None:
-        """Look again: fronts know something new, or can be told of less or more than before."""
+    def look_again(self) -> None:
+        """Look soon: something that nobody sees in what runs is otherwise than before."""
         self._wake.set()
 
     def observed(self) -> Mapping[Key, Serving]:
@@ -208,8 +233,8 @@ class DeploymentService:
         """Look once at everything; return the seconds until the next look."""
         if not self._known:
             return 3600.0
-        if self._databases is not None or self._switching != self._fronts.switching:
-            self._assign()  # a certificate may have come
+        if self._switching != self._fronts.switching or (self._databases, self._values) != (None, None):
+            self._assign()  # a certificate may have come, or values of secrets
         again = [await lane.step() for lane in self._lanes.values()]
         await self.commanding.look()
         if self._tell_fronts():
@@ -251,9 +276,16 @@ class DeploymentService:
                 decision = lane.decisions.get(key)
                 if decision is not None:
                     one = next((one for one in instances if one.key == key and one.slot == decision.serving), None)
-                    found[key] = _standing(lane, decision, one)
+                    step = decision.reason if decision.state == "Progressing" else ""
+                    found[key] = _standing(lane, lane.desired[key], step, one)
                 elif key in self._stood:  # something else is wanted, and nobody has looked since
                     found[key] = self._stood[key]
+            for key in lane.left_alone:
+                good = self.memory_of(key).good
+                runs = [one for one in instances if good is not None and one.key == key and one.up]
+                one = next((one for one in runs if good is not None and one.digest == good.digest), None)
+                if good is not None and one is not None:
+                    found[key] = _standing(lane, good, "", one)
         self._stood = found
         return found
 
@@ -295,14 +327,13 @@ class DeploymentService:
         return any(memory.type == lane.driver.type for memory in self._memories.values())
 
 
-def _standing(lane: Lane, decision: Decision, instance: Instance | None) -> Standing:
-    step = decision.reason if decision.state == "Progressing" else ""
+def _standing(lane: Lane, workload: Workload, step: str, instance: Instance | None) -> Standing:
     if instance is None:
         return Standing(step=step)
     health = UNKNOWN if lane.unavailable is not None or not instance.up else instance.health
     ports = [
         (mapping.host, instance.ports[mapping.container])
-        for mapping in lane.desired[instance.key].spec.ports
+        for mapping in workload.spec.ports
         if mapping.container in instance.ports
     ]
     return Standing(
@@ -315,8 +346,10 @@ def _standing(lane: Lane, decision: Decision, instance: Instance | None) -> Stan
 
 
 def _read(item: Item) -> Workload | InvalidItem:
+    spec = dict(item.spec)
+    version = spec.pop(SECRETS_VERSION, "")
     try:
-        return workload_of(item)
+        return workload_of(item.model_copy(update={"spec": spec}), version if isinstance(version, str) else "")
     except InvalidItem as error:
         return error
 

@@ -31,7 +31,7 @@ from reconciler.app.mongodb import MongoDB
 from reconciler.app.own_names import connectable, url_of
 from reconciler.app.rollouts import RollingOut
 from reconciler.app.rotating import rotation_api, rotations_of
-from reconciler.app.services import service_certificates
+from reconciler.app.services import deployment_secrets, service_certificates
 from reconciler.convergence import Record
 from reconciler.desired.codes import CODES
 from reconciler.desired.render import Renderer
@@ -197,6 +197,9 @@ class Parts(Answering):
                 self._directory,
                 lambda: self.loop.published.state.fleet,
                 self._store,
+            ),
+            secrets=deployment_secrets(
+                self._directory, lambda: self.loop.published.state, keys.opener.open, self._store
             ),
         )
         self._metrics.messages_of(lambda: self._hub.counters.messages)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from reconciler.desired.rollouts import NO_ROLLOUTS, Rollouts, items_held
+from reconciler.desired.secrets_version import secrets_version
 from reconciler.desired.service_names import ServiceNames
 from reconciler.desired.state import State
 from schemas.agent import Agent
@@ -14,7 +15,7 @@ from schemas.certificate import Certificate
 from schemas.deployment import Deployment
 from schemas.objects import FLEET_KEY, AnyObject, ObjectKey
 from schemas.service_tls import ServiceCertificate, service_item_id
-from schemas.session import EXEC, FEATURES, OFFERS, Item, digest_of
+from schemas.session import EXEC, FEATURES, OFFERS, SECRETS_VERSION, Item, digest_of
 from schemas.trust import MEMBER
 
 MakeItems = Callable[[], tuple[Item, ...]]
@@ -55,9 +56,11 @@ class AgentItems:
         """
         key = ObjectKey("Agent", "", agent)
         keys = sorted(self._keys(key)) if key in self._state.served else []
-        objects = [(one, self._state.served[one].object) for one in keys]
+        objects = [
+            (one, self._state.served[one].object, self._more if one == key else self._secrets(one)) for one in keys
+        ]
         rollouts = {one: self._rollouts[one] for one in keys if one in self._rollouts}
-        return partial(_items, agent, objects, self._services(agent, keys), self._more, rollouts)
+        return partial(_items, agent, objects, self._services(agent, keys), rollouts)
 
     def _services(self, agent: str, keys: Iterable[ObjectKey]) -> list[tuple[ObjectKey, ServiceCertificate]]:
         found = ((key, self._names.certificate(key, agent)) for key in keys)
@@ -69,8 +72,16 @@ class AgentItems:
         known = self._state.items
         found = known.get(key)
         if found is None:
-            found = known[key] = _item(key, self._state.served[key].object)
+            found = known[key] = _item(key, self._state.served[key].object, self._secrets(key))
         return found
+
+    def _secrets(self, key: ObjectKey) -> dict[str, Any]:
+        """Return what a deployment's item says besides what its file does: the version of the values that it names."""
+        found = self._state.objects.get(key)
+        if not isinstance(found, Deployment):
+            return {}
+        version = secrets_version(found.spec, partial(self._state.secret, key.team))
+        return {} if version is None else {SECRETS_VERSION: version}
 
     def _keys(self, agent: ObjectKey) -> Iterable[ObjectKey]:
         yield agent
@@ -92,6 +103,9 @@ class AgentItems:
             return tuple(dict.fromkeys([*self._names.concerned_by(key), *(everybody if key == FLEET_KEY else ())]))
         if served is None:
             return ()
+        if key.kind == "Secret":
+            uses = [one for one in self._state.referrers.get(key, ()) if one.kind == "Deployment"]
+            return tuple(dict.fromkeys(name for one in uses for name in self.concerned_by(one)))
         if key.kind == "Agent":
             return (key.name,)
         if isinstance(served.object, Certificate):
@@ -107,12 +121,11 @@ def _more(trust: Mapping[str, Any] | None, may_exec: tuple[str, ...]) -> dict[st
 
 def _items(
     agent: str,
-    objects: Iterable[tuple[ObjectKey, AnyObject]],
+    objects: Iterable[tuple[ObjectKey, AnyObject, Mapping[str, Any]]],
     services: Iterable[tuple[ObjectKey, ServiceCertificate]],
-    more: Mapping[str, Any],
     rollouts: Rollouts,
 ) -> tuple[Item, ...]:
-    items = items_held(rollouts, agent, ((key, _item(key, found, more)) for key, found in objects))
+    items = items_held(rollouts, agent, ((key, _item(key, found, more)) for key, found, more in objects))
     return (*items, *_service_items(services))
 
 
@@ -123,7 +136,7 @@ def _service_items(services: Iterable[tuple[ObjectKey, ServiceCertificate]]) -> 
         yield Item(id=item_id, kind="Certificate", digest=digest_of(spec), spec=spec)
 
 
-def _item(key: ObjectKey, found: AnyObject, more: Mapping[str, Any] | None = None) -> Item:
+def _item(key: ObjectKey, found: AnyObject, more: Mapping[str, Any]) -> Item:
     if isinstance(found, Agent):
         spec: dict[str, Any] = {
             "labels": dict(found.metadata.labels),
@@ -131,10 +144,10 @@ def _item(key: ObjectKey, found: AnyObject, more: Mapping[str, Any] | None = Non
             "state": found.spec.state,
             "address": found.spec.address,
             OFFERS: list(FEATURES),
-            **(more or {}),
+            **more,
         }
     else:
-        spec = found.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+        spec = {**found.spec.model_dump(mode="json", by_alias=True, exclude_none=True), **more}
     if isinstance(found, Deployment):
         del spec["rollout"]["paused"]  # is for the control plane alone
     assert key.kind in ("Agent", "Certificate", "Deployment")

@@ -19,7 +19,7 @@ from schemas.problem import Problem
 from schemas.session import digest_of
 
 MAX_FIELDS = 20
-_ON_AGENTS = frozenset({"Agent", "Certificate", "Deployment", "Fleet", "Route"})
+_ON_AGENTS = frozenset({"Agent", "Certificate", "Deployment", "Fleet", "Route", "Secret"})
 """Kinds that are part of agents' documents, or decide which names services on agents have."""
 
 

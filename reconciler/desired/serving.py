@@ -39,6 +39,7 @@ class Serving:
     def enter(self, served: Served, agents: tuple[str, ...]) -> None:
         """Put an object into service. ``agents``: where it runs, for a deployment."""
         key = served.key
+        self._drop_items(key)
         self.served[key] = served
         self.objects[key] = served.object
         self.claims.add(served.claims)
@@ -53,12 +54,19 @@ class Serving:
         self.objects.pop(key, None)
         self.selected.pop(key, None)
         self.compiled.pop(key, None)
-        self.items.pop(key, None)
+        self._drop_items(key)
         if served is None:
             return
         self.claims.remove(served.claims)
         for name in served.references:
             self._referrers(name).pop(key, None)
+
+    def _drop_items(self, key: ObjectKey) -> None:
+        """Forget what was made of an object; an item of a deployment is also made of the secrets that it names."""
+        self.items.pop(key, None)
+        if key.kind == "Secret":
+            for one in self.referrers.get(key, ()):
+                self.items.pop(one, None)
 
     def _referrers(self, name: ObjectKey) -> dict[ObjectKey, None]:
         """Return the referrers of ``name`` as a dictionary that may be changed here."""

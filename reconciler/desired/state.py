@@ -15,6 +15,7 @@ from reconciler.desired.traefik_model import TraefikObjects
 from reconciler.desired.view import OpenSecret, View, sealed_for_somebody_else
 from schemas.fleet import Fleet
 from schemas.objects import FLEET_KEY, AnyObject, ObjectKey
+from schemas.secret import Secret
 from schemas.session import Item
 
 
@@ -62,6 +63,11 @@ class State:
     def view(self, open_sealed: OpenSecret = sealed_for_somebody_else) -> View:
         """Return the questions that rules and compile steps ask, answered by what is in service."""
         return View(self.objects, open_sealed, self.selected, self.claims)
+
+    def secret(self, team: str, name: str) -> Secret | None:
+        """Return a secret that is in service."""
+        found = self.objects.get(ObjectKey("Secret", team, name))
+        return found if isinstance(found, Secret) else None
 
     @property
     def quarantined(self) -> Iterator[str]:
