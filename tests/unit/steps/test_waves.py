@@ -246,6 +246,19 @@ def test_another_commit_leaves_a_roll_out_on_its_way(plane: Plane) -> None:
     assert (plane.stands(TWO), plane.published.revision) == (("Converged", "AllStagesReached"), THREE)
 
 
+def test_the_last_agent_is_waited_for_whatever_else_is_published(plane: Plane) -> None:
+    """It has the newest version, and nobody knows yet how it is: its record waits, and so does the next version."""
+    plane.bring(web("web:2"), TWO)
+    for name in NAMES[:2]:
+        plane.says(name)
+        plane.look()
+    plane.bring({"agents/vps-1.yaml": agent("vps-1", labels={"disk": "ssd"})}, THREE)
+    plane.says("vps-1")
+    assert plane.stands(TWO) == ("Progressing", "WaitingAgents")
+    plane.bring(web("web:3"), FOUR)
+    assert plane.images() == {"vps-1": "web:2", "vps-2": "web:2", "vps-3": "web:3"}, "it goes first"
+
+
 def test_a_revert_in_the_middle_touches_only_who_was_changed(plane: Plane) -> None:
     """The others never see a thing."""
     plane.bring(web("web:2"), TWO)
