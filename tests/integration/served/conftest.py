@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, Protocol
 
 import pytest
 
 from tests.support.two_machines import Site, TwoMachines, site, two_machines, wipe
 
-Served = Callable[[Callable[[Site], None]], None]
+
+class Served(Protocol):
+    """Runs a scenario on a fleet of its own. ``more`` goes to the installation."""
+
+    def __call__(self, scenario: Callable[[Site], None], **more: Any) -> None: ...
 
 
 @pytest.fixture(scope="session")
@@ -22,12 +27,11 @@ def machines() -> Iterator[TwoMachines]:
 
 @pytest.fixture
 def served(machines: TwoMachines, tmp_path: Path) -> Served:
-    """Runs a scenario on a fleet of its own."""
     wipe(machines)
 
-    def run(scenario: Callable[[Site], None]) -> None:
+    def run(scenario: Callable[[Site], None], **more: Any) -> None:
         def at_centre() -> None:
-            with site(machines, tmp_path / "site") as found:
+            with site(machines, tmp_path / "site", **more) as found:
                 scenario(found)
 
         machines.at_centre(at_centre)

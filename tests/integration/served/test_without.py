@@ -62,4 +62,4 @@ def test_a_cut_off_agent_is_unknown_and_gets_no_requests(served: Served) -> None
         assert [there for there, _ in groupby(sampling.seen)] == [True, False, True]
         assert site.containers() == [("web", "web:1", "running")]
 
-    served(scenario)
+    served(scenario, options=["--heartbeat", "1"])
