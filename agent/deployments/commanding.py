@@ -100,7 +100,8 @@ class Commanding:
         if decision is None:
             return Standing("under way")
         good = self._service.memory_of(key).good
-        if decision.state == "Applied" and good is not None and good.digest == desired.digest:
+        is_good = good is not None and good.digest == desired.digest
+        if decision.state == "Applied" and is_good and not decision.actions:  # what was before it is gone
             return Standing("done", decision.reason, decision.message)
         failed = decision.state == "Failed"
         return Standing("failed" if failed else "under way", decision.reason, decision.message)
