@@ -64,6 +64,8 @@ class AgentObserver:
         self._dirty: set[str] = set()
         self._waiting: deque[Event] = deque()
         self._connected: set[str] = set()
+        self._failing: dict[str, str] = {}
+        """Agent → the failure that was told of it last."""
         self.watching: Watching | None = None
         """Told of sessions and reports, after the records."""
         self.on_output: Callable[[str, CommandOutput], None] = lambda _name, _output: None
@@ -163,13 +165,18 @@ class AgentObserver:
         )
         moment = datetime.fromtimestamp(now, UTC) if report.outcome == "applied" else None
         progress = AgentProgress(
-            state=_STATES[report.outcome], applied=moment, reason=report.reason, message=report.message
+            state=_STATES[report.outcome], applied=moment, reason=report.reason, message=_what_failed(report)
         )
         self._tracker.agent_progress(name, report.digest, progress)
         if self.watching is not None:
             self.watching.reported(name, report, now)
         if report.outcome in ("failed", "refused"):
-            self._tell("AgentFailed", "error", name, f"{report.reason}: {report.message}", now)
+            text = f"{report.reason}: {_what_failed(report)}"
+            if self._failing.get(name) != text:  # it tries again and again, and says so each time
+                self._tell("AgentFailed", "error", name, text, now)
+            self._failing[name] = text
+        elif report.outcome == "applied":
+            self._failing.pop(name, None)
 
     def heartbeat(self, name: str, heartbeat: Heartbeat, now: float) -> None:
         self._note(name, now, connected=True, metrics=dict(heartbeat.metrics))
@@ -210,3 +217,13 @@ class AgentObserver:
         if len(self._waiting) < MAX_PENDING_EVENTS:
             self._waiting.append(event)
             self._metrics.event(event.severity)
+
+
+def _what_failed(report: Report) -> str:
+    """Return the message of a report; where it has none, what it says of the first item that failed."""
+    failed = [item for item in report.items if item.state == "Failed"]
+    if report.message or not failed:
+        return report.message
+    more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+    first = ": ".join(filter(None, (failed[0].id, failed[0].reason, failed[0].message)))
+    return f"{first}{more}"

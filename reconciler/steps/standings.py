@@ -59,7 +59,9 @@ class Standings:
         self._left.pop(name, None)
         generation, digest = self._published().agents.get(name, UNKNOWN)
         known = self._heard.get(name)
-        if digest and hello.applied_digest == digest and (known is None or known.digest != digest):
+        if not digest or hello.applied_digest != digest:
+            self._heard.pop(name, None)  # it is handed its document, and says then how it stands
+        elif known is None or known.digest != digest:
             self._heard[name] = _Heard(digest, generation, whole=Standing("Applied", "", "", now))
         self.on_news(name)
 

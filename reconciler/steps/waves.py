@@ -8,7 +8,7 @@ and what agents say, and its outcome goes into the convergence record of the rev
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -18,7 +18,7 @@ from reconciler.desired.state import State
 from reconciler.desired.waves import Member, Rule, Wave, next_wave, version_of
 from reconciler.status import Tracker
 from reconciler.steps.passing import Pass, Published
-from reconciler.steps.rollout_story import Story, name_of, place_of, views
+from reconciler.steps.rollout_story import MAX_DEPLOYMENTS, Story, name_of, place_of, views
 from reconciler.steps.standings import Standings
 from reconciler.store.protocols import Event
 from schemas.deployment import Deployment
@@ -56,6 +56,9 @@ class _Following:
     published: Published = field(default_factory=Published)
     by_agent: dict[str, set[ObjectKey]] = field(default_factory=dict)
     stories: dict[ObjectKey, Story] = field(default_factory=dict)
+    by_revision: dict[str, list[Story]] = field(default_factory=dict)
+    late: set[str] = field(default_factory=set)
+    """Revisions with so many deployments that their records are written once a second at most."""
 
 
 class Waves:
@@ -99,14 +102,19 @@ class Waves:
             former = base.rollouts.get(key)
             wave = self._wave(this.state, key, version_of(after.newest(key).spec), has, former)
             found = _rolled(this, version_of(after.newest(key).spec), has, former, wave, now=self._clock())
-            if found is not None and (wave.give or found.held or not self._is_over(key, has, found)):
+            deadline = self._rule(this.state, key).deadline
+            if found is not None and (wave.give or found.held or not self._is_over(key, has, found, deadline)):
                 rollouts[key] = found
                 given |= set(wave.give)
         return Planned(rollouts, frozenset(given))
 
-    def _is_over(self, key: ObjectKey, agents: Iterable[str], rollout: Rollout) -> bool:
-        found = (self._standings.of(name, str(key), rollout.since.get(name, 0)) for name in agents)
-        return all(one is not None and one.state == "Applied" for one in found)
+    def _is_over(self, key: ObjectKey, agents: Iterable[str], rollout: Rollout, deadline: float) -> bool:
+        """Say whether every agent has said that it has it, or has been away for too long to be waited for."""
+        for name in agents:
+            said = self._standings.of(name, str(key), rollout.since.get(name, 0))
+            if (said is None or said.state != "Applied") and (self._standings.away(name) or 0.0) < deadline:
+                return False
+        return True
 
     def _wave(
         self, state: State, key: ObjectKey, version: str, has: Mapping[str, Older], former: Rollout | None
@@ -138,11 +146,13 @@ class Waves:
         """Say whether it is the turn of an agent; and look after what is told of the roll-outs."""
         if published is not self._now.published:
             self.put(published)
-        due = False
+        due, looked = False, []
         for key, rollout in published.rollouts.items():
             if rollout.held and key in published.state.served:
                 due = bool(self._look(published, key, rollout).give) or due
-        self._note(self._now.stories)
+                looked.append(key)
+        late, self._now.late = self._now.late, set()
+        self._write(late | self._revisions(looked))
         return due
 
     def put(self, published: Published) -> None:
@@ -159,8 +169,11 @@ class Waves:
             for name in agents_of(published.state, key):
                 self._now.by_agent.setdefault(name, set()).add(key)
             self._look(published, key, rollout)
+        self._now.by_revision = {}
+        for story in self._now.stories.values():
+            self._now.by_revision.setdefault(story.revision, []).append(story)
         self._overtake(published)
-        self._note(self._now.stories)
+        self._write(set(self._now.by_revision))
 
     def _story(self, key: ObjectKey, rollout: Rollout) -> Story:
         record = self._tracker.get(self._tracker.successor(rollout.revision))
@@ -171,7 +184,11 @@ class Waves:
         published, keys = self._now.published, self._now.by_agent.get(agent, ())
         for key in keys:
             self._look(published, key, published.rollouts[key])
-        self._note(keys)
+        for revision in self._revisions(keys):
+            if len(self._now.by_revision[revision]) > MAX_DEPLOYMENTS:
+                self._now.late.add(revision)
+            else:
+                self._write({revision})
 
     def _look(self, published: Published, key: ObjectKey, rollout: Rollout) -> Wave:
         has = {name: rollout.held.get(name, Older(rollout.version)) for name in agents_of(published.state, key)}
@@ -187,17 +204,16 @@ class Waves:
                 self._tell(event)
         return wave
 
-    def _note(self, keys: Iterable[ObjectKey]) -> None:
-        """Write into the records how far the deployments of their revisions are."""
-        stories, successor = self._now.stories, self._tracker.successor
-        concerned = {successor(stories[key].revision) for key in keys if key in stories}
-        if not concerned:
-            return
-        found: dict[str, list[Story]] = {}
-        for story in stories.values():
-            found.setdefault(successor(story.revision), []).append(story)
-        for revision in concerned:
-            self._tracker.roll_out(revision, views(found[revision]))
+    def _revisions(self, keys: Iterable[ObjectKey]) -> set[str]:
+        """Return the revisions that brought what is on its way in these deployments."""
+        return {self._now.stories[key].revision for key in keys if key in self._now.stories}
+
+    def _write(self, revisions: Collection[str]) -> None:
+        """Write into the records how far the deployments of these revisions are."""
+        successor, by_revision = self._tracker.successor, self._now.by_revision
+        for record in {successor(revision) for revision in revisions}:
+            theirs = [story for one, found in by_revision.items() if successor(one) == record for story in found]
+            self._tracker.roll_out(record, views(theirs))
 
     def _overtake(self, published: Published) -> None:
         """A revision whose deployments go on to another version, or are gone, will never be done by itself."""

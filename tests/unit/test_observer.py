@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Literal
 
 import pytest
 
@@ -13,7 +14,7 @@ from reconciler.observability.metrics import Metrics
 from reconciler.observer import MAX_PENDING_EVENTS, AgentObserver
 from reconciler.status import Tracker
 from reconciler.store.protocols import AgentObservation, Event
-from schemas.session import Heartbeat, Hello, Report
+from schemas.session import Heartbeat, Hello, ItemResult, Report
 from schemas.status import STAGES
 from tests.unit.test_status import Records
 
@@ -131,3 +132,28 @@ def test_events_that_cannot_be_written_are_bounded() -> None:
         seen.disconnected(f"vps-{number % 3}", "lost", 1.0)
     asyncio.run(seen.flush())
     assert len(store.written) == MAX_PENDING_EVENTS
+
+
+def test_a_failure_is_an_event_once_and_names_the_item() -> None:
+    """An agent tries again and again and says so each time; a timeline that repeats it hides what else happens."""
+
+    async def scenario() -> None:
+        one, store, _ = observer()
+        failed = ItemResult(id="Deployment/shop/web", state="Failed", reason="Exited", message="It exited with 1.")
+
+        def say(outcome: Literal["applied", "failed"], *items: ItemResult) -> None:
+            reason = "ItemsFailed" if outcome == "failed" else ""
+            report = Report(sequence=2, generation=1, digest=DIGEST, outcome=outcome, reason=reason, items=items)
+            one.reported("vps-1", report, 1000.0)
+
+        say("failed", failed)
+        say("failed", failed)
+        say("failed", failed.model_copy(update={"reason": "PullFailed"}), failed)
+        say("applied")
+        say("failed", failed)
+        await one.flush()
+        again = "ItemsFailed: Deployment/shop/web: Exited: It exited with 1."
+        other = "ItemsFailed: Deployment/shop/web: PullFailed: It exited with 1. (and 1 more)"
+        assert [event.message for event in store.written] == [again, other, again]
+
+    asyncio.run(scenario())

@@ -21,7 +21,7 @@ from reconciler.store.protocols import Event
 from schemas.objects import ObjectKey
 from schemas.session import Hello, ItemResult, Report, digest_of_items
 from schemas.status import AgentProgress
-from tests.support.documents import agent, deployment, fleet, settled, team
+from tests.support.documents import agent, deployment, fleet, secret, settled, team
 from tests.unit.steps.test_delivery import Hub
 from tests.unit.test_status import Records
 
@@ -371,6 +371,22 @@ def test_a_roll_out_that_is_over_is_forgotten(plane: Plane) -> None:
     plane.says("vps-1")
     plane.bring({"agents/vps-3.yaml": agent("vps-3", labels={"disk": "ssd"})}, THREE)
     assert not plane.published.rollouts
+
+
+def test_another_value_of_a_secret_is_a_change_like_any_other(plane: Plane) -> None:
+    """It restarts what uses it, so it goes out in waves too."""
+    path = "secrets/shop/api.yaml"
+    before, after = secret("api", "token"), secret("api", "token").replace(b"YWdl", b"YWdm")
+    uses = [{"secret": "api", "key": "token", "env": "TOKEN"}]
+    plane.bring({path: before, **web("web:1", secrets=uses, rollout={"maxUnavailable": 3})}, TWO)
+    for name in NAMES:
+        plane.says(name)
+    plane.bring(web("web:1", secrets=uses), THREE)
+    agents = plane.published.agents
+    plane.bring({path: after}, FOUR)
+    assert {name for name in NAMES if plane.published.agents[name] != agents[name]} == {"vps-1"}
+    plane.says("vps-1")
+    assert plane.look()
 
 
 def test_nothing_changes_while_nothing_is_said(plane: Plane) -> None:
