@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from reconciler.commands.demo.folder import open_folder
 from schemas.status import STAGES
 from tests.support.orphans import tied
 from tests.support.parts import require
@@ -117,6 +118,8 @@ def test_once_pushes_a_change_and_prints_its_whole_record(tmp_path: Path) -> Non
     assert None not in times
     assert times == sorted(times)
     assert record["agents"]["vps-1"]["state"] == "applied"
+    assert record["rollouts"]["shop/api"]["state"] == "Done"
+    assert re.search(r"its new version took over, and none of [1-9][0-9]* requests failed", finished.stderr)
     assert "vps-1.mongodb.cloudlunacy.test keeps what is written through Traefik" in finished.stderr
     assert [p.pid for p in psutil.process_iter(["cwd"]) if str(tmp_path) in (p.info["cwd"] or "")] == []
 
@@ -157,11 +160,28 @@ def test_a_part_that_dies_ends_the_demo_with_its_last_words(running: RunningDemo
 
 
 def test_no_process_outlives_a_killed_demo(running: RunningDemo) -> None:
-    """SIGKILL of the demo itself takes its processes along."""
+    """SIGKILL of the demo itself takes its processes along, also what its agents run."""
     if sys.platform != "linux":
         pytest.skip("only Linux tells a process that its parent has died")
-    running.wait_for("control plane at")
+    running.wait_for("agent vps-2")
+    assert running.child("process_keeper")
     assert running.end(signal.SIGKILL) == -signal.SIGKILL
+    wait_for(lambda: not running.children(), 30, what="the end of every process")
+
+
+def test_what_was_left_running_ends_at_the_next_start(running: RunningDemo) -> None:
+    """When even those were killed who look after the end, the next demo in the same directory ends what is left."""
+    if sys.platform != "linux":
+        pytest.skip("as above")
+    running.wait_for("agent vps-2")
+    killed = [one for line, one in running.children().items() if "demo.reaper" in line or "agent run" in line]
+    running.end(signal.SIGKILL)
+    for one in killed:
+        with suppress(psutil.Error):
+            one.kill()
+    kept = [one for line, one in running.children().items() if "process_keeper" in line]
+    with open_folder(running.directory, keep=True):
+        assert not [one for one in kept if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
     wait_for(lambda: not running.children(), 30, what="the end of every process")
 
 

@@ -1,18 +1,22 @@
-"""The apps that run on one server of the demo: HTTP servers that say what reached them, and a TCP echo.
+"""An app of the demo: an HTTP server that says what reached it, or a TCP echo.
 
-Run in a process of its own: ``python -m reconciler.commands.demo.apps vps-1 --http 8081 --tcp 9101``. Standard library
-only. ``/health`` and ``/healthz`` answer ``ok``; ``/auth`` lets everybody in as ``demo``, for the route that asks it.
+The demo copies this file into its folder, and agents run it as a deployment of type process, confined where they can:
+``python app.py vps-1:8081 [--tcp]``. Standard library only, any Python from 3.9 on. It listens at the port that the
+agent gave it (``PORT``). ``/health`` and ``/healthz`` answer ``ok``; ``/auth`` lets everybody in as ``demo``, for the
+route that asks it. What ``GREETING`` says is part of each answer.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import socketserver
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Final
+from typing import Final
 
 HOST: Final = "127.0.0.1"
 HEALTH: Final = ("/health", "/healthz")
@@ -37,6 +41,8 @@ class HttpApp(BaseHTTPRequestHandler):
             return
         said = {
             "app": self.server.name,
+            "greeting": os.environ.get("GREETING", ""),
+            "port": self.server.server_port,
             "host": self.headers.get("Host", ""),
             "method": self.command,
             "path": self.path,
@@ -101,19 +107,17 @@ class NamedTcp(socketserver.ThreadingTCPServer):
 
 
 def main() -> int:
-    """Serve until the process is ended."""
-    parser = argparse.ArgumentParser(description="The apps of one server of the demo.")
+    """Serve until SIGTERM comes; requests under way are answered."""
+    parser = argparse.ArgumentParser(description="An app of the demo.")
     parser.add_argument("name")
-    parser.add_argument("--http", type=int, action="append", default=[], metavar="PORT")
-    parser.add_argument("--tcp", type=int, action="append", default=[], metavar="PORT")
+    parser.add_argument("--tcp", action="store_true", help="echo lines instead of answering HTTP")
     options = parser.parse_args()
-    servers: list[Any] = [Named(f"{options.name}:{port}", port) for port in options.http]
-    servers += [NamedTcp(f"{options.name}:{port}", port) for port in options.tcp]
-    threads = [threading.Thread(target=server.serve_forever, name=server.name) for server in servers]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    port = int(os.environ["PORT"])
+    server: Named | NamedTcp = NamedTcp(options.name, port) if options.tcp else Named(options.name, port)
+    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown, name="end").start())
+    sys.stdout.write(f"{options.name} listens at {HOST}:{port}\n")
+    sys.stdout.flush()
+    server.serve_forever(poll_interval=0.1)
     return 0
 
 

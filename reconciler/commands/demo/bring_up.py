@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reconciler.commands.client import Client, Target, local_target
-from reconciler.commands.demo import database, parts
+from reconciler.commands.demo import deployments, parts
 from reconciler.commands.demo.folder import Folder, shown, write_secret
 from reconciler.commands.demo.ports import BEHIND, FRONT, Ports, choose_ports, taken
 from reconciler.commands.demo.programs import Programs
@@ -29,8 +29,6 @@ from schemas.status import RevisionStatus
 
 ADMIN = "admin"
 """User of the route that asks for a password."""
-CERTIFICATE_SECONDS = 30.0
-"""Until an agent that is connected has the certificate of its database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +115,10 @@ class Demo:
         """
         self._prepare()
         self._write_static()
-        self._start(*parts.machines(self.folder, self.ports, self.programs))
+        self._start(parts.traefik(self.folder, self.ports, self.programs.traefik))
         self._start(parts.control_plane(self.folder, self.ports, self.programs))
         self._enrol()
         self._start_agents()
-        self._start_database()
         status = self.wait_settled(self.repo.head())
         if not self._resumed:
             require_converged(status)
@@ -171,6 +168,7 @@ class Demo:
             },
             webhook=f"{ports.url('control plane')}/webhooks/git",
             ca=self.folder.ca,
+            without=deployments.left_out(self.programs),
         )
         memory.save(self.folder)
         self._say(f"state repo: {shown(self.folder.remote)}, clone to edit: {shown(self.folder.work)}")
@@ -208,6 +206,13 @@ class Demo:
             self.repo.pull()
 
     def _start_agents(self) -> None:
+        for name in parts.AGENTS:
+            settings = deployments.agent_settings(self.folder, self.programs)
+            write_secret(self.folder.agent(name) / "agent.toml", settings)  # nobody else may write it either
+        if self.programs.unconfined:
+            self._say(f"what agents run is not confined: {self.programs.unconfined}")
+        if self.programs.mongod is None:
+            self._say(f"no MongoDB: {self.programs.no_mongod}")
         with Client(self.target) as client:
 
             def is_settled(name: str) -> bool:
@@ -215,16 +220,6 @@ class Demo:
                 return any(one.connected and one.applied_generation >= one.wanted_generation > 0 for one in found)
 
             self._start(*(parts.agent(self.folder, name, is_settled) for name in parts.AGENTS))
-
-    def _start_database(self) -> None:
-        """Start mongod once its agent has the certificate, and make its user."""
-        program, wanted = self.programs.mongod, database.certificate(self.folder)
-        if program is None:
-            self._say(f"no MongoDB: {self.programs.no_mongod}")
-            return
-        self.supervisor.wait_until(wanted.exists, CERTIFICATE_SECONDS, f"{wanted} was not issued")
-        self._start(database.mongod(self.folder, self.ports, program))
-        database.create_user(self.folder, self.ports, self.memory.database_password)
 
     @staticmethod
     def _agents(client: Client) -> AgentList:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from reconciler.commands.demo.leftovers import end_leftovers
 from reconciler.errors import Broken
 
 MARKER: Final = ".cloudlunacy-demo"
@@ -52,10 +53,6 @@ class Folder:
         return self.root / "traefik" / "dynamic" / "cloudlunacy.yml"
 
     @property
-    def mongodb(self) -> Path:
-        return self.root / "mongodb"
-
-    @property
     def memory(self) -> Path:
         """What ``--keep`` needs to know: ports and passwords; mode 0600."""
         return self.root / "demo.json"
@@ -63,6 +60,11 @@ class Folder:
     @property
     def webhook_secret(self) -> Path:
         return self.root / "webhook-secret"
+
+    @property
+    def apps(self) -> Path:
+        """The program of the apps, for agents to run."""
+        return self.root / "apps"
 
     def agent(self, name: str) -> Path:
         return self.root / "agents" / name
@@ -88,9 +90,10 @@ def open_folder(root: Path, *, keep: bool) -> Iterator[Folder]:
     try:
         _lock(marker, root)
         try:
+            end_leftovers(root)
             if not keep:
                 _empty(root)
-            for place in (root / "log", root / "agents", root / "traefik" / "dynamic", root / "mongodb"):
+            for place in (root / "log", root / "agents", root / "traefik" / "dynamic"):
                 place.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _unusable(root, error) from None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import secrets
 import ssl
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import httpx
 
@@ -18,6 +19,8 @@ from schemas.status import STAGES, RevisionStatus
 HEADER: Final = "X-Demo"
 WEB: Final = "web.app.cloudlunacy.test"
 SECONDS: Final = 10.0
+ASK_SECONDS: Final = 0.1
+"""Below what the route's rate limit allows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +33,17 @@ class Check:
     """Headers that the answer must carry."""
     user: tuple[str, str] | None = None
     entry_point: str = "web"
+    path: str = "/"
+    sent: dict[str, str] = field(default_factory=dict)
+    """Headers of the request."""
+
+
+API: Final = Check("api.app.cloudlunacy.test", 200, entry_point="websecure", path="/v1/", sent={"X-Api-Version": "1"})
+"""The app whose new version the change brings; every deployment of it is blue-green."""
 
 
 def push_change(demo: Demo, word: str) -> str:
-    """Push one commit that concerns Traefik (a header) and an agent (a variable); return its id."""
+    """Push one commit that concerns Traefik (a header) and what an agent runs (a variable); return its id."""
     demo.repo.edit("routes/shop/web.yaml", lambda route: _add_header(route, word))
     demo.repo.edit("deployments/shop/api.yaml", lambda one: one["spec"]["env"].update(GREETING=word))
     return demo.repo.push(f"Greet with {word}")
@@ -49,10 +59,16 @@ def try_once(demo: Demo, say: Callable[[str], None]) -> RevisionStatus:
     word = secrets.token_hex(4)
     if _ask(demo, Check(WEB, 200)).headers.get(HEADER) == word:
         raise Broken(f"{WEB} knows the word before it was pushed.")
-    revision = push_change(demo, word)
-    status = demo.wait_settled(revision)
+    if _greeting(demo) == word:
+        raise Broken(f"{API.host} knows the word before it was pushed.")
+    with _Asking(demo) as asking:
+        revision = push_change(demo, word)
+        status = demo.wait_settled(revision)
     require_converged(status)
     _check_record(status, revision)
+    if (greeting := _greeting(demo)) != word:
+        raise Broken(f"{API.host} greets with {greeting} and not with {word}.")
+    say(f"{API.host} greets with {word}: its new version took over, and none of {asking.count} requests failed")
     for check in checks(word, demo.memory.admin_password):
         _check_served(demo, check)
         say(f"{check.host} answers {check.status}" + (f" with {check.headers}" if check.headers else ""))
@@ -74,6 +90,39 @@ def checks(word: str, password: str) -> list[Check]:
         Check("shop.example.test", 200, entry_point="websecure"),
         Check("unknown.app.cloudlunacy.test", 404),
     ]
+
+
+class _Asking:
+    """Asks for the app that is rolled out, again and again, until it is left; no request may fail."""
+
+    def __init__(self, demo: Demo) -> None:
+        self.count = 0
+        self._demo = demo
+        self._failed: Broken | None = None
+        self._enough = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="demo-asking")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._enough.set()
+        self._thread.join()
+        if self._failed is not None and kind is None:
+            raise self._failed
+
+    def _run(self) -> None:
+        while self._failed is None and not self._enough.wait(ASK_SECONDS):
+            try:
+                _check_served(self._demo, API)
+                self.count += 1
+            except Broken as error:
+                self._failed = error
+
+
+def _greeting(demo: Demo) -> str:
+    return str(_ask(demo, API).json()["greeting"])
 
 
 def _add_header(route: Any, word: str) -> None:  # noqa: ANN401 - a document of ruamel's
@@ -104,12 +153,12 @@ def _check_served(demo: Demo, check: Check) -> None:
 
 def _ask(demo: Demo, check: Check) -> httpx.Response:
     secure = check.entry_point == "websecure"
-    url = f"{'https' if secure else 'http'}://{demo.ports.address(check.entry_point)}/"
+    url = f"{'https' if secure else 'http'}://{demo.ports.address(check.entry_point)}{check.path}"
     context = ssl.create_default_context(cafile=demo.folder.ca)
     try:
         with httpx.Client(verify=context, trust_env=False, timeout=SECONDS) as client:
             return client.get(
-                url, headers={"Host": check.host}, auth=check.user, extensions={"sni_hostname": check.host}
+                url, headers={"Host": check.host} | check.sent, auth=check.user, extensions={"sni_hostname": check.host}
             )
     except httpx.HTTPError as error:
         raise Broken(f"Traefik does not answer for {check.host}: {error}.") from None

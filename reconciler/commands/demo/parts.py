@@ -2,18 +2,15 @@
 
 | part | is | ready when |
 |---|---|---|
-| apps-vps-1, apps-vps-2 | what runs on the two servers | each port is open |
 | traefik | the real Traefik | ``/ping`` answers |
 | serve | the control plane | ``/readyz`` answers: it has reached the remote |
-| agent-vps-1, agent-vps-2 | the agents | the control plane says that they are connected |
-| mongodb | a real mongod with the certificate of its agent (``database``) | its port is open |
+| agent-vps-1, agent-vps-2 | the agents, which run the apps | the control plane says that they are connected |
 """
 
 from __future__ import annotations
 
 import http.client
 import os
-import socket
 import ssl
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -23,20 +20,14 @@ from pathlib import Path
 from typing import Final
 
 from reconciler.commands.demo.folder import Folder
-from reconciler.commands.demo.ports import HOST, Ports
+from reconciler.commands.demo.ports import Ports
 from reconciler.commands.demo.programs import Programs
+from reconciler.commands.demo.reaper import COMMAND_SECONDS, REST_SECONDS
 
 AGENTS: Final = ("vps-1", "vps-2")
-MONGODB_PORT: Final = 27117
-"""In the example; another one may stand in for it."""
 POLL_SECONDS: Final = 5.0
 """The remote's hook tells of each push at once; polling only catches what a hook missed."""
 ENROL_SECONDS: Final = 60.0
-_APPS: Final[Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]] = {
-    "vps-1": ((8081, 8083), (9101,)),
-    "vps-2": ((8082, 8084), (9102,)),
-}
-"""Agent → its HTTP and its TCP ports in the example."""
 _INHERITED: Final = ("PATH", "TMPDIR", "LANG", "LC_ALL", "PYTHONPATH")
 PYTHON: Final = (sys.executable, "-P")
 PROGRAM: Final = (*PYTHON, "-m", "reconciler")
@@ -66,11 +57,6 @@ class Job:
     stdin: str = field(default="", repr=False)
 
 
-def machines(folder: Folder, ports: Ports, programs: Programs) -> list[Part]:
-    """What runs on the servers, and Traefik before them."""
-    return [*(_apps(name, ports) for name in _APPS), _traefik(folder, ports, programs.traefik)]
-
-
 def control_plane(folder: Folder, ports: Ports, programs: Programs) -> Part:
     """``serve``, with the folder's remote and Traefik."""
     command = [
@@ -90,9 +76,18 @@ def control_plane(folder: Folder, ports: Ports, programs: Programs) -> Part:
 
 
 def agent(folder: Folder, name: str, connected: Callable[[str], bool]) -> Part:
-    """An enrolled agent."""
-    command = [*PROGRAM, "agent", "run", "--data", str(folder.agent(name))]
-    return Part(f"agent-{name}", command, lambda: connected(name), f"agent {name}", environment=environment())
+    """An enrolled agent. What it runs ends with it, or with the demo (``reaper``)."""
+    reaper = (*PYTHON, "-m", "reconciler.commands.demo.reaper")
+    command = [*reaper, *PROGRAM, "agent", "run", "--data", str(folder.agent(name))]
+    return Part(
+        f"agent-{name}",
+        command,
+        lambda: connected(name),
+        f"agent {name}, and what it runs",
+        environment=environment(),
+        seconds=90.0,
+        grace=COMMAND_SECONDS + 2 * REST_SECONDS,
+    )
 
 
 def enrolment(folder: Folder, ports: Ports, name: str, token: str, ca_sha256: str) -> Job:
@@ -110,21 +105,8 @@ def environment() -> dict[str, str]:
     return {name: os.environ[name] for name in _INHERITED if name in os.environ} | {"PYTHONUNBUFFERED": "1"}
 
 
-def _apps(name: str, ports: Ports) -> Part:
-    http, tcp = ([ports.behind[port] for port in usual] for usual in _APPS[name])
-    options = [word for port in http for word in ("--http", str(port))]
-    options += [word for port in tcp for word in ("--tcp", str(port))]
-    command = [*PYTHON, "-m", "reconciler.commands.demo.apps", name, *options]
-    return Part(
-        f"apps-{name}",
-        command,
-        lambda: all(listens(port) for port in (*http, *tcp)),
-        f"apps on {name}: ports {', '.join(map(str, (*http, *tcp)))}",
-        environment=environment(),
-    )
-
-
-def _traefik(folder: Folder, ports: Ports, program: Path) -> Part:
+def traefik(folder: Folder, ports: Ports, program: Path) -> Part:
+    """Traefik in front of everything."""
     command = [str(program), f"--configfile={folder.static}"]
     api = ports.address("traefik")
     return Part("traefik", command, lambda: _answers(api, "/ping"), f"Traefik at {ports.url('web')}")
@@ -144,12 +126,3 @@ def _connection(address: str, ca: Path | None) -> http.client.HTTPConnection:
     if ca is None:
         return http.client.HTTPConnection(address, timeout=2.0)
     return http.client.HTTPSConnection(address, timeout=2.0, context=ssl.create_default_context(cafile=ca))
-
-
-def listens(port: int) -> bool:
-    """Say whether somebody listens on a port of this machine."""
-    try:
-        socket.create_connection((HOST, port), timeout=1.0).close()
-    except OSError:
-        return False
-    return True

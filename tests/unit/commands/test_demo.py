@@ -180,16 +180,17 @@ def create(folder: Folder, moved: Ports) -> KeyStore:
 
 
 def test_the_repo_is_valid_wherever_its_ports_lie(folder: Folder) -> None:
-    """With every port moved the example has no problems, and names none of its usual ports in routes."""
+    """With every port moved the example has no problems, and names none of its usual ports."""
     moved = Ports({}, {usual: 9200 + index for index, usual in enumerate(BEHIND)})
     create(folder, moved)
     assert judge(read_directory(folder.work)).problems == ()
-    routes = "".join(path.read_text() for path in folder.work.glob("routes/*/*.yaml"))
-    assert [usual for usual in BEHIND if f"port: {usual}" in routes] == []
+    files = [path for kind in ("routes", "deployments") for path in folder.work.glob(f"{kind}/*/*.yaml")]
+    named = "".join(path.read_text() for path in files)
+    assert [usual for usual in BEHIND if f"port: {usual}" in named or f"host: {usual}" in named] == []
 
 
-def test_nothing_but_secrets_differs_from_the_example(folder: Folder) -> None:
-    """Comments and order stay; only sealed values and the recipient are the demo's own."""
+def test_little_differs_from_the_example(folder: Folder) -> None:
+    """Comments and order stay; only sealed values, the recipient and what could not run here are the demo's own."""
     create(folder, Ports({}, {}))
     example = data_directory("state-repo-example")
     differing = {
@@ -198,7 +199,8 @@ def test_nothing_but_secrets_differs_from_the_example(folder: Folder) -> None:
         if path.is_file() and path.read_bytes() != (folder.work / path.relative_to(example)).read_bytes()
     }
     secrets = {f"secrets/shop/{name}.yaml" for name in ("admin", "orders-database", "payment")}
-    assert differing == {"fleet.yaml", *secrets}
+    deployed = {"deployments/shop/api.yaml", "deployments/analytics/collector.yaml"}
+    assert differing == {"fleet.yaml", *secrets, *deployed}
     before, after = ((root / "fleet.yaml").read_text().splitlines() for root in (example, folder.work))
     assert [line for line in after if line not in before] == [
         f"    - {KeyStore(folder.data / 'keys').recipient()}",
