@@ -119,6 +119,10 @@ class Site:
         lines = self.machines.engine.command(*words).stdout.splitlines()
         return sorted((name, image, state) for name, image, state in (line.split() for line in lines))
 
+    def networks(self) -> int:
+        found = self.machines.engine.command("network", "ls", "--quiet", "--filter", "name=cloudlunacy")
+        return len(found.stdout.split())
+
     def started(self) -> dict[str, tuple[str, str]]:
         """Return id and time of start of the container of each deployment."""
         found = (shown for shown in containers(self.machines.engine))
@@ -226,7 +230,9 @@ class Forking(Installation):
 
 
 @contextmanager
-def site(machines: TwoMachines, folder: Path, **more: Any) -> Iterator[Site]:
+def site(
+    machines: TwoMachines, folder: Path, *, capabilities: Sequence[str] = ("container",), **more: Any
+) -> Iterator[Site]:
     """Run one with an enrolled agent at work and nothing on it. To be used at the centre."""
     start: dict[str, bytes | str | None] = {
         "fleet.yaml": documents.fleet(documents.team("shop", agents=[AGENT])),
@@ -242,7 +248,7 @@ def site(machines: TwoMachines, folder: Path, **more: Any) -> Iterator[Site]:
     with installation(folder, start, **places, **more) as one:
         found = Site(machines, one)
         try:
-            done = one.enrol(AGENT, "--capability", "container")
+            done = one.enrol(AGENT, *(word for capability in capabilities for word in ("--capability", capability)))
             assert done.returncode == 0, done.stderr
             found.start_agent()
             yield found
