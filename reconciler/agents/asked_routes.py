@@ -1,4 +1,4 @@
-"""Routes that agents ask for: what may be asked, the commit that says so, and how it stands (docs/adr/0035).
+"""Routes that agents ask for: what may be asked, the commit that says so, and how it stands (docs/adr/0038).
 
 In order: how often the agent asks → the fleet grants the host to this agent for that team → the deployment is the
 team's and runs on the agent → the route as it would be written passes every check of a commit beside what is in

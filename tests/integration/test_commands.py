@@ -154,7 +154,7 @@ def test_a_restart_has_a_fresh_instance_made(one: Installation) -> None:
 
 
 def test_only_what_the_fleet_allows_is_run(one: Installation) -> None:
-    """A team that the fleet does not name is refused by the control plane, and by the agent that is asked past it."""
+    """A team that the fleet does not name is refused, with what to write; other teams may go on."""
     done = deploy(one, "exec", "data/db", program=("echo",))
     assert done.returncode == 1
     assert 'does not let people run programs in what team "data" deploys' in done.stderr
