@@ -222,7 +222,10 @@ class ProcessDriver:
     def _owner(self, workload: Workload, means: Means) -> instances.Owner:
         """Return whom its programs are. Raises DriverError for somebody whom this agent cannot make them."""
         if means.root and means.confined:
-            return ids(self._agent, workload)
+            owner = ids(self._agent, workload)
+            if 0 in owner:
+                raise DriverError("CannotStart", "Programs do not run as root; name another user, or none.")
+            return owner
         if workload.spec.user is not None and ids(self._agent, workload)[0] != os.geteuid():
             text = "It names a user, and programs here have that of the agent."
             raise DriverError("CannotStart", text)
