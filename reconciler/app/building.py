@@ -170,16 +170,11 @@ class Parts(Answering):
         )
         self._observer.on_heartbeat = self.measuring.measures.heartbeat
         self._observer.on_usage = self.measuring.measures.usage
-        self.health = Health(
-            self._store,
-            self._metrics,
-            published=lambda: self.loop.published,
-            silence=lambda: self._session_limits().silence_seconds,
-            barred=lambda: self._directory.barred_keys,
-        )
-        self._observer.witness = self.health.observing
-        self.measuring.health, self.measuring.probed = self.health.told, self.health.probed
         self._directory = AgentDirectory()
+        self.health = Health(
+            self, self._store, self._metrics, self._directory, lambda: self._session_limits().silence_seconds
+        )
+        self.health.hear(self._observer, self.measuring)
         self._certificates = AgentCertificates(
             AgentIssuer(self.certificate.authority),
             self._directory,

@@ -6,15 +6,19 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from typing import Protocol
 
 from reconciler.agents.conditions import Probed
+from reconciler.agents.directory import AgentDirectory
 from reconciler.agents.hub import Hub
+from reconciler.app.measuring import Measuring
 from reconciler.desired.verdicts import Change, Endpoint
 from reconciler.errors import CloudLunacyError
 from reconciler.loop import Reconciler
 from reconciler.observability.health_metrics import HealthMetrics
 from reconciler.observability.logs import get_logger
 from reconciler.observability.metrics import Metrics
+from reconciler.observer import AgentObserver
 from reconciler.pki.authenticator import Authenticator
 from reconciler.status import Tracker
 from reconciler.steps.fronts import Fronts
@@ -31,24 +35,35 @@ from schemas.objects import ObjectKey
 log = get_logger(__name__)
 
 
+class Plane(Protocol):
+    """:class:`reconciler.app.building.Parts`."""
+
+    @property
+    def published(self) -> Published: ...
+
+
 class Health:
-    """``silence`` are the seconds after which an agent counts as silent; ``barred`` the keys that are locked out."""
+    """``silence`` are the seconds after which an agent counts as silent."""
 
     def __init__(
         self,
+        plane: Plane,
         store: SQLiteStore,
         metrics: Metrics,
-        *,
-        published: Callable[[], Published],
+        directory: AgentDirectory,
         silence: Callable[[], float],
-        barred: Callable[[], frozenset[tuple[str, str]]],
     ) -> None:
-        self.observing = Observing(store, store, silence=silence, barred=barred)
-        self._published = published
+        self.observing = Observing(store, store, silence=silence, barred=lambda: directory.barred_keys)
+        self._plane = plane
         self._metrics = metrics
-        self._knocking = Knocking(self.observing.judge, published, self._nudge)
+        self._knocking = Knocking(self.observing.judge, lambda: plane.published, self._nudge)
         self._counted = HealthMetrics(metrics.registry, self._counts)
         self.observing.on_change = self._changed
+
+    def hear(self, observer: AgentObserver, measuring: Measuring) -> None:
+        """Hear what agents say, and say how their deployments are."""
+        observer.witness = self.observing
+        measuring.health, measuring.probed = self.told, self.probed
 
     def connect(self, loop: Reconciler, fronts: Fronts, hub: Hub, *, tracker: Tracker, waking: Waking) -> None:
         """Have what is seen published, and agents told."""
@@ -85,7 +100,7 @@ class Health:
         return DrainApi(authenticator=authenticator, drains=self.observing, is_there=self._is_there)
 
     def _is_there(self, name: str) -> bool:
-        return ObjectKey("Agent", "", name) in self._published().state.objects
+        return ObjectKey("Agent", "", name) in self._plane.published.state.objects
 
     # --- what is shown ------------------------------------------------------------------------------------------
 
@@ -116,7 +131,7 @@ class Health:
 
     def _endpoints(self, name: str) -> list[Endpoint]:
         """Return those that git knows; what else an agent tells of is nobody's business."""
-        state, seen = self._published().state, self.observing.judge.agents[name]
+        state, seen = self._plane.published.state, self.observing.judge.agents[name]
         if state.fleet is None:
             return []
         assigned = self.observing.assigned(state)

@@ -59,7 +59,11 @@ class AgentPlacements:
 Placements = Mapping[str, AgentPlacements]
 """By agent. An agent that is not there has all its endpoints as declared."""
 AS_DECLARED: Final[Placements] = {}
+_AS_IT_IS: Final = Placement(0)
+"""Share of an address of which nothing is seen."""
 GONE: Final = AgentPlacements(share="gone")
+Where = Mapping[str, tuple[Placement, ...]]
+"""By address (``host:port``) as it was compiled. Several: agents that have one address answer at several ports."""
 Services = Mapping[tuple[str, str], ObjectValue]
 """The services of a route by section and name."""
 
@@ -140,21 +144,14 @@ class Assigned:
 # --- which addresses are meant --------------------------------------------------------------------------------------
 
 
-def _where(
-    key: ObjectKey, route: Route, compiled: TraefikObjects, view: View, placements: Placements
-) -> dict[str, Placement]:
-    """Return address → placement, for the addresses of a route that are not to be left as declared."""
+def _where(key: ObjectKey, route: Route, compiled: TraefikObjects, view: View, placements: Placements) -> Where:
+    """Return address → placements, for the addresses of a route that are not to be left as declared."""
     owners, lost = _owners(key, route.spec, view)
-    found: dict[str, Placement] = {}
-    for address, agents in owners.items():
-        placement = _best(address, agents, placements)
-        if placement is not None:
-            found[address] = placement
+    found = {address: _all(address, agents, placements) for address, agents in owners.items()}
     if lost:  # the last good version of a route leads to an agent that is not there any more
-        ports = {port: Placement(port, "gone") for port in lost}
         leftover = (one for one in _addresses_in(compiled) if one not in owners)
-        found |= {one: ports[_port(one)] for one in leftover if _port(one) in ports}
-    return found
+        found |= {one: (Placement(_port(one), "gone"),) for one in leftover if _port(one) in lost}
+    return {address: places for address, places in found.items() if places}
 
 
 def _owners(key: ObjectKey, spec: RouteSpec, view: View) -> tuple[dict[str, dict[str, bool]], set[int]]:
@@ -184,18 +181,18 @@ def _named(spec: RouteSpec) -> Iterator[Address]:
             yield middleware.maintenance.page
 
 
-def _best(address: str, agents: Mapping[str, bool], placements: Placements) -> Placement | None:
-    """Return the best of what is seen of an address: where two agents have it, one that is well is enough."""
-    port = _port(address)
-    found: list[Placement] = []
+def _all(address: str, agents: Mapping[str, bool], placements: Placements) -> tuple[Placement, ...]:
+    """Return where the agents at an address answer, each port once; empty where that is as declared for all."""
+    declared = _port(address)
+    found: dict[int, Placement] = {}
     for agent, in_service in agents.items():
-        placement = placements[agent].of(port) if agent in placements else None
-        if not in_service:
-            placement = Placement(port, "gone")
-        if placement is None:
-            return None
-        found.append(placement)
-    return max(found, key=lambda one: _ORDER.index(one.share))
+        placement = placements[agent].of(declared) if agent in placements else None
+        one = Placement(declared, "gone") if not in_service else placement or Placement(declared)
+        other = found.get(one.port)
+        if other is None or _ORDER.index(one.share) > _ORDER.index(other.share):
+            found[one.port] = one
+    everything = tuple(found.values())
+    return () if everything == (Placement(declared),) else everything
 
 
 def _port(address: str) -> int:
@@ -250,15 +247,15 @@ def _leading_to(
 # --- what becomes of the objects ------------------------------------------------------------------------------------
 
 
-def placed(objects: TraefikObjects, where: Mapping[str, Placement]) -> TraefikObjects:
-    """Put placements, by address (``host:port``) as it was compiled, into objects. What does not change is the same."""
+def placed(objects: TraefikObjects, where: Where) -> TraefikObjects:
+    """Put placements into objects. What does not change is the same."""
     if not where:
         return objects
     services: Services = {(one.section, one.name): one.value for one in objects if one.section.endswith(".services")}
     return tuple(_placed(one, where, services) for one in objects)
 
 
-def _placed(one: TraefikObject, where: Mapping[str, Placement], services: Services) -> TraefikObject:
+def _placed(one: TraefikObject, where: Where, services: Services) -> TraefikObject:
     value = cast("dict[str, Any]", one.value)
     if one.section == "http.middlewares" and "forwardAuth" in value:
         return _replaced(one, "forwardAuth", _asked(value["forwardAuth"], where))
@@ -276,28 +273,28 @@ def _replaced(one: TraefikObject, name: str, options: Mapping[str, Any]) -> Trae
     return one._replace(value=cast("ObjectValue", {**value, name: options}))
 
 
-def _balancer(balancer: Mapping[str, Any], where: Mapping[str, Placement]) -> Mapping[str, Any]:
+def _balancer(balancer: Mapping[str, Any], where: Where) -> Mapping[str, Any]:
     servers = [moved for server in balancer["servers"] for moved in _server(server, where)]
     return {**balancer, "servers": servers}
 
 
-def _server(server: Mapping[str, Any], where: Mapping[str, Placement]) -> Iterator[Mapping[str, Any]]:
+def _server(server: Mapping[str, Any], where: Where) -> Iterator[Mapping[str, Any]]:
     address = _address_of(server)
-    placement = where.get(address)
-    if placement is None:
+    if address not in where:
         yield server
         return
-    if placement.share == "gone" or ("address" in server and placement.share == "none"):
-        return
     name = "address" if "address" in server else "url"
-    moved = {**server, name: server[name].removesuffix(address) + _at(address, placement.port)}
-    yield {**moved, "weight": 0} if placement.share == "none" else moved
+    for placement in where[address]:
+        if placement.share == "gone" or (name == "address" and placement.share == "none"):
+            continue
+        moved = {**server, name: server[name].removesuffix(address) + _at(address, placement.port)}
+        yield {**moved, "weight": 0} if placement.share == "none" else moved
 
 
 def _weighted(
     weighted: Mapping[str, Any],
     section: str,
-    where: Mapping[str, Placement],
+    where: Where,
     services: Services,
 ) -> Mapping[str, Any]:
     members = []
@@ -308,25 +305,25 @@ def _weighted(
     return {**weighted, "services": members}
 
 
-def _share(name: str, section: str, where: Mapping[str, Placement], services: Services) -> Share:
+def _share(name: str, section: str, where: Where, services: Services) -> Share:
     """Return the best share of what is behind a service."""
     value = cast("dict[str, Any]", services[section, name])
     if "weighted" in value:
         found = [_share(member["name"], section, where, services) for member in value["weighted"]["services"]]
     else:
-        seen = (where.get(_address_of(server)) for server in value["loadBalancer"]["servers"])
-        found = ["full" if placement is None else placement.share for placement in seen]
+        addresses = map(_address_of, value["loadBalancer"]["servers"])
+        found = [one.share for address in addresses for one in where.get(address, (_AS_IT_IS,))]
     return max(found, key=_ORDER.index, default="full")
 
 
-def _asked(options: Mapping[str, Any], where: Mapping[str, Placement]) -> Mapping[str, Any]:
+def _asked(options: Mapping[str, Any], where: Where) -> Mapping[str, Any]:
     """Let a server that is asked for permission be asked at its port. It is never left out: that fails closed."""
     scheme, _, rest = options["address"].partition("://")
     address, slash, path = rest.partition("/")
-    placement = where.get(address)
-    if placement is None:
+    if address not in where:
         return options
-    return {**options, "address": f"{scheme}://{_at(address, placement.port)}{slash}{path}"}
+    best = max(where[address], key=lambda one: _ORDER.index(one.share))
+    return {**options, "address": f"{scheme}://{_at(address, best.port)}{slash}{path}"}
 
 
 def _at(address: str, port: int) -> str:

@@ -98,7 +98,7 @@ def lookup(*agents: Agent, **more: Any) -> FakeLookup:
 class Backend:
     """An HTTP server that answers with JSON of what it was asked. ``status`` and ``answer_headers`` can be changed."""
 
-    def __init__(self, name: str, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, name: str, tls: ssl.SSLContext | None = None, port: int = 0, host: str = "127.0.0.1") -> None:
         self.name = name
         self.status = 200
         self.healthy = True
@@ -135,7 +135,7 @@ class Backend:
             def handle_error(self, request: object, client_address: object) -> None:
                 return  # a connection that Traefik dropped
 
-        self._server = Server(("127.0.0.1", 0), Handler)
+        self._server = Server((host, port), Handler)
         if tls is not None:
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self.port: int = self._server.server_address[1]

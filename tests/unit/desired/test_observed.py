@@ -104,13 +104,18 @@ def test_what_holds_for_an_agent_holds_for_all_its_ports() -> None:
     assert servers(shown(found, {"vps-1": GONE, "vps-2": GONE})) == []
 
 
-def test_an_address_that_two_agents_have_stays_while_one_of_them_is_well() -> None:
-    """Nobody can tell whose it is; one of which nothing is seen is as declared."""
+def test_agents_that_have_one_address_answer_at_all_their_ports() -> None:
+    """One of which nothing is seen is as declared, and a port at which two answer stays while one of them is well."""
     files = FILES | {"agents/vps-2.yaml": documents.agent("vps-2", address="192.0.2.1")}
     found = documents.state_of(files | {"routes/shop/web.yaml": route()})
     assert servers(shown(found, seen(share="gone"))) == [{"url": "http://192.0.2.1:8081"}]
-    both = {**seen(share="gone"), **seen("vps-2", actual=20001)}
-    assert servers(shown(found, both)) == [{"url": "http://192.0.2.1:20001"}]
+    both = {**seen(actual=20002), **seen("vps-2", actual=20001)}
+    assert servers(shown(found, both)) == [{"url": "http://192.0.2.1:20002"}, {"url": "http://192.0.2.1:20001"}]
+    one_out = {**seen(share="gone"), **seen("vps-2", actual=20001)}
+    assert servers(shown(found, one_out)) == [{"url": "http://192.0.2.1:20001"}]
+    assert servers(shown(found, {**seen(share="gone"), **seen("vps-2", share="none")})) == [
+        {"url": "http://192.0.2.1:8081", "weight": 0}
+    ]
 
 
 def test_a_weighted_member_whose_servers_are_out_loses_its_weight() -> None:
@@ -220,7 +225,7 @@ def test_addresses_of_version_6_keep_their_brackets() -> None:
     """Only what follows the last colon is a port."""
     service = next(one for one in state().compiled[WEB] if one.section == "http.services")
     compiled = service._replace(value={"loadBalancer": {"servers": [{"url": "http://[2001:db8::1]:8081"}]}})
-    (one,) = placed((compiled,), {"[2001:db8::1]:8081": Placement(20001)})
+    (one,) = placed((compiled,), {"[2001:db8::1]:8081": (Placement(20001),)})
     assert one.value == {"loadBalancer": {"servers": [{"url": "http://[2001:db8::1]:20001"}]}}
 
 
