@@ -179,6 +179,8 @@ class Revocations:
             self._more.set()
 
     def _cause(self, plan: Plan) -> Barred | None:
+        if plan.losses:  # nobody who locks an agent out has agreed to that
+            return None
         deleted = [change for change in plan.changes if change.action == "delete"]
         bars = [self._deleting(change.name) if change.kind == "Agent" else None for change in deleted]
         return bars[0] if bars and all(bars) else None

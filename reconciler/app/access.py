@@ -24,9 +24,6 @@ from schemas.fleet import Fleet
 _COMPOSERS: Final = {"enrolment": compose, "revocation": compose_revocation, "route": compose_route}
 
 
-_GUARDED: Final = (("Held", "DeletionGuard"), ("Held", "DataLoss"))
-
-
 class Access:
     """``reconsider`` has a revision that is held looked at again."""
 
@@ -74,7 +71,7 @@ class Access:
 
     def judged(self, record: Record) -> None:
         """Note that a record's state has become another one."""
-        if record.plan is not None and judge(record)[:2] in _GUARDED:
+        if record.plan is not None and judge(record)[:2] == ("Held", "DeletionGuard"):
             self._revocations.held(record.plan)
 
     async def settled(self, entry: OutboxEntry, settled: Settled) -> None:

@@ -21,7 +21,7 @@ from reconciler.store.protocols import Approval, Barred, OutboxEntry
 from schemas.access_api import AgentRevocation, RevocationRequest
 from schemas.agent import Agent
 from schemas.fleet import Fleet
-from schemas.plan import ObjectChange, Plan
+from schemas.plan import DataLoss, ObjectChange, Plan
 from tests.support.memory_remote import MemoryRemote
 from tests.support.memory_store import Died, Disk, MemoryStore
 from tests.support.waiting import eventually
@@ -346,6 +346,18 @@ def test_a_plan_that_deletes_whom_an_operator_locked_out_is_approved(
         else:
             await asyncio.sleep(0)
             assert out.store.approvals == []
+
+    run(scenario)
+
+
+def test_a_plan_that_loses_data_elsewhere_waits_for_a_person() -> None:
+    """Who locks one agent out has said nothing about the databases of another."""
+
+    async def scenario(out: Out) -> None:
+        await out.revoke()
+        loss = DataLoss(agent="vps-2", deployment="shop/db", data=("the database",))
+        out.revocations.held(plan("Agent/vps-1").model_copy(update={"losses": (loss,)}))
+        assert not out.revocations._approving
 
     run(scenario)
 
