@@ -198,7 +198,7 @@ class Parts(Answering):
             ),
         )
         self._metrics.messages_of(lambda: self._hub.counters.messages)
-        self._deployments = Deployments(self, self._hub, self._store, self._observer)
+        self._deployments = Deployments(self, self._hub, self._store, self._observer, self.health.observing.judge)
 
     def _session_limits(self) -> SessionLimits:
         """What the fleet in service says of heartbeats, else what ``serve`` was told."""

@@ -11,14 +11,17 @@ from reconciler.agents.commands import Commands
 from reconciler.agents.group_commit import GroupCommitter
 from reconciler.agents.hub import Hub
 from reconciler.convergence import judge
+from reconciler.desired.verdicts import Judge
 from reconciler.desired.view import OpenSecret
 from reconciler.observer import AgentObserver
 from reconciler.pki.authenticator import Authenticator
 from reconciler.status import Tracker
 from reconciler.store.protocols import EventStore
 from reconciler.store.sqlite import SQLiteStore
-from reconciler.web.deployment_api import Control, DeploymentApi, Seen
+from reconciler.web.deployment_api import Control, DeploymentApi
 from reconciler.web.route_api import RouteApi
+from schemas.objects import ObjectKey
+from schemas.observation import DeploymentObservation
 
 
 def asked_routes(
@@ -49,7 +52,7 @@ def asked_routes(
 
 
 class Deployments:
-    """``seen``: what an agent sees of a deployment."""
+    """``judge`` knows what agents see of deployments."""
 
     def __init__(
         self,
@@ -57,11 +60,11 @@ class Deployments:
         hub: Hub,
         events: EventStore,
         observer: AgentObserver,
-        seen: Seen = lambda _agent, _key: None,
+        judge: Judge,
     ) -> None:
         self.commands = Commands(hub, events)
         self._control = control
-        self._seen = seen
+        self._judge = judge
         observer.on_output = self.commands.said
         observer.on_gone = self.commands.gone
 
@@ -74,6 +77,10 @@ class Deployments:
             clock=time.time,
             seen=self._seen,
         )
+
+    def _seen(self, agent: str, key: ObjectKey) -> DeploymentObservation | None:
+        known = self._judge.agents.get(agent)
+        return None if known is None else known.told.get((key.team, key.name))
 
     def tasks(self) -> Mapping[str, Coroutine[Any, Any, None]]:
         """Return what has to run, by name."""

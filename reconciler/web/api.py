@@ -22,6 +22,7 @@ from reconciler.web.agent_views import agent_status
 from reconciler.web.bodies import read_json
 from reconciler.web.endpoint import Endpoint
 from reconciler.web.problem import invalid
+from reconciler.web.queries import LARGEST_PAGE, limit_of, number_of, page_of
 from schemas.agent import Agent
 from schemas.api import (
     Accepted,
@@ -45,8 +46,6 @@ from schemas.plan import Plan
 from schemas.problem import Problem
 from schemas.status import RevisionStatus
 
-PAGE: Final = 100
-LARGEST_PAGE: Final = 1000
 KEEP_ALIVE_SECONDS: Final = 15.0
 _EXPIRED: Final = 'event: expired\ndata: {"hint": "Come again with a new token."}\n\n'
 _REVISION: Final = re.compile(r"^[0-9a-f]{7,64}$")
@@ -146,7 +145,7 @@ class Api:
         for problem in self._control.problems():
             problems.setdefault(problem.file, []).append(problem)
         paths = {key.path: key for key in state.served}
-        page, following = _page(request, {*paths, *problems})
+        page, following = page_of(request, {*paths, *problems})
         found = []
         for path in page:
             key = paths.get(path) or key_of_path(path)
@@ -178,7 +177,7 @@ class Api:
         published, seen, present = self._control.published, self._control.observations(), self._control.connected()
         known = {one.object.metadata.name: one.object for one in published.state.served.values()
                  if isinstance(one.object, Agent)}  # fmt: skip
-        page, following = _page(request, known)
+        page, following = page_of(request, known)
         conditions = self._control.conditions(page)
         found = tuple(
             agent_status(
@@ -197,7 +196,7 @@ class Api:
 
     async def revisions(self, request: Request) -> Response:
         self._caller(request, "read")
-        return _answer(RevisionList(revisions=tuple(await self._tracker.statuses(limit=_limit(request)))))
+        return _answer(RevisionList(revisions=tuple(await self._tracker.statuses(limit=limit_of(request)))))
 
     async def revision(self, request: Request) -> Response:
         self._caller(request, "read")
@@ -258,8 +257,8 @@ class Api:
     async def events(self, request: Request) -> Response:
         self._caller(request, "read")
         found = await self._events.events(
-            after=_number(request, "after", 0, 2**53),
-            limit=_limit(request),
+            after=number_of(request, "after", 0, 2**53),
+            limit=limit_of(request),
             subject=request.query_params.get("subject"),
         )
         return _answer(EventList(events=tuple(_event(one) for one in found)))
@@ -330,26 +329,6 @@ def _event(event: Event) -> EventView:
         revision=event.revision,
         actor=event.actor,
     )
-
-
-def _page(request: Request, names: Iterable[str]) -> tuple[list[str], str]:
-    """Return one page of sorted names, and what to ask for the next one with."""
-    after, limit = request.query_params.get("after", ""), _limit(request)
-    rest = sorted(name for name in names if name > after)
-    return rest[:limit], rest[limit - 1] if len(rest) > limit else ""
-
-
-def _limit(request: Request) -> int:
-    return max(1, _number(request, "limit", PAGE, LARGEST_PAGE))
-
-
-def _number(request: Request, name: str, default: int, largest: int) -> int:
-    text = request.query_params.get(name)
-    if text is None:
-        return default
-    if not text.isascii() or not text.isdigit() or len(text) > 20 or int(text) > largest:
-        raise Refused(f"{name} must be a whole number up to {largest}.", status=400, code="bad-query")
-    return int(text)
 
 
 def _answer(model: BaseModel, status: int = 200) -> Response:
