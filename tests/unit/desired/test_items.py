@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from reconciler.desired.items import AgentItems
-from schemas.objects import ObjectKey
-from schemas.session import FEATURES, OFFERS
+from reconciler.desired.plan import make_plan
+from schemas.objects import FLEET_KEY, ObjectKey
+from schemas.session import EXEC, FEATURES, OFFERS
 from tests.support.documents import agent, certificate, deployment, fleet, route, settled, state_of, team
 
 FILES: Final = {
@@ -36,6 +37,21 @@ def test_an_agent_is_offered_the_features_of_this_version() -> None:
     own, *others = AgentItems(state_of(FILES)).of("vps-2")
     assert own.spec[OFFERS] == list(FEATURES)
     assert not any(OFFERS in item.spec for item in others)
+
+
+def test_where_people_may_run_programs_is_told_in_the_agents_own_item() -> None:
+    """Nothing is said where the fleet names no team; a fleet file that names others is news to every agent."""
+    before = state_of(FILES)
+    assert all(EXEC not in item.spec for item in AgentItems(before).of("vps-1"))
+    teams = (team("shop", agents=["vps-1", "vps-2"]), team("data", agents=["vps-2"]))
+    after = settled(before, {"fleet.yaml": fleet(*teams, commands={"exec": ["shop", "data"]})}).state
+    for name in ("vps-1", "vps-2"):
+        assert AgentItems(after).of(name)[0].spec[EXEC] == ["data", "shop"]
+        later = AgentItems(after).maker(name)()
+        assert later[0] == AgentItems(after).of(name)[0]
+    assert set(AgentItems(after).concerned_by(FLEET_KEY)) == {"vps-1", "vps-2"}
+    touched = make_plan(before, settled(before, {"fleet.yaml": fleet(*teams, commands={"exec": ["shop", "data"]})}))
+    assert {change.name for change in touched.agents} == {"vps-1", "vps-2"}
 
 
 def test_an_unknown_agent_gets_nothing() -> None:
