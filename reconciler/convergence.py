@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from reconciler.store.protocols import RevisionRecord
 from schemas.plan import Plan
 from schemas.problem import Problem
+from schemas.session import UNSUPPORTED
 from schemas.status import (
     STAGES,
     AgentProgress,
@@ -76,6 +77,8 @@ def judge(record: Record) -> tuple[RevisionState, str, str]:
     offline = sum(one.state == "offline" for one in record.agents.values())
     said = [f"{len(record.quarantined)} problem(s), see quarantined"] if record.quarantined else []
     said += [f"{offline} agent(s) offline"] if offline else []
+    idle = sorted(name for name, one in record.agents.items() if one.state == "applied" and one.reason == UNSUPPORTED)
+    said += [f"{_some(idle)} cannot run all of it: {record.agents[idle[0]].message}"] if idle else []
     return "Converged", "Quarantined" if record.quarantined else "AllStagesReached", "; ".join(said)
 
 

@@ -134,7 +134,8 @@ class DeploymentService:
         known = [one for one in self._items.values() if isinstance(one, Workload)]
         if self._values is not None:
             goods = [memory.good for memory in self._memories.values() if memory.good is not None]
-            self._values.want(known, goods if self._loaded else None)
+            here = [one for one in known if self._may_run(one)]
+            self._values.want(here, goods if self._loaded else None)
         self._switching = self._fronts.switching
         self._lowered = {one.key: self._lower(one) for one in known}
         wanted = {key: self.restarts.on(one) for key, one in self._lowered.items() if isinstance(one, Workload)}
@@ -157,7 +158,8 @@ class DeploymentService:
         return wanted.keys() | kept
 
     def _lower(self, workload: Workload) -> Workload | Standby:
-        if self._values is not None and (held_up := self._values.held_up(workload)) is not None:
+        held_up = self._values.held_up(workload) if self._values is not None and self._may_run(workload) else None
+        if held_up is not None:
             return held_up
         if workload.blue_green and not self._switching:
             rollout = workload.spec.rollout.model_copy(update={"strategy": "recreate"})
@@ -266,7 +268,7 @@ class DeploymentService:
 
     def _is_known(self, lane: Lane) -> bool:
         """Say whether it is known what there is: somebody has looked, or there never was anything to look at."""
-        return lane.observed is not None or (isinstance(lane.unavailable, DriverAbsent) and not self._has_run(lane))
+        return lane.observed is not None or self._is_absent(lane)
 
     def _standings(self) -> dict[Key, Standing]:
         found = {}
@@ -299,6 +301,8 @@ class DeploymentService:
             return ItemResult(id=name, state="Failed", reason="InvalidItem", message=str(one))
         lowered = self._lowered[one.key]
         if isinstance(lowered, Standby):
+            if lowered.reason == UNSUPPORTED:
+                return _unsupported(name, lowered.message)
             return ItemResult(id=name, state=lowered.state, reason=lowered.reason, message=lowered.message)
         said = self._rolled_out(name, lowered)
         if one.blue_green and not self._switching and said.state != "Failed":
@@ -311,7 +315,7 @@ class DeploymentService:
             return _unsupported(name, f"This agent does not run deployments of type {one.spec.type}.")
         if lane.unavailable is not None:
             error = lane.unavailable
-            if isinstance(error, DriverAbsent) and not self._has_run(lane):
+            if self._is_absent(lane):
                 return _unsupported(name, error.message)
             return ItemResult(id=name, state="Failed", reason=error.reason, message=_shown(error.message))
         trouble, decision = lane.troubles.get(one.key), lane.decisions.get(one.key)
@@ -322,9 +326,16 @@ class DeploymentService:
         message = _shown(decision.message)
         return ItemResult(id=name, state=decision.state, reason=decision.reason, message=message)
 
-    def _has_run(self, lane: Lane) -> bool:
-        """Say whether the driver was there once: then it is away, and comes back."""
-        return any(memory.type == lane.driver.type for memory in self._memories.values())
+    def _may_run(self, workload: Workload) -> bool:
+        """Say whether something here could run it; a database is run by any driver."""
+        kind = workload.spec.type
+        lanes = self._lanes.values() if kind == MONGODB else filter(None, [self._lanes.get(kind)])
+        return any(not self._is_absent(lane) for lane in lanes)
+
+    def _is_absent(self, lane: Lane) -> bool:
+        """Say that there is nothing for the driver and never was; what was there once is away, and comes back."""
+        has_run = any(memory.type == lane.driver.type for memory in self._memories.values())
+        return isinstance(lane.unavailable, DriverAbsent) and not has_run
 
 
 def _standing(lane: Lane, workload: Workload, step: str, instance: Instance | None) -> Standing:
@@ -355,7 +366,7 @@ def _read(item: Item) -> Workload | InvalidItem:
 
 
 def _unsupported(name: str, why: str) -> ItemResult:
-    """Nothing can become of it here, so nobody waits for it (docs/adr/0036)."""
+    """Nothing can become of it here, so nobody waits for it (docs/adr/0044)."""
     text = f"{why} The deployment is kept, and nothing of it runs here."
     return ItemResult(id=name, state="Applied", reason=UNSUPPORTED, message=text)
 

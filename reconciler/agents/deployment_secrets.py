@@ -1,4 +1,4 @@
-"""Values of secrets for what runs on agents: which requests are answered with them (docs/adr/0036).
+"""Values of secrets for what runs on agents: which requests are answered with them (docs/adr/0043).
 
 The way of one: the item is looked up in the document that this agent should have → its version is that of the sealed
 values in service → rate of the item → opened → handed out, unless the agent has lost its place meanwhile, and noted

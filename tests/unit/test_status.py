@@ -13,6 +13,7 @@ from reconciler.status import KEPT, MAX_LISTENERS, Tracker
 from reconciler.store.protocols import RevisionRecord
 from schemas.plan import Plan
 from schemas.problem import Problem
+from schemas.session import UNSUPPORTED
 from schemas.status import STAGES, AgentProgress, CommitSummary, RevisionState, Stage
 
 ONE: Final = "1" * 40
@@ -106,6 +107,17 @@ def test_an_agent_that_is_away_holds_nothing_up() -> None:
     record = follower.get(ONE)
     assert record is not None
     assert (record.agents["a"].state, judge(record)[2]) == ("offline", "1 agent(s) offline")
+
+
+def test_what_a_machine_cannot_run_holds_nothing_up_and_is_said() -> None:
+    """The revision converges, and its message has the agent and what it said."""
+    follower = pushed(a="d1", b="d2")
+    said = "Deployment/shop/web: There is no container engine at /run/docker.sock."
+    follower.agent_progress("a", "d1", AgentProgress(state="applied", reason=UNSUPPORTED, message=said))
+    follower.agent_progress("b", "d2", APPLIED)
+    record = follower.get(ONE)
+    assert record is not None
+    assert judge(record) == ("Converged", "AllStagesReached", f"a cannot run all of it: {said}")
 
 
 def test_an_agent_that_fails_fails_the_revision_until_it_succeeds() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from agent.deployments.fronts import Serving, Standing
 from agent.deployments.given import Given
 from agent.deployments.lane import LaneSettings
 from agent.deployments.service import DeploymentService
+from agent.deployments.standby import Standby
 from agent.deployments.workload import Key, Workload
 from schemas.session import Item, ItemResult
 from tests.support.deployment_agent import item
@@ -137,6 +138,40 @@ def test_a_type_without_a_driver_is_said(tmp_path: Path) -> None:
         assert said.message.startswith("This agent does not run deployments of type process.")
 
     run(scenario, tmp_path)
+
+
+def test_what_cannot_run_here_needs_no_secrets(tmp_path: Path) -> None:
+    """Nobody is asked for values of a deployment that no driver will be told of."""
+
+    class NoValues:
+        """A control plane that cannot open anything."""
+
+        def __init__(self) -> None:
+            self.on_change: Callable[[], None] = lambda: None
+            self.wanted: list[Workload] = []
+
+        def want(self, wanted: Iterable[Workload], former: Iterable[Workload] | None) -> None:
+            self.wanted = list(wanted)
+
+        def given(self, workload: Workload) -> Given:
+            return Given({})
+
+        def held_up(self, workload: Workload) -> Standby | None:
+            return Standby("Failed", "SecretUnavailable", "It cannot be opened.")
+
+    values = NoValues()
+    wanted = web(secrets=[{"env": "TOKEN", "secret": "web", "key": "token"}])
+
+    async def scenario(machine: Machine) -> None:
+        machine.driver.away = DriverAbsent("There is no container engine at /run/docker.sock.")
+        (said,) = await machine.settle(wanted)
+        assert (said.state, said.reason, values.wanted) == ("Applied", "Unsupported", [])
+        machine.driver.away = None
+        (said,) = await machine.settle(wanted)
+        assert (said.state, said.reason) == ("Failed", "SecretUnavailable")
+        assert [one.key for one in values.wanted] == [KEY]
+
+    run(scenario, tmp_path, values=values)
 
 
 def test_an_engine_that_never_was_is_no_failure_and_one_that_went_is(tmp_path: Path) -> None:
