@@ -20,6 +20,7 @@ from agent.enrol import EnrolmentFailed, Wanted, enrol
 from agent.installing import command
 from agent.keys import Unusable
 from agent.pinning import Untrusted
+from agent.restoring import add_restore
 from agent.settings import load
 
 CAPABILITIES = ("container", "process", "mongodb")
@@ -37,6 +38,7 @@ def add_parser(
     _add_status(actions)
     asking_route.add_action(actions)
     command.add_actions(actions)
+    add_restore(actions)
     return actions
 
 

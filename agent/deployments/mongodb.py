@@ -343,6 +343,7 @@ class Databases:
         database.standing, database.asked_at = found, self._monotonic()
         record = self.records[key]
         known = replace(record, feature_version=found.feature_version, ran=found.version)
+        known = replace(known, address=where.host, port=where.port)
         if good and database.refused is None:
             known = replace(known, version=database.mongodb.version, image=database.mongodb.image)
         if known != record:

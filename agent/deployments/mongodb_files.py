@@ -49,6 +49,9 @@ class Record:
     """Empty as long as nobody has asked."""
     ran: str = ""
     """Version of the mongod that answered last, to the patch level."""
+    address: str = ""
+    port: int = 0
+    """Where that was."""
 
     @property
     def held(self) -> str:
@@ -129,6 +132,8 @@ class DatabaseFiles:
             "image": record.image,
             "featureVersion": record.feature_version,
             "ran": record.ran,
+            "address": record.address,
+            "port": record.port,
             "password": base64.b64encode(sealed).decode(),
         }
 
@@ -142,4 +147,6 @@ class DatabaseFiles:
             password=password.decode(),
             feature_version=str(found["featureVersion"]),
             ran=str(found["ran"]),
+            address=str(found.get("address", "")),
+            port=int(found.get("port", 0)),
         )

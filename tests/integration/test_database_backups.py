@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -243,3 +245,42 @@ def test_backups_are_made_at_intervals_and_the_oldest_go(one: DatabaseProcess) -
             assert ids()[0] == asked
 
     asyncio.run(scenario())
+
+
+def test_an_archive_is_written_into_another_database_on_its_machine(
+    one: DatabaseProcess, other: DatabaseProcess, tmp_path: Path
+) -> None:
+    """By a command beside the agent, which needs a yes, and another word where data is."""
+
+    async def scenario() -> None:
+        async with one.running(), one.client() as client:
+            await client.shop.orders.insert_many([{"n": number} for number in range(3)])
+            kept = await one.backups.back_up(KEY)
+        archive = tmp_path / "carried.tar.gz"
+        archive.write_bytes(kept.path.read_bytes())
+        async with other.running(), other.client("another") as client:
+            await eventually(lambda: other.databases.records[KEY].address, 10)
+            code, said = await asyncio.to_thread(restore_here, other, archive)
+            assert (code, "--yes" in said) == (1, True)
+            assert await client.shop.orders.count_documents({}) == 0
+            assert await asyncio.to_thread(restore_here, other, archive, "--yes") == (
+                0, "shop.orders: 3 documents\nRestored into shop/orders.\n"
+            )  # fmt: skip
+            assert await client.shop.orders.count_documents({}) == 3
+            code, said = await asyncio.to_thread(restore_here, other, archive, "--yes")
+            assert (code, "has data, which stays" in said) == (1, True)
+            code, said = await asyncio.to_thread(restore_here, other, archive, "--yes", "--replace")
+            assert (code, "What was there is kept as" in said) == (0, True)
+            code, said = await asyncio.to_thread(restore_here, other, tmp_path / "none", "--yes")
+            assert (code, "cannot be read" in said) == (1, True)
+
+    asyncio.run(scenario())
+
+
+def restore_here(database: DatabaseProcess, archive: Path, *more: str) -> tuple[int, str]:
+    words = ["agent", "restore-mongodb", "shop/orders", str(archive), "--data", str(database.data), *more]
+    done = subprocess.run(
+        [sys.executable, "-m", "reconciler", *words], capture_output=True, text=True, stdin=subprocess.DEVNULL,
+        timeout=60, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr

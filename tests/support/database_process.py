@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric import ec
 from pymongo import AsyncMongoClient
 
 from agent.deployments.given import Given
@@ -21,6 +20,7 @@ from agent.deployments.mongodb_files import DatabaseFiles
 from agent.deployments.mongodb_workload import Places, command_line
 from agent.deployments.observed import Instance, Observed
 from agent.deployments.workload import Key, Workload
+from agent.keys import AgentKey
 from agent.sealing import Sealer
 from schemas.deployment import DeploymentSpec
 from tests.support.orphans import tied
@@ -54,7 +54,7 @@ class DatabaseProcess:
         self.world = World(self.data, issuer)
         self.world.now = self.now
         self.world.issue(item())
-        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._key = AgentKey.load_or_create(self.data).private
         self._process: subprocess.Popen[bytes] | None = None
         self._starts = 0
         self.restart_agent()
