@@ -19,7 +19,7 @@ from agent.enrol import EnrolmentFailed, Wanted, enrol
 from agent.installing import plan
 from agent.installing.fetching import fetch
 from agent.installing.layout import DATA, PROGRAM, UNIT, UNITS, Layout
-from agent.installing.machine import Machine, capabilities_of
+from agent.installing.machine import CONNECT_SECONDS, Machine, capabilities_of
 from agent.installing.plan import Cannot, Installation, Removal, Step
 from agent.installing.releases import Release, Releases, of_wheel
 from agent.installing.systemctl import Systemctl
@@ -84,6 +84,10 @@ def _add_upgrade(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -
     which.add_argument("--back", action="store_true", help="the former release")
     parser.add_argument("--index-url", metavar="URL", help="where pip finds what the program needs")
     parser.add_argument("--find-links", metavar="DIR", help="directory with wheels, in place of an index")
+    parser.add_argument(
+        "--connect-seconds", type=float, default=CONNECT_SECONDS, metavar="S",
+        help="how long the new one may take to connect (default: %(default)s)",
+    )  # fmt: skip
     _add_root(parser)
     parser.set_defaults(run=guarded(run_upgrade))
 
@@ -200,9 +204,10 @@ def _program(layout: Layout) -> PurePosixPath:
     """Return the program that the unit starts: the current release where there is one, else this one."""
     if layout.current.is_symlink():
         return PROGRAM
-    found = shutil.which(sys.argv[0]) or shutil.which("cloudlunacy")
+    beside = Path(sys.executable).with_name("cloudlunacy")
+    found = str(beside) if beside.exists() else shutil.which("cloudlunacy")
     if found is None:
-        raise Cannot("the path of this program is not known; call it by its whole path.")
+        raise Cannot("the path of this program is not known; install it as docs/installing.md says.")
     return PurePosixPath(Path(found).absolute())
 
 
@@ -217,7 +222,7 @@ def run_upgrade(options: argparse.Namespace) -> int:
     pip = ["--index-url", options.index_url] if options.index_url else []
     if options.find_links:
         pip += ["--no-index", "--find-links", options.find_links]
-    releases, machine = Releases(layout, pip), Machine(layout, systemctl)
+    releases, machine = Releases(layout, pip), Machine(layout, systemctl, connect_seconds=options.connect_seconds)
     with tempfile.TemporaryDirectory(prefix="cloudlunacy-") as folder:
         release, wheel = _wanted_release(options, layout, releases, Path(folder))
         upgrade(releases, machine, release, wheel, _say)

@@ -98,9 +98,10 @@ class Machine:
         self._restarted = time.time()
         self._systemctl.restart()
 
-    def await_connection(self, version: str = "") -> None:
+    def await_connection(self, version: str = "", *, at_least: float = 0.0) -> None:
         """Wait until the agent that was started is connected, with this version where one is named. Raises Cannot."""
-        deadline = time.monotonic() + self._seconds
+        seconds = max(self._seconds, at_least)
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             found = connected_since(self._layout.data_dir)
             if found is not None and found[0] >= self._restarted - 1 and version in ("", found[1]):
@@ -108,7 +109,7 @@ class Machine:
             time.sleep(_LOOK_SECONDS)
         why = left_behind.read(self._layout.data_dir) or self._systemctl.status()
         raise Cannot(
-            f"the agent is not connected after {self._seconds:.0f} seconds{f' ({why})' if why else ''}. "
+            f"the agent is not connected after {seconds:.0f} seconds{f' ({why})' if why else ''}. "
             "Its log: journalctl -u cloudlunacy-agent -n 50"
         )
 

@@ -78,6 +78,14 @@ class Releases:
             _link(self._layout.previous, Path("versions", former))
         _link(self._layout.current, Path("versions", name))
 
+    def switch_back(self, name: str, previous: str | None) -> None:
+        """Make it the current one again, and what was the former one then that again."""
+        _link(self._layout.current, Path("versions", name))
+        if previous is None:
+            self._layout.previous.unlink(missing_ok=True)
+        else:
+            _link(self._layout.previous, Path("versions", previous))
+
     def forget(self) -> None:
         """Remove all but the current and the former one."""
         kept = {self.current(), self.previous()}

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from agent.installing.machine import Machine
+from agent.installing.machine import CONNECT_SECONDS, Machine
 from agent.installing.plan import Cannot
 from agent.installing.releases import Release, Releases
 
@@ -32,6 +32,7 @@ def upgrade(
     if wheel is not None:
         say(f"making release {release.name}")
         releases.make(release, wheel)
+    before = releases.previous()
     say(f"switching from {former} to {release.name}")
     releases.switch(release.name)
     try:
@@ -39,9 +40,13 @@ def upgrade(
         machine.await_connection(release.version)
     except Cannot as error:
         say(f"{release.name} does not work; going back to {former}")
-        releases.switch(former)
+        releases.switch_back(former, before)
         machine.restart()
-        machine.await_connection()
+        try:
+            machine.await_connection(at_least=CONNECT_SECONDS)
+        except Cannot as second:
+            text = f"{error} The former release, {former}, was started again and does not connect either: {second}"
+            raise Cannot(text) from None
         raise Cannot(f"{error} The former release, {former}, runs again and is connected.") from None
     releases.forget()
     say(f"connected with version {release.version}; {former} is kept, for: cloudlunacy agent upgrade --back")

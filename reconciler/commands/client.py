@@ -141,6 +141,8 @@ class Client:
         self._target = target
         self.days_left: float | None = None
         """Of the certificate that the control plane presented last; None over plain HTTP."""
+        self.presented = b""
+        """That certificate (DER); empty over plain HTTP."""
         try:
             self._http = httpx.Client(
                 base_url=target.server, verify=target.tls(), timeout=TIMEOUT, trust_env=False, follow_redirects=False
@@ -169,7 +171,8 @@ class Client:
             raise Broken(f"{self._target.server!r} is no URL: {error}.") from None
         except httpx.HTTPError as error:
             raise unreachable(self._target.server, error) from None
-        self.days_left = trust.days_left(answer.extensions.get("network_stream"), time.time())
+        stream = answer.extensions.get("network_stream")
+        self.days_left, self.presented = trust.days_left(stream, time.time()), trust.presented(stream)
         if not answer.is_success:
             raise _refused(answer)
         try:

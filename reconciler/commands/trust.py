@@ -6,6 +6,7 @@ the certificates that the server presents, as agents do at enrolment; else the s
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import re
@@ -100,6 +101,22 @@ def days_left(stream: Any, now: float) -> float | None:  # noqa: ANN401 - httpco
     if not certificate:
         return None
     return (ssl.cert_time_to_seconds(certificate["notAfter"]) - now) / DAY
+
+
+def presented(stream: Any) -> bytes:  # noqa: ANN401 - httpcore's NetworkStream
+    """Return the certificate (DER) at the other end of a connection; nothing where there is none."""
+    connection = None if stream is None else stream.get_extra_info("ssl_object")
+    return b"" if connection is None else connection.getpeercert(True) or b""
+
+
+def pin(certificate: bytes) -> str:
+    """Return the key of a certificate as ``curl --pinnedpubkey`` takes it (RFC 7469, 2.4)."""
+    from cryptography import x509  # noqa: PLC0415 - takes a while, and few commands need it
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
+
+    key = x509.load_der_x509_certificate(certificate).public_key()
+    encoded = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return f"sha256//{base64.b64encode(hashlib.sha256(encoded).digest()).decode()}"
 
 
 def unreachable(server: str, error: Exception) -> CloudLunacyError:

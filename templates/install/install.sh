@@ -123,7 +123,8 @@ TEXT
         say "another release runs here; this one waits beside it: cloudlunacy agent upgrade --version $VERSION"
     fi
     mkdir -p "$ROOT/usr/local/bin"
-    [ -e "$ROOT/usr/local/bin/cloudlunacy" ] || ln -s /opt/cloudlunacy/current/bin/cloudlunacy "$ROOT/usr/local/bin/cloudlunacy"
+    command=$ROOT/usr/local/bin/cloudlunacy
+    [ -e "$command" ] || [ -L "$command" ] || ln -s /opt/cloudlunacy/current/bin/cloudlunacy "$command"
 
     set -- --server "$SERVER" --name "$NAME" --token-file "$TOKEN_FILE" "$@"
     [ -z "$ROOT" ] || set -- --root "$ROOT" "$@"
