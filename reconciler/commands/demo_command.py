@@ -12,7 +12,7 @@ from reconciler.commands.demo.bring_up import Demo
 from reconciler.commands.demo.folder import open_folder, shown
 from reconciler.commands.demo.follow import follow
 from reconciler.commands.demo.narrator import Narrator
-from reconciler.commands.demo.once import try_once
+from reconciler.commands.demo.once import try_once, wait_served
 from reconciler.commands.demo.programs import find_programs
 from reconciler.commands.demo.screen import screen
 from reconciler.commands.demo.supervisor import Interrupted, Supervisor
@@ -52,6 +52,8 @@ def run(options: argparse.Namespace) -> int:
         demo = Demo(folder, programs, supervisor, usual_ports=not options.free_ports, progress=tell)
         try:
             status = demo.bring_up()
+            if not options.keep:  # who works in a kept one may have broken what they like
+                wait_served(demo)
             if options.once:
                 _print_record(try_once(demo, tell), options.format)
                 return 0

