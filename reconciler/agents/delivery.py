@@ -28,13 +28,15 @@ class Wanted(NamedTuple):
 class Delivery:
     """The documents of one connection."""
 
-    __slots__ = ("_held", "_known", "_reported", "unsent", "wanted")
+    __slots__ = ("_held", "_known", "_named", "_reported", "unsent", "wanted")
 
     def __init__(self) -> None:
         self.wanted: Wanted | None = None
         self.unsent: Wanted | None = None
         self._held: str | None = None
         """Digest of what the agent has, or will have once it took what was sent; None where unknown."""
+        self._named: str | None = None
+        """Digest of what the agent knows to be wanted, by the welcome or because it was sent."""
         self._known: dict[int, str] = {}
         self._reported = 0
         """Newest generation that a report was accepted for."""
@@ -45,7 +47,8 @@ class Delivery:
             return
         self.wanted = offer
         if active:
-            self.unsent = None if offer.digest == self._held else offer
+            # what it has is sent all the same if it does not know that it is wanted: what that offers depends on it
+            self.unsent = None if offer.digest == self._held == self._named else offer
 
     def greeted(self, hello: Hello) -> None:
         """Find out what the agent has, and whether it is to be sent something."""
@@ -53,6 +56,7 @@ class Delivery:
         self._held = hello.applied_digest
         if wanted is None:
             return
+        self._named = wanted.digest
         if wanted.digest == hello.applied_digest:
             self._know(hello.applied_generation, wanted.digest)
             self._know(wanted.generation, wanted.digest)
@@ -67,7 +71,7 @@ class Delivery:
         offer, self.unsent = self.unsent, None
         assert offer is not None
         jws = offer.jws()
-        self._held = offer.digest
+        self._held = self._named = offer.digest
         self._know(offer.generation, offer.digest)
         return jws
 

@@ -137,6 +137,13 @@ def test_an_agent_is_welcomed_before_anything_is_wanted() -> None:
     Conversation().agent(hello, observed(hello), welcome()).written().happens(want(1), desired(2, 1))
 
 
+def test_an_agent_learns_that_what_it_has_is_wanted() -> None:
+    """Where that was not known at the welcome it is sent, once: the agent goes by it for what may be said."""
+    hello = say("hello", 1, appliedGeneration=7, appliedDigest=digest(7))
+    conversation = Conversation().agent(hello, observed(hello), welcome()).written()
+    conversation.happens(want(7), desired(2, 7)).written().happens(want(8, 7)).written()
+
+
 def test_the_newest_document_replaces_the_one_that_waits() -> None:
     """While something is written at most one document waits, the newest; the ones between are never signed."""
 
