@@ -38,7 +38,8 @@ BUCKETS: Final = "system.buckets."
 _LARGEST_MANIFEST: Final = 64 * 1024 * 1024
 _PIECE: Final = 1 << 20
 _ID: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z-[a-z]+(?:-[0-9]+)?\Z")
-_LEVEL: Final = 6
+_LEVEL: Final = 1
+"""Of compression: twice as small as none, and several times as fast as the usual."""
 
 Reason = Literal["scheduled", "asked", "replaced"]
 """Made at intervals; asked for; made of what a restore was about to replace."""
