@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from agent.deployments.local_engine import is_there
 from agent.deployments.planning import PortRange
 from agent.keys import Unusable
 
@@ -94,7 +95,7 @@ class AgentSettings(BaseModel):
             return None
         if self.engine is not None:
             return Path(self.engine.removeprefix("unix://"))
-        return next((path for path in ENGINES if path.exists()), ENGINES[0])
+        return next((path for path in ENGINES if is_there(path)), ENGINES[0])
 
 
 def load(data: Path, **flags: object) -> AgentSettings:

@@ -32,15 +32,23 @@ class LocalEngine(DockerEngine):
             self._publish_on = (address,) if is_local(address) else EVERYWHERE
 
     async def observe(self) -> Observed:
-        if not self._path.exists():
+        if not is_there(self._path):
             raise DriverAbsent(f"There is no container engine at {self._path}.")
         return await super().observe()
 
     async def watch(self, changed: Callable[[], None]) -> None:
-        while not self._path.exists():  # noqa: ASYNC110  a file says nothing by itself
+        while not is_there(self._path):  # noqa: ASYNC110  a file says nothing by itself
             await asyncio.sleep(_LOOK_SECONDS)
         changed()
         await super().watch(changed)
+
+
+def is_there(path: Path) -> bool:
+    """Say whether there is such a file, as far as this user may know."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def is_local(address: str) -> bool:

@@ -59,6 +59,16 @@ def test_a_file_that_others_may_write_is_not_believed(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+def test_a_socket_in_a_folder_of_somebody_else_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Podman's folder is root's alone; an agent of another user begins all the same."""
+
+    def closed(_path: Path) -> bool:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "exists", closed)
+    assert load(tmp_path).socket == ENGINES[0]
+
+
 @pytest.mark.parametrize(
     ("address", "here"),
     [("127.0.0.1", True), ("203.0.113.7", False), ("example.com", False), ("", False), ("::1", False)],
