@@ -269,8 +269,8 @@ class Parts(Answering):
             waking=waking,
             read_back_seconds=settings.read_back_seconds,
         )
-        self.loop.service.on_confirmed = self.mongodb.severing.confirmed
-        self.health.connect(self.loop, self._fronts, self._hub, tracker=self._tracker, waking=waking)
+        severing, tracker = self.mongodb.severing, self._tracker
+        self.health.connect(self.loop, self._fronts, self._hub, severing, tracker=tracker, waking=waking)
         revision_by_default(lambda: self.loop.published.revision)
 
     async def _is_approved(self, checksum: str) -> bool:

@@ -27,6 +27,7 @@ from reconciler.steps.observing import Observing, reason_of
 from reconciler.steps.passing import Published
 from reconciler.steps.placing import Placing
 from reconciler.store.sqlite import SQLiteStore
+from reconciler.traefik.severing import Severing
 from reconciler.waking import Waking
 from reconciler.web.drain_api import DrainApi, drain_view
 from schemas.health_api import AgentHealth, EndpointHealth
@@ -65,8 +66,11 @@ class Health:
         observer.witness = self.observing
         measuring.health, measuring.probed = self.told, self.probed
 
-    def connect(self, loop: Reconciler, fronts: Fronts, hub: Hub, *, tracker: Tracker, waking: Waking) -> None:
-        """Have what is seen published, and agents told."""
+    def connect(
+        self, loop: Reconciler, fronts: Fronts, hub: Hub, severing: Severing, *, tracker: Tracker, waking: Waking
+    ) -> None:
+        """Have what is seen published, agents told, and connections ended where backends really answer."""
+        loop.service.on_confirmed, severing.elsewhere = severing.confirmed, self.observing.elsewhere
         placing = Placing(self.observing, fronts, loop.service, tracker, self._metrics, waking.woken)
         loop.beside = placing.look
         loop.service.on_loaded = self.observing.acknowledge

@@ -125,7 +125,7 @@ async def connects_to(host: str, port: int) -> bool:
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             _, writer = await asyncio.open_connection(host, port)
-    except (OSError, ValueError):  # a time-out is an OSError; ValueError: a host that is none
+    except (OSError, ValueError, OverflowError):  # a time-out is an OSError; the others: no host, no port
         return False
     writer.close()
     with contextlib.suppress(OSError):

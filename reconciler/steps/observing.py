@@ -85,6 +85,8 @@ class Observing:
         """Observation of each connected agent that it was not told of yet."""
         self._unknown: set[str] = set()
         """Agents whose silence was told."""
+        self._hosts: dict[str, str] = {}
+        """Address of each agent, as git had it last."""
         self._notices: deque[Event] = deque(maxlen=MAX_EVENTS)
         self._nudging: asyncio.TimerHandle | None = None
 
@@ -227,6 +229,8 @@ class Observing:
         if published.state.fleet is not None:
             self.judge.timeout = self._silence()
             await self._forget_gone(published)
+            agents = ((name, published.state.objects.get(_key(name))) for name in self.judge.agents)
+            self._hosts |= {name: agent.spec.address for name, agent in agents if isinstance(agent, Agent)}
             await self._end_drains()
             self._tell_silence()
         wanted = self.placements(published.state)
@@ -242,6 +246,15 @@ class Observing:
             if name not in self._unsaved and _same(wanted.get(name), published.placements.get(name)):
                 self.teller.tell(name, ObservationPublished(number=number))
                 del self._numbers[name]
+
+    def elsewhere(self, address: str) -> tuple[str, ...]:
+        """Return where a backend really answers whose address in git is this one; empty where it is there."""
+        host, _, port = address.rpartition(":")
+        agents = [
+            name for name, known in self._hosts.items() if known == host.strip("[]") and name in self.judge.agents
+        ]
+        actual = {self.judge.actual(name, int(port)) for name in agents} - {int(port)}
+        return tuple(f"{host}:{one}" for one in sorted(actual))
 
     def assigned(self, state: State) -> Assigned:
         """Return what git gives to whom in a state."""
@@ -270,6 +283,7 @@ class Observing:
             self.drains.pop(name, None)
             self._saved.pop(name, None)
             self._unsaved.discard(name)
+            self._hosts.pop(name, None)
 
     async def _end_drains(self) -> None:
         now = self._clock()

@@ -35,12 +35,15 @@ class Severing:
         self._events = events
         self._metrics = metrics
         self._clock = clock
+        self.elsewhere: Callable[[str], Iterable[str]] = lambda _: ()
+        """Where a backend (``host:port``, as git has it) was really reached."""
 
     async def confirmed(self, before: State, after: State) -> None:
         """End what came by ways that ``after`` has no more. Raises nothing of its own: nothing would be better."""
-        backends = lost_ways(before, after)
-        if not backends:
+        lost = lost_ways(before, after)
+        if not lost:
             return
+        backends = tuple(dict.fromkeys([*lost, *(actual for one in lost for actual in self.elsewhere(one))]))
         where = ", ".join(backends[:5]) + (f" and {len(backends) - 5} more" if len(backends) > 5 else "")
         try:
             count = await asyncio.to_thread(sever, backends)

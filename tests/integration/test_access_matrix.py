@@ -109,6 +109,8 @@ TABLE: Final[dict[tuple[str, str], Row]] = {
     ("POST", "/api/v1/tokens"): Row(holders("admin", 201), {"kind": "ci", "scopes": ["read"]}),
     ("POST", "/api/v1/tokens/{token}/revocation"): Row(holders("admin", 404), {}),
     ("POST", "/api/v1/agents/{name}/revocation"): Row(holders("operate", 404), {}),
+    ("POST", "/api/v1/agents/{name}/drain"): Row(holders("operate", 404), {}),
+    ("POST", "/api/v1/agents/{name}/undrain"): Row(holders("operate", 404), {}),
     ("GET", "/api/v1/pki/rotations"): Row(holders("read")),
     ("POST", "/api/v1/pki/rotations"): Row(holders("admin", 201), {"subject": "access"}),
     ("POST", "/api/v1/pki/rotations/{subject}/cancellation"): Row(holders("admin", 404), {}),

@@ -252,6 +252,28 @@ def test_agents_that_tell_nothing_change_nothing(tmp_path: Path) -> None:
         assert this.events() == []
 
 
+def test_an_agent_speaks_for_itself_alone(tmp_path: Path) -> None:
+    """What it tells of a deployment of another agent or of none, or of a port that is not allowed, changes nothing."""
+    with world(tmp_path) as this:
+        this.backend("app", this.declared)
+        this.becomes(200, "app")
+        done = this.one.enrol("vps-2", "--capability", "container", "--address", ADDRESSES["vps-2"])
+        assert done.returncode == 0, done.stderr
+        wait_for(lambda: this.one.agent("vps-2"), 30, what="the other agent")
+        this.presence("Unknown")
+        other, before = this.agent("vps-2"), this.generation
+        for told in (
+            seen("web", "unhealthy", {this.declared: this.declared}),
+            seen("web", ports={this.declared: actual_port()}),
+            seen("no-such-thing", "stopped"),
+        ):
+            this.acknowledged(other, other.tell(told))
+        own = this.agent("vps-1")
+        this.acknowledged(own, own.tell(seen("web", ports={this.declared: 22})))
+        assert (this.answer(), this.generation, this.events()) == ((200, "app"), before, [])
+        assert this.health("vps-2")["endpoints"] == []
+
+
 def test_a_restart_keeps_ports_until_the_agent_is_back(tmp_path: Path) -> None:
     """SIGKILL and start again, with the agent away: clients notice nothing, and no generation has the port of git."""
     with world(tmp_path) as this:

@@ -8,6 +8,7 @@ import pytest
 
 from reconciler.commands.agent_view import amount, lines, row
 from schemas.api import AgentCondition, AgentDetail, DeploymentMeasures
+from schemas.health_api import Drain, EndpointHealth
 from schemas.metrics import Unit
 from schemas.session import ItemResult
 
@@ -76,3 +77,19 @@ def test_one_agent_is_shown_with_everything_that_is_known() -> None:
 def test_numbers_have_units(value: float, unit: Unit, expected: str) -> None:
     """In those that people use for them."""
     assert amount(value, unit) == expected
+
+
+def test_a_drain_and_ports_that_are_out_are_shown() -> None:
+    """Who drained it and until when; where each port answers, and why it gets no requests."""
+    endpoint = EndpointHealth(
+        port=8080, actual=20001, deployment="shop/web", verdict="unhealthy", in_service=False,
+        since=NOW - timedelta(minutes=5), reason="its health check fails",
+    )  # fmt: skip
+    drain = Drain(by="ann", since=NOW, until=NOW + timedelta(hours=1), reason="a new disk")
+    one = agent().model_copy(update={"presence": "Drained", "drain": drain, "endpoints": (endpoint,)})
+    assert row(one, NOW)[1] == "active, drained"
+    text = "\n".join(lines(one, NOW))
+    assert "vps-1: active, Drained, version 1.2.0" in text
+    assert "drained by ann since 2030-01-01 00:00 UTC until 2030-01-01 01:00 UTC: a new disk" in text
+    assert "8080  20001       shop/web    unhealthy" in text
+    assert "its health check fails" in text
