@@ -198,10 +198,12 @@ class ProcessDriver:
 
     @staticmethod
     def _make_group(path: str, values: Mapping[str, str] | None = None) -> None:
-        with contextlib.suppress(OSError):
+        try:
             Path(path).mkdir(exist_ok=True)
             for name, value in (values or {}).items():
                 Path(path, name).write_text(value)
+        except OSError as error:
+            log.warning("%s cannot be limited: %s", path, error.strerror)
 
     def _require_confinement(self) -> Found:
         """Raises DriverError."""

@@ -78,7 +78,14 @@ def service(data: Path, settings: ProcessSettings = SETTINGS, **more: Any) -> De
 @asynccontextmanager
 async def running(data: Path, settings: ProcessSettings = SETTINGS, **more: Any) -> AsyncIterator[DeploymentService]:
     """The service of an agent, at work. What it started goes on when it ends."""
-    found = service(data, settings, **more)
+    async with running_with(data, ProcessDriver(data, AGENT, settings), **more) as found:
+        yield found
+
+
+@asynccontextmanager
+async def running_with(data: Path, driver: ProcessDriver, **more: Any) -> AsyncIterator[DeploymentService]:
+    """The same with another driver."""
+    found = DeploymentService(data, [driver], settings=LANE, **more)
     task = asyncio.create_task(found.run())
     try:
         yield found

@@ -17,11 +17,11 @@ from agent.deployments.driver import Written
 from agent.deployments.given import Given
 from agent.deployments.process_driver import ProcessDriver
 from agent.deployments.process_files import FOLDER
-from agent.deployments.process_machine import look
+from agent.deployments.process_machine import Found, look
 from agent.deployments.process_table import marked
 from schemas.session import Item
 from tests.support.parts import require
-from tests.support.process_agent import AGENT, SECONDS, SETTINGS, running, script, settled
+from tests.support.process_agent import AGENT, SECONDS, SETTINGS, running, running_with, script, settled
 from tests.support.waiting import eventually
 
 WORD: Final = "open-sesame-4711"
@@ -213,6 +213,33 @@ def test_processes_are_counted(data: Path) -> None:
             assert 10 <= int(line) < 20
 
     asyncio.run(scenario())
+
+
+def test_all_of_it_is_in_its_control_group(data: Path) -> None:
+    """Where the agent may make groups, a program begins in one of its own, which goes with it."""
+    mount = next((path for path in (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified")) if _is_group(path)), None)
+    if mount is None:
+        pytest.skip("cgroup v2 is not mounted, or may not be written")
+    parent = mount / f"cloudlunacy-test-{os.getpid()}"
+    parent.mkdir()
+    driver = ProcessDriver(data, AGENT, SETTINGS, machine=lambda: Found(look().means._replace(cgroup=str(parent)), ""))
+
+    async def scenario() -> None:
+        async with running_with(data, driver) as found:
+            await settled(found, script("web", "import os, time\nos.fork() or os.fork()\ntime.sleep(600)"))
+            (group,) = (path for path in parent.iterdir() if path.is_dir())
+            await eventually(lambda: len(group.joinpath("cgroup.procs").read_text().split()) >= 4, SECONDS, what="all")
+            await settled(found)
+            await eventually(lambda: not group.exists(), SECONDS, what="the end of the group")
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        parent.rmdir()
+
+
+def _is_group(path: Path) -> bool:
+    return (path / "cgroup.procs").exists() and os.access(path, os.W_OK) and (path / "cgroup.controllers").exists()
 
 
 def test_memory_ends_at_its_limit(data: Path) -> None:

@@ -16,16 +16,14 @@ import psutil
 import pytest
 
 from agent.deployments import process_log
-from agent.deployments.driver import Driver
 from agent.deployments.observed import Instance
 from agent.deployments.process_confinement import Means
 from agent.deployments.process_driver import ProcessDriver, ProcessSettings
 from agent.deployments.process_files import FOLDER, KEPT, Record, Status, holder
 from agent.deployments.process_machine import Found
 from agent.deployments.process_table import marked
-from agent.deployments.service import DeploymentService
 from tests.support.ports import free_port
-from tests.support.process_agent import AGENT, LANE, SECONDS, SETTINGS, running, script, settled, web
+from tests.support.process_agent import AGENT, SECONDS, SETTINGS, running, running_with, script, settled, web
 from tests.support.waiting import eventually, wait_for
 
 UNCONFINED: Final = ProcessSettings(unconfined=True)
@@ -304,22 +302,6 @@ def driver_of(data: Path, settings: ProcessSettings) -> ProcessDriver:
     if settings is UNCONFINED:
         return ProcessDriver(data, AGENT, settings, machine=lambda: NOTHING)
     return ProcessDriver(data, AGENT, settings)
-
-
-class running_with:  # noqa: N801  reads as the function beside it
-    """The service with another driver."""
-
-    def __init__(self, data: Path, driver: Driver) -> None:
-        self._service = DeploymentService(data, [driver], settings=LANE)
-        self._task: asyncio.Task[None]
-
-    async def __aenter__(self) -> DeploymentService:
-        self._task = asyncio.create_task(self._service.run())
-        return self._service
-
-    async def __aexit__(self, *_: object) -> None:
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
 
 
 async def collect(driver: ProcessDriver, instance: Instance) -> list[str]:
