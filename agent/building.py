@@ -107,7 +107,8 @@ def build(data: Path, credentials: Credentials, settings: AgentSettings) -> Agen
 def _engine(agent: str, settings: AgentSettings) -> LocalEngine | None:
     if settings.socket is None:
         return None
-    return LocalEngine(settings.socket, agent, firewall=IpTables(), publish=settings.publish)
+    publish, shared = settings.publish, settings.shared
+    return LocalEngine(settings.socket, agent, firewall=IpTables(), publish=publish, shared=shared)
 
 
 def _databases(

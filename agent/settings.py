@@ -16,7 +16,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from agent.deployments.local_engine import is_there
 from agent.deployments.planning import PortRange
+from agent.deployments.shared_directories import SharedDirectory
 from agent.keys import Unusable
+from schemas.names import Name
 
 FILE: Final = "agent.toml"
 OFF: Final = "off"
@@ -78,6 +80,16 @@ class Processes(BaseModel):
         return tuple(dict.fromkeys(one for one in (self.mongod, *self.mongods.values()) if one.startswith("/")))
 
 
+class Directory(BaseModel):
+    """An entry of the table ``directories``: what containers of some teams may have as a volume."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    path: _Directory
+    teams: Annotated[tuple[Name, ...], Field(min_length=1)]
+    read_only: Annotated[bool, Field(alias="read-only")] = False
+
+
 class AgentSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -87,6 +99,15 @@ class AgentSettings(BaseModel):
     """Addresses at which ports are published; by itself the agent's own where that is one of this machine, else all."""
     ports: Ports = Ports()
     processes: Processes = Processes()
+    directories: dict[Name, Directory] = {}
+
+    @property
+    def shared(self) -> dict[str, SharedDirectory]:
+        """What the owner shares with containers, by its names."""
+        return {
+            name: SharedDirectory(one.path, frozenset(one.teams), one.read_only)
+            for name, one in self.directories.items()
+        }
 
     @property
     def socket(self) -> Path | None:

@@ -66,11 +66,13 @@ class PortMapping(Model):
 
 
 class Volume(Model):
-    """Storage that outlives the container: a named volume, kept on the agent."""
+    """Storage that outlives the container: a named volume, kept on the agent, or what the server's owner shares."""
 
     name: Name
     path: MountPath
     read_only: bool = False
+    shared: Name | None = None
+    """A directory of the server, by the name that its owner gave it in the agent's settings; never a path."""
 
 
 class Tmpfs(Model):
@@ -229,6 +231,7 @@ class DeploymentSpec(Model):
             ("pullPolicy", self.pull_policy != "IfNotPresent"),
             ("registry", self.registry is not None),
             ("tmpfs", bool(self.tmpfs)),
+            ("volumes.shared", any(volume.shared is not None for volume in self.volumes)),
         ):
             if given and self.type != "container":
                 raise ValueError(f"{name} is for type container, this is type {self.type}")

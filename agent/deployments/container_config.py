@@ -71,6 +71,7 @@ def volume_configs(agent: str, workload: Workload) -> list[dict[str, Any]]:
     return [
         {"Name": volume_name(agent, workload.key, volume.name), "Labels": {**labels, LABEL_VOLUME: volume.name}}
         for volume in workload.spec.volumes
+        if volume.shared is None
     ]
 
 
@@ -96,7 +97,7 @@ def container_config(
         "StopTimeout": math.ceil(seconds(spec.stop_grace)),
         "HostConfig": _host_config(agent, workload, ports, publish_on),
     }
-    # each by itself: no directory of the machine is shown, but what the agent itself made for it
+    # each by itself: no directory of the machine is shown, but what the agent made for it or the owner shares
     config["HostConfig"]["Mounts"] += [
         {"Type": "bind", "Source": str(source), "Target": path, "ReadOnly": True} for path, source in files.items()
     ]
@@ -128,6 +129,7 @@ def _host_config(
                 "ReadOnly": volume.read_only,
             }
             for volume in workload.spec.volumes
+            if volume.shared is None
         ],
         "Tmpfs": {
             one.path: f"rw,nosuid,nodev,noexec,size={size_in_bytes(one.size)},mode=1777"

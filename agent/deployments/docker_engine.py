@@ -45,6 +45,7 @@ from agent.deployments.given import Given
 from agent.deployments.health import Probe
 from agent.deployments.observed import Instance, Observed
 from agent.deployments.secret_files import FOLDER, SecretFiles, are_there
+from agent.deployments.shared_directories import NOTHING_SHARED, Shared, shared_with
 from agent.deployments.workload import (
     LABEL_AGENT,
     LABEL_DIGEST,
@@ -71,7 +72,8 @@ class DockerEngine:
     """A :class:`agent.deployments.driver.Driver`.
 
     ``socket``: such as ``unix:///run/docker.sock``. ``publish_on``: the addresses of this machine at which ports
-    answer. ``secret_files``: a directory in memory, at the same path for the engine as for the agent.
+    answer. ``secret_files``: a directory in memory, at the same path for the engine as for the agent. ``shared``:
+    what the machine's owner shares.
     """
 
     type: str = "container"
@@ -85,6 +87,7 @@ class DockerEngine:
         publish_on: tuple[str, ...] = ("0.0.0.0",),  # noqa: S104  what is declared is meant to be reached
         subnets: str = SUBNETS,
         secret_files: Path = FOLDER,
+        shared: Shared = NOTHING_SHARED,
     ) -> None:
         self._socket = socket
         self._agent = agent
@@ -92,6 +95,7 @@ class DockerEngine:
         self._publish_on = publish_on
         self._subnets = subnets
         self._secret_files = SecretFiles(secret_files, agent)
+        self._shared = shared
         self._swept = False
         self._client: aiodocker.Docker | None = None
         self._known: dict[str, tuple[str, Instance]] = {}
@@ -203,6 +207,7 @@ class DockerEngine:
 
     async def _create(self, action: Create, given: Given) -> None:
         workload, key = action.workload, action.key
+        shared = shared_with(workload, self._shared)
         image = await ensure_image(self._docker, workload.spec, given)
         await self._ensure_network(key)
         for volume in volume_configs(self._agent, workload):
@@ -216,7 +221,7 @@ class DockerEngine:
             publish_on=self._publish_on,
             environment=given.environment(workload.spec),
             files=self._secret_files.write(name, files, owner_of_files(workload.spec, image)) if files else {},
-            directories=action.directories,
+            directories=(*action.directories, *shared),
         )
         await _call(self._docker.containers.create(config, name=name))
 

@@ -2,10 +2,10 @@
 
 The rules go by the names that all interfaces of deployments begin with, and by the range of their addresses where an
 engine names interfaces itself (a container without capabilities cannot send from another one). So they may be there
-before any such interface is, and are the same for every agent of a machine. They stand in the table ``mangle``, before anything that ``ufw``,
-``firewalld`` or the engine itself decides, and let replies pass: a published port is answered, and so is what a
-container asks of the world. The addresses at which clouds give credentials to machines (169.254.0.0/16) count as the
-machine's.
+before any such interface is, and are the same for every agent of a machine. They stand in the table ``mangle``, before
+anything that ``ufw``, ``firewalld`` or the engine itself decides, and let replies pass: a published port is answered,
+and so is what a container asks of the world. The addresses at which clouds give credentials to machines
+(169.254.0.0/16) count as the machine's.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class IpTables:
                 return  # a machine without IPv6; networks of deployments have none
 
     async def _ensure(self, program: str, *, ipv6: bool) -> None:
-        """Write the chain anew, in one step, for somebody may have emptied it; then the jumps, unless they are there."""
+        """Write the chain anew, in one step, for somebody may have emptied it; then the jumps that are not there."""
         said = await _run(f"{program}-restore", "--wait", "--noflush", stdin=rules(ipv6=ipv6))
         by_name, by_address = ("-i", f"{BRIDGE_PREFIX}+"), ("-s", SUBNETS, "!", "-i", "lo")
         for match in (by_name,) if ipv6 else (by_name, by_address):

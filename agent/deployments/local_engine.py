@@ -13,6 +13,7 @@ from agent.deployments.docker_engine import DockerEngine
 from agent.deployments.driver import DriverAbsent
 from agent.deployments.firewall import Firewall
 from agent.deployments.observed import Observed
+from agent.deployments.shared_directories import NOTHING_SHARED, Shared
 
 EVERYWHERE: Final = ("0.0.0.0",)  # noqa: S104  what is declared is meant to be reached
 _LOOK_SECONDS: Final = 2.0
@@ -21,8 +22,16 @@ _LOOK_SECONDS: Final = 2.0
 class LocalEngine(DockerEngine):
     """Says that it is absent as long as nobody listens at its socket. ``publish``: fixed addresses."""
 
-    def __init__(self, path: Path, agent: str, *, firewall: Firewall, publish: tuple[str, ...] = ()) -> None:
-        super().__init__(f"unix://{path}", agent, firewall=firewall, publish_on=publish or EVERYWHERE)
+    def __init__(
+        self,
+        path: Path,
+        agent: str,
+        *,
+        firewall: Firewall,
+        publish: tuple[str, ...] = (),
+        shared: Shared = NOTHING_SHARED,
+    ) -> None:
+        super().__init__(f"unix://{path}", agent, firewall=firewall, publish_on=publish or EVERYWHERE, shared=shared)
         self._path = path
         self._fixed = bool(publish)
 

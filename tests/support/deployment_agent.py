@@ -19,6 +19,7 @@ from agent.deployments.docker_engine import DockerEngine
 from agent.deployments.firewall import IpTables
 from agent.deployments.lane import LaneSettings
 from agent.deployments.service import DeploymentService
+from agent.deployments.shared_directories import NOTHING_SHARED, Shared
 from schemas.session import Item, digest_of
 
 AGENT: Final = "vps-1"
@@ -33,9 +34,11 @@ def item(name: str, *, team: str = "shop", **spec: Any) -> Item:
     return Item(id=f"Deployment/{team}/{name}", kind="Deployment", digest=digest_of(whole), spec=whole)
 
 
-def service(socket: str, data: Path, *, secret_files: Path = IN_MEMORY, **more: Any) -> DeploymentService:
+def service(
+    socket: str, data: Path, *, secret_files: Path = IN_MEMORY, shared: Shared = NOTHING_SHARED, **more: Any
+) -> DeploymentService:
     """Return the service as an agent would have it, with short times."""
-    driver = DockerEngine(socket, AGENT, firewall=IpTables(), secret_files=secret_files)
+    driver = DockerEngine(socket, AGENT, firewall=IpTables(), secret_files=secret_files, shared=shared)
     return DeploymentService(data, [driver], settings=SETTINGS, **more)
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 import pytest
 
 from agent.deployments.given import Given
+from agent.deployments.shared_directories import SharedDirectory
 from agent.deployments.workload import Workload
 from tests.support.container_machine import containers, images_and_states, page, running, settled, web
 from tests.support.deployment_agent import IN_MEMORY
@@ -162,6 +163,38 @@ def test_memory_and_end_are_as_written(machine: NetworkedEngine, tmp_path: Path)
             assert 2.5 < time.monotonic() - began < 9
 
     machine.inside(scenario)
+
+
+def test_a_directory_of_the_server_is_its_owners_to_share(machine: NetworkedEngine, tmp_path: Path) -> None:
+    """By its name, to the teams that are listed, and read-only where the owner says so; none of it is ever deleted."""
+    media, data = tmp_path / "media", tmp_path / "data"
+    media.mkdir()
+    (media / "film").write_text("a film")
+    shared = {
+        "media": SharedDirectory(str(media), frozenset({"shop"}), read_only=True),
+        "scratch": SharedDirectory(str(media), frozenset({"shop"})),
+        "others": SharedDirectory("/etc", frozenset({"data"})),
+    }
+
+    def wanted(name: str) -> Any:  # an item
+        return web(volumes=[{"name": "m", "path": "/media", "shared": name}], deletionPolicy="delete")
+
+    async def scenario() -> None:
+        async with running(machine, data, shared=shared) as found:
+            assert (await settled(found, wanted("media")))["web"].state == "Applied"
+            assert "Read-only file system" in inside(machine, "cat /media/film; touch /media/x")
+            for name in ("others", "absent"):
+                said = (await settled(found, wanted(name)))["web"]
+                assert (said.state, said.reason) == ("Failed", "NotGranted")
+                assert inside(machine, "cat /media/film") == "a film"
+            assert (await settled(found, wanted("scratch")))["web"].state == "Applied"
+            await eventually(lambda: len(containers(machine)) == 1, 10)
+            inside(machine, "touch /media/x")
+            await settled(found)
+            await eventually(lambda: containers(machine) == [], 10)
+
+    machine.inside(scenario)
+    assert sorted(path.name for path in media.iterdir()) == ["film", "x"]
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.deployments.local_engine import is_local
+from agent.deployments.shared_directories import SharedDirectory
 from agent.keys import Unusable
 from agent.settings import ENGINES, FILE, AgentSettings, load
 
@@ -76,3 +77,15 @@ def test_a_socket_in_a_folder_of_somebody_else_is_not_there(tmp_path: Path, monk
 def test_ports_are_published_at_an_address_of_this_machine(address: str, here: bool) -> None:
     """One that only leads here, through somebody else's NAT, cannot be listened at."""
     assert is_local(address) is here
+
+
+def test_directories_are_shared_by_name_with_teams(tmp_path: Path) -> None:
+    """The owner's table says what, with whom and how; an entry that names nobody is refused."""
+    file = tmp_path / FILE
+    file.write_text('[directories.media]\npath = "/srv/media"\nteams = ["shop"]\nread-only = true\n')
+    file.chmod(0o600)
+    assert load(tmp_path).shared == {"media": SharedDirectory("/srv/media", frozenset({"shop"}), read_only=True)}
+    for wrong in ('path = "/srv/media"', 'path = "srv"\nteams = ["shop"]'):
+        file.write_text(f"[directories.media]\n{wrong}\n")
+        with pytest.raises(Unusable, match=r"directories\.media"):
+            load(tmp_path)
