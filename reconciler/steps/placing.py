@@ -1,7 +1,7 @@
 """The published revision once more, under a new generation, where backends answer elsewhere or stand otherwise.
 
 Nothing is settled or planned for it, and no throwaway Traefik looks at it: routes stay what they are, and of their
-servers only the port and the weight change, or which of them are there (docs/adr/0042). What many agents tell within a
+servers only the port and the weight change, or which of them are there (docs/adr/0045). What many agents tell within a
 second is one generation.
 """
 
