@@ -1,7 +1,6 @@
 """The seams behind which a document becomes true: a service applies all items of its kinds, an asker may ask for more.
 
-Certificates have a service of their own, :mod:`agent.service_certificates`; for other kinds :class:`RecordingService`
-stands in until they have theirs.
+Which services there are, :mod:`agent.building` says. :class:`RecordingService` is for items that ask for nothing.
 """
 
 from __future__ import annotations
