@@ -171,15 +171,26 @@ def test_what_a_person_changed_is_the_persons(one: Installation) -> None:
     one.status_wait(one.push({path: None}, "Delete it"))
 
 
+async def _until_refused(one: Installation) -> list[httpx.Response]:
+    """Ask as vps-1 for what it may not have, until the answer is another one."""
+    credentials = Credentials.load(one.agent_data("vps-1"))
+    answers: list[httpx.Response] = []
+    try:
+        while len(answers) < 300 and (not answers or answers[-1].status_code == 403):
+            answers.append(await credentials.call("POST", "/api/v1/routes", wanted(deployment="no")))
+    finally:
+        await credentials.close()
+    return answers
+
+
 def test_an_agent_that_asks_too_often_waits(tmp_path: Path) -> None:
     """After a burst an agent is told when to come again, and nobody else is."""
     with installation(tmp_path / "one", files(), traefik=False) as one:
         for name in ("vps-1", "vps-2"):
             assert one.enrol(name).returncode == 0
         one.status_wait(one.repo.tip() or "")
-        for _ in range(60):
-            assert call(one, "vps-1", "POST", "/api/v1/routes", wanted(deployment="no")).status_code == 403
-        late = call(one, "vps-1", "POST", "/api/v1/routes", wanted())
+        *before, late = asyncio.run(_until_refused(one))
+        assert len(before) >= 60
         assert (code(late), int(late.headers["retry-after"]) > 0) == ((429, "too-many-requests"), True)
         assert code(call(one, "vps-2", "POST", "/api/v1/routes", wanted())) == (403, "host-not-granted")
 
