@@ -187,7 +187,7 @@ def install_line(target: Target, name: str, pin: str, token: str) -> str:
         curl += ["-k", "--pinnedpubkey", pin]
         words += ["--ca-sha256", target.trust.fingerprint]
     fetch, given = shlex.join([*curl, f"{server}/install.sh"]), shlex.join([*words, "--name", name])
-    return f"script=$({fetch}) && printf '%s\\n' \"{token}\" | sudo sh -c \"$script\" {given}"
+    return f'script=$({fetch}) && printf \'%s\\n\' "{token}" | sudo sh -c "$script" {given}'
 
 
 def _server(target: Target) -> str:

@@ -119,19 +119,27 @@ def missing_agents(state: State) -> frozenset[str]:
 
 
 class Assigned:
-    """What git gives agents in one state, asked again and again."""
+    """What git gives agents in one state, asked again and again. ``former``: of a state that differs in little."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, former: Assigned | None = None) -> None:
         self.state = state
         self.missing = missing_agents(state)
         self._view = state.view()
-        self._known: dict[tuple[str, tuple[str, str]], frozenset[int]] = {}
+        self.known: dict[tuple[str, tuple[str, str]], frozenset[int]] = {}
+        if former is not None:
+            changed = {one for one in {deployment for _, deployment in former.known} if self._differs(one, former)}
+            self.known = {key: ports for key, ports in former.known.items() if key[1] not in changed}
+
+    def _differs(self, deployment: tuple[str, str], former: Assigned) -> bool:
+        key, before = ObjectKey("Deployment", *deployment), former.state
+        is_same = self.state.objects.get(key) is before.objects.get(key)
+        return not is_same or self.state.selected.get(key) != before.selected.get(key)
 
     def __call__(self, agent: str, deployment: tuple[str, str]) -> frozenset[int]:
         """Return the host ports that a deployment (team and name) has on an agent; empty where it does not run."""
-        found = self._known.get((agent, deployment))
+        found = self.known.get((agent, deployment))
         if found is None:
-            found = self._known[agent, deployment] = self._ports(agent, *deployment)
+            found = self.known[agent, deployment] = self._ports(agent, *deployment)
         return found
 
     def _ports(self, agent: str, team: str, name: str) -> frozenset[int]:

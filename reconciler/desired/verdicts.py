@@ -130,6 +130,8 @@ class Judged(NamedTuple):
     """What followed last of what is seen of an agent, and when it has to be judged again if nothing happens."""
 
     declared: Declared
+    answers: tuple[frozenset[int], ...]
+    """What ``declared`` said of each deployment that the agent tells of."""
     placements: AgentPlacements
     due: float | None
 
@@ -268,14 +270,17 @@ class Judge:
     def placements(self, declared: Declared, gone: Iterable[str], now: float) -> Placements:
         """Judge by now, and return what fronts are to be told. ``gone``: agents that are deleted or locked out.
 
-        Only what was heard of since the last call with the same ``declared``, or is due, is judged.
+        Only what was heard of since the last call, is due, or has other ports in git, is judged.
         """
         found: dict[str, AgentPlacements] = {}
         for name, seen in self.agents.items():
             known = seen.judged
+            if known is not None and known.declared is not declared and known.answers == _answers(name, seen, declared):
+                known = seen.judged = known._replace(declared=declared)
             if known is None or known.declared is not declared or (known.due is not None and now >= known.due):
                 placed = self._placements(name, declared, now)
-                known = seen.judged = Judged(declared, placed, min(self._times(seen, now), default=None))
+                due = min(self._times(seen, now), default=None)
+                known = seen.judged = Judged(declared, _answers(name, seen, declared), placed, due)
             if known.placements.ports or known.placements.share != "full":
                 found[name] = known.placements
         return found | dict.fromkeys(gone, GONE)
@@ -356,6 +361,10 @@ class Judge:
 def is_possible(declared: int, actual: int) -> bool:
     """Say whether a deployment with that declared port may answer at ``actual``."""
     return actual == declared or FIRST_PORT <= actual <= LAST_PORT
+
+
+def _answers(name: str, seen: Seen, declared: Declared) -> tuple[frozenset[int], ...]:
+    return tuple(declared(name, deployment) for deployment in seen.told)
 
 
 def _share(seen: Seen, now: float, limits: Limits) -> Share:

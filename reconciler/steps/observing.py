@@ -264,7 +264,7 @@ class Observing:
         for one in self._assigned:
             if one.state is state:
                 return one
-        self._assigned.append(Assigned(state))
+        self._assigned.append(Assigned(state, self._assigned[-1] if self._assigned else None))
         return self._assigned[-1]
 
     def _locked_out(self, state: State) -> frozenset[str]:

@@ -236,3 +236,17 @@ def test_git_says_which_ports_a_deployment_has_where() -> None:
     assert assigned("vps-3", ("shop", "web")) == frozenset()
     assert assigned("vps-1", ("shop", "other")) == frozenset()
     assert assigned("vps-1", ("shop", "web")) == {8081}
+
+
+def test_what_git_says_of_an_unchanged_deployment_is_not_asked_again() -> None:
+    """Of one that has changed it is, also where only its label chose another agent."""
+    first = state()
+    before = Assigned(first)
+    assert before("vps-1", ("shop", "web")) == {8081}
+    other = documents.deployment("web", "vps-1", port=9000)
+    second = documents.settled(first, {"deployments/shop/web.yaml": other}).state
+    after = Assigned(second, before)
+    assert after("vps-1", ("shop", "web")) == {9000}
+    assert after("vps-2", ("shop", "web")) == frozenset()
+    third = documents.settled(second, {"agents/vps-2.yaml": None}).state
+    assert Assigned(third, after)("vps-1", ("shop", "web")) == {9000}
