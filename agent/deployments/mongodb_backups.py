@@ -231,8 +231,11 @@ class Backups:
 
 
 def _fresh(work: Path) -> None:
+    """Make room to work in; what one that was cut off has left behind goes."""
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(mode=0o700, parents=True)
+    for part in work.parent.glob(".*.part"):
+        part.unlink(missing_ok=True)
 
 
 def _begun(archive: str) -> float:
