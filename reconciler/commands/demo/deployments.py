@@ -18,6 +18,8 @@ from reconciler.commands.demo.folder import Folder
 from reconciler.commands.demo.programs import Programs
 
 API_PORT: Final = 8091
+_PYTHON: Final = "/usr/bin/python3"
+"""In the example."""
 _TEXT: Final = """\
 # yaml-language-server: $schema=../../.cloudlunacy/schemas/deployment.json
 # An app of the demo: it answers with what reached it. The agent gives it its port in the variable PORT.
@@ -139,7 +141,8 @@ def _as_process(spec: Any, folder: Folder) -> None:  # noqa: ANN401 - a document
 
 def _with_our_python(document: Any) -> None:  # noqa: ANN401 - as above
     command = document["spec"]["command"]
-    command[:1] = list(python())[:1]
+    for index, word in enumerate(command):
+        command[index] = word.replace(_PYTHON, python()[0])
 
 
 def _program(folder: Folder) -> Path:

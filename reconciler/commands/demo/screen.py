@@ -74,6 +74,12 @@ def _sections(demo: Demo) -> Iterator[_Section]:
         (f"{commit} 'Allow frames' && {push}", "look below, then curl again"),
         (f"cloudlunacy status $(git rev-parse HEAD) --wait --data {data}", "its convergence record"),
     ))  # fmt: skip
+    yield _Section("Roll something out: agents run the apps, confined where they can", (
+        ("sed -i s/hello/ahoy/ deployments/shop/web.yaml", "another greeting, so another version"),
+        (f"{commit} 'Greet otherwise' && {push}", "beside the old one, on another port; then the old one goes"),
+        (f"cloudlunacy deploy status shop/web --wait --data {data}", "until it has taken over"),
+        (f"cloudlunacy deploy logs shop/web --data {data}", "what it wrote"),
+    ))  # fmt: skip
     yield _Section("Break something: what works goes on working", (
         (f"sed -i s/vps-1/vsp-1/ routes/shop/web.yaml && {commit} 'A typo' && {push}", "quarantined"),
         (f"git rm -rq routes && {commit} 'No more routes' && {push}", "held for a person"),
