@@ -40,6 +40,7 @@ class Story:
         """What there was an event for: its type, or the agent that failed."""
         if known is not None:
             self._take_up(known)
+            self.is_over = self.is_over and not (rollout.held or known.left_out)
 
     def _take_up(self, known: DeploymentRollout) -> None:
         self.state, self.message, self._agents = known.state, known.message, dict(known.agents)

@@ -98,12 +98,17 @@ class Waves:
         for key in sorted({*changed, *base.rollouts}):
             if key not in this.state.served:
                 continue
-            has = _what_agents_have(base, key, before, agents_of(this.state, key))
-            former = base.rollouts.get(key)
-            wave = self._wave(this.state, key, version_of(after.newest(key).spec), has, former)
-            found = _rolled(this, version_of(after.newest(key).spec), has, former, wave, now=self._clock())
+            former, names = base.rollouts.get(key), agents_of(this.state, key)
             deadline = self._rule(this.state, key).deadline
-            if found is not None and (wave.give or found.held or not self._is_over(key, has, found, deadline)):
+            if former is not None and key not in changed and not former.held:
+                if not self._is_over(key, names, former, deadline):
+                    rollouts[key] = former
+                continue
+            version = version_of(after.newest(key).spec)
+            has = _what_agents_have(base, key, before, names)
+            wave = self._wave(this.state, key, version, has, former)
+            found = _rolled(this, version, has, former, wave, now=self._clock())
+            if found is not None and (wave.give or found.held or not self._is_over(key, names, found, deadline)):
                 rollouts[key] = found
                 given |= set(wave.give)
         return Planned(rollouts, frozenset(given))
@@ -148,7 +153,7 @@ class Waves:
             self.put(published)
         due, looked = False, []
         for key, rollout in published.rollouts.items():
-            if rollout.held and key in published.state.served:
+            if rollout.in_waves and key in self._now.stories and not self._now.stories[key].is_over:
                 due = bool(self._look(published, key, rollout).give) or due
                 looked.append(key)
         late, self._now.late = self._now.late, set()
@@ -157,6 +162,7 @@ class Waves:
 
     def put(self, published: Published) -> None:
         """Follow what is published now."""
+        former = self._now.published.rollouts
         self._now.published, self._now.by_agent = published, {}
         for key in self._now.stories.keys() - published.rollouts.keys():
             del self._now.stories[key]
@@ -168,7 +174,8 @@ class Waves:
                 self._now.stories[key] = self._story(key, rollout)
             for name in agents_of(published.state, key):
                 self._now.by_agent.setdefault(name, set()).add(key)
-            self._look(published, key, rollout)
+            if rollout.held or rollout is not former.get(key):
+                self._look(published, key, rollout)
         self._now.by_revision = {}
         for story in self._now.stories.values():
             self._now.by_revision.setdefault(story.revision, []).append(story)

@@ -338,6 +338,22 @@ def test_an_agent_that_is_away_is_passed_over_and_has_its_turn_later(plane: Plan
     assert plane.stands(TWO)[0] == "Converged"
 
 
+def test_who_goes_away_while_it_changes_is_waited_for_until_the_deadline(plane: Plane) -> None:
+    """Also the last one, when nobody else waits any more."""
+    plane.bring(web("web:2"), TWO)
+    for name in NAMES[:2]:
+        plane.says(name)
+        plane.look()
+    plane.leave("vps-3")
+    plane.now += 200
+    assert not plane.look()
+    assert plane.stands(TWO)[0] == "Progressing"
+    plane.now += 200
+    assert not plane.look()
+    assert plane.stands(TWO)[0] == "Converged"
+    assert plane.places(TWO)["vps-3"] == "offline"
+
+
 def test_a_deployment_that_goes_leaves_at_once(plane: Plane) -> None:
     """Its roll-out is overtaken; nobody waits for it."""
     plane.bring(web("web:2"), TWO)
