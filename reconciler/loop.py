@@ -12,6 +12,7 @@ beside the repository, such as a renewed certificate, becomes another generation
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
@@ -34,7 +35,7 @@ from reconciler.steps.preparing import Preparing
 from reconciler.steps.renewing import Renewing
 from reconciler.steps.source import Repository, SignatureMode, Source
 from reconciler.store.protocols import Event, EventStore
-from reconciler.waking import LEAST, Waking
+from reconciler.waking import LEAST, MEANWHILE_SECONDS, Waking
 from schemas.problem import Problem
 from schemas.status import STAGES, RevisionState, Stage
 
@@ -199,7 +200,7 @@ class Reconciler:
             Rejected: when the remote has no such branch.
         """
         await self.service.look_after()
-        revision = await self._head()
+        revision = await self._ask_head()
         self.ready = True
         if self._asked:
             self._asked, self._considered = False, ""
@@ -212,6 +213,16 @@ class Reconciler:
                 await self._return_to(revision)
             else:
                 await self._bring(revision)
+
+    async def _ask_head(self) -> str:
+        """Ask the remote, and do what is done between polls while it takes its time."""
+        asking = asyncio.ensure_future(self._head())
+        try:
+            while not (await asyncio.wait({asking}, timeout=MEANWHILE_SECONDS))[0]:
+                await self._meanwhile()
+            return asking.result()
+        finally:
+            asking.cancel()
 
     async def _find_again(self) -> None:
         """Look once more for what is published: the branch has moved, so it may have come back."""

@@ -682,3 +682,26 @@ def test_routes_that_wait_for_a_certificate_are_settled_without_it() -> None:
         assert one.world.files == [(1, A)]
 
     asyncio.run(run())
+
+
+def test_what_is_done_between_polls_is_done_while_the_remote_takes_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A remote that does not answer keeps nothing from fronts; what it says in the end counts."""
+
+    async def run() -> None:
+        monkeypatch.setattr("reconciler.loop.MEANWHILE_SECONDS", 0.01)
+        world, done = World(), asyncio.Event()
+        one = bench(world)
+        await one.look(A)
+
+        async def slowly() -> str:
+            await done.wait()
+            return B
+
+        async def beside() -> None:
+            done.set()
+
+        one.loop._head, one.loop.beside = slowly, beside
+        await asyncio.wait_for(one.loop.reconcile_once(), 5)
+        assert world.files == [(1, A), (2, B)]
+
+    asyncio.run(run())
