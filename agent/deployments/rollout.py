@@ -221,7 +221,10 @@ def _roll(view: View, desired: Workload, memory: Memory) -> Decision:
         old = [] if desired.blue_green or current is None or not current.up else [Stop(current)]
         memory = replace(memory, attempt=Attempt(desired.trial, view.now))
         decision = Decision((*old, Start(candidate)), memory, "Progressing", "Starting", _WAITING)
-    elif candidate.killed and memory.attempt is not None and memory.attempt.starts < _STARTS:
+    elif memory.attempt is None:
+        # it ended before anybody tried it this time, for something else was wanted then; how it ended says nothing
+        decision = Decision((Remove(candidate),), memory, "Progressing", "Superseding", "What was left is made anew.")
+    elif candidate.killed and memory.attempt.starts < _STARTS:
         # by the end of the engine, or of somebody: that says nothing about the candidate
         again = memory.attempt._replace(starts=memory.attempt.starts + 1)
         memory = replace(memory, attempt=again)

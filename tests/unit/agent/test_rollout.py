@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from agent.deployments.workload import (
     workload_to_json,
 )
 from schemas.session import Item, digest_of
-from tests.support.model_engine import World, workload
+from tests.support.model_engine import CutOff, World, workload
 
 KEY = Key("shop", "web")
 PORTS = [{"container": 8080, "host": 8081}]
@@ -153,6 +154,27 @@ def test_a_candidate_that_was_killed_is_started_again() -> None:
     world.engine.carry_out(Stop(candidate))
     world.run()
     assert world.decisions[KEY].state == "Applied"
+
+
+def test_what_an_earlier_way_left_behind_is_not_judged() -> None:
+    """A candidate that was stopped because something else was wanted, by an agent that was killed before it could
+    remove it, ended well: when its version is wanted again it is made anew, and not taken for one that failed."""
+    world = _settled(_wanted("web:good"))
+    world.want(_wanted("app:good"))
+    while not any(isinstance(action, Start) for action in world.engine.done):
+        world.step()
+    candidate = next(one for one in world.engine.instances.values() if one.up)
+    world.want(_wanted("web:good"))
+    world.cut_after = 2  # the memory, the request to end
+    with pytest.raises(CutOff):
+        world.run()
+    ended = world.engine.instances[candidate.id]
+    assert ended.state == "exited"
+    world.engine.instances[candidate.id] = replace(ended, exit_code=0, killed=False)
+    world.restart()
+    world.want(_wanted("app:good"))
+    world.run()
+    assert (world.decisions[KEY].state, world.decisions[KEY].reason) == ("Applied", "Running")
 
 
 def test_memory_lost_adopts_what_was_kept() -> None:
