@@ -128,8 +128,8 @@ class MeasureApi:
 
     async def of_deployment(self, request: Request) -> Response:
         """The history of a deployment on each of its agents."""
-        self._require_reader(request)
         team, name = request.path_params["team"], request.path_params["name"]
+        self._require_reader(request, team)
         agents = self._known.agents_of(team, name)
         if agents is None:
             raise Refused("there is no such deployment in service.", status=404, code="unknown-deployment")
@@ -180,9 +180,9 @@ class MeasureApi:
             raise Refused(f"metric must be one of {', '.join(kept)}.", status=400, code="bad-query")
         return _Asked(since, until, _step(query.get("step")), frozenset(names) or None)
 
-    def _require_reader(self, request: Request) -> None:
+    def _require_reader(self, request: Request, team: str | None = None) -> None:
         identity = self._authenticator.authenticate(request.method, str(request.url), request.headers, self._clock())
-        identity.require("read")
+        identity.require("read", team=team)
 
 
 def _texts(table: Mapping[str, Measure]) -> dict[str, str]:
