@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         demo = Demo(folder, programs, supervisor, usual_ports=not options.free_ports, progress=tell)
         try:
             status = demo.bring_up()
-            if not options.keep:  # who works in a kept one may have broken what they like
+            if options.once or not options.keep:  # who stays in a kept one may have broken what they like
                 wait_served(demo)
             if options.once:
                 _print_record(try_once(demo, tell), options.format)
