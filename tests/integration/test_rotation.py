@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ from reconciler.pki.operator_credential import OperatorCredential
 from reconciler.pki.sealing import seal
 from schemas.certificates_api import CRL_PATH
 from tests.support import documents
-from tests.support.fleet import Installation, installation, run_cli
+from tests.support.fleet import Installation, Process, installation, run_cli
 from tests.support.waiting import wait_for
 
 ROTATIONS = "/pki/rotations"
@@ -80,7 +79,7 @@ def test_an_emergency_replaces_everything_and_the_agent_stays(one: Installation)
     one.wait_connected("vps-1", deadline=120)
 
 
-def stopped(process: subprocess.Popen[bytes]) -> None:
+def stopped(process: Process) -> None:
     process.terminate()
     process.wait(15)
 
