@@ -79,12 +79,12 @@ class Backups:
 
     def kept(self, key: Key) -> list[Kept]:
         """Return all archives of a database, oldest first; blocks."""
-        found = []
-        for path in sorted(self.folder(key).glob(f"*{SUFFIX}")):
-            name = path.name.removesuffix(SUFFIX)
-            if is_archive_id(name):
-                found.append(Kept(name, path, path.stat().st_size, _manifest(path)))
-        return found
+        paths = {name: self.folder(key) / f"{name}{SUFFIX}" for name in self._ids(key)}
+        return [Kept(name, path, path.stat().st_size, _manifest(path)) for name, path in paths.items()]
+
+    def _ids(self, key: Key) -> list[str]:
+        names = (path.name.removesuffix(SUFFIX) for path in self.folder(key).glob(f"*{SUFFIX}"))
+        return sorted(name for name in names if is_archive_id(name))
 
     def path_of(self, key: Key, archive: str) -> Path:
         """Return where an archive is. Raises BackupError."""
@@ -187,22 +187,39 @@ class Backups:
             await asyncio.sleep(self._look)
 
     async def _keep_up(self, key: Key, database: Database, wanted: MongoDBBackup) -> None:
-        kept = [one for one in await asyncio.to_thread(self.kept, key) if one.id.partition("-")[2].startswith("sched")]
-        newest = max((_begun(one.id) for one in kept), default=float("-inf"))
-        due = max(newest + seconds(wanted.every), self._failed_at.get(key, float("-inf")) + _RETRY)
-        if self._now() < due:
-            return
         try:
-            kept.append(await self.back_up(key, "scheduled"))
-            for one in kept[: -wanted.keep]:
-                await asyncio.to_thread(one.path.unlink, missing_ok=True)
+            if not await self._is_due(key, wanted):
+                return
+            await self.back_up(key, "scheduled")
+            await asyncio.to_thread(self._thin_out, key, wanted.keep)
         except (BackupError, OSError) as error:
-            self._failed_at[key] = self._now()
-            database.backup_trouble = Said("BackupFailed", f"The backup was not made: {_text(error)}")
-            log.warning("database %s: the backup was not made: %s", key, _text(error))
+            self._failed(key, database, _text(error))
+        except Exception as error:
+            log.exception("backup of database %s", key)
+            self._failed(key, database, f"the agent failed with {type(error).__name__}; its log says more.")
         else:
             self._failed_at.pop(key, None)
-            database.backup_trouble = None
+            if database.backup_trouble is not None:
+                database.backup_trouble = None
+                self._databases.on_change()
+
+    async def _is_due(self, key: Key, wanted: MongoDBBackup) -> bool:
+        kept = await asyncio.to_thread(self._scheduled, key)
+        newest = max(map(_begun, kept), default=float("-inf"))
+        failed = self._failed_at.get(key, float("-inf"))
+        return self._now() >= max(newest + seconds(wanted.every), failed + _RETRY)
+
+    def _scheduled(self, key: Key) -> list[str]:
+        return [name for name in self._ids(key) if name[17:].startswith("scheduled")]
+
+    def _thin_out(self, key: Key, keep: int) -> None:
+        for name in self._scheduled(key)[:-keep]:
+            (self.folder(key) / f"{name}{SUFFIX}").unlink(missing_ok=True)
+
+    def _failed(self, key: Key, database: Database, text: str) -> None:
+        self._failed_at[key] = self._now()
+        database.backup_trouble = Said("BackupFailed", f"The backup was not made: {text}")
+        log.warning("database %s: the backup was not made: %s", key, text)
         self._databases.on_change()
 
     # --- the parts of it ------------------------------------------------------------------------------------------

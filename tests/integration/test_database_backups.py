@@ -20,6 +20,7 @@ from agent.deployments.mongodb_admin import login
 from agent.deployments.mongodb_archive import verify
 from agent.deployments.mongodb_backups import BackupError
 from agent.deployments.mongodb_dump import collections_of, databases_of
+from schemas.session import ItemResult
 from tests.support.database_process import KEY, DatabaseProcess
 from tests.support.waiting import eventually
 
@@ -243,6 +244,32 @@ def test_backups_are_made_at_intervals_and_the_oldest_go(one: DatabaseProcess) -
                     await asyncio.gather(made, return_exceptions=True)
             assert len(ids()) == 3
             assert ids()[0] == asked
+
+    asyncio.run(scenario())
+
+
+def test_a_backup_that_fails_is_said_and_made_later(one: DatabaseProcess) -> None:
+    """Without room for it the database runs on and says so; it is tried again, and then all is well."""
+    one.more = EVERY_DAY
+
+    def said() -> str:
+        base = ItemResult(id="Deployment/shop/orders", state="Applied", reason="Running")
+        found = one.databases.result(KEY, base)
+        assert found.state == "Applied"
+        return found.reason
+
+    async def scenario() -> None:
+        async with one.running():
+            folder = one.backups.folder(KEY)
+            folder.write_text("in the way")
+            made = asyncio.create_task(one.backups.run())
+            await eventually(lambda: said() == "BackupFailed", 20)
+            folder.unlink()
+            one.now += 301
+            await eventually(lambda: said() == "Running", 20)
+            assert len(one.backups.kept(KEY)) == 1
+            made.cancel()
+            await asyncio.gather(made, return_exceptions=True)
 
     asyncio.run(scenario())
 
