@@ -17,6 +17,7 @@ from agent.deployments.mongodb_workload import PROBE, cache_gib, lowered
 from agent.deployments.standby import Standby
 from agent.deployments.workload import Key, Workload
 from agent.sealing import BadSeal, Sealer
+from agent.settings import Processes
 from schemas.deployment import DeploymentSpec
 from schemas.session import ItemResult
 
@@ -216,3 +217,14 @@ def test_a_version_that_may_not_have_the_data_is_not_let_to_it(tmp_path: Path) -
     taken = found.lowered(workload("7.0"))
     assert isinstance(taken, Workload)
     assert taken.spec.image == "mongo:7.0"
+
+
+@pytest.mark.parametrize(
+    ("version", "program"),
+    [("6.0", "mongod"), ("6.0.27", "/opt/6/mongod"), ("7.0", "/opt/7/mongod"), ("7.0.28", "/opt/7/mongod")],
+)
+def test_a_machine_has_a_mongod_for_each_version(version: str, program: str) -> None:
+    """By version, else by release, else the one for all; what is named can be read by processes."""
+    found = Processes(mongods={"6.0.27": "/opt/6/mongod", "7.0": "/opt/7/mongod"})
+    assert found.mongod_of(version) == program
+    assert found.programs == ("/opt/6/mongod", "/opt/7/mongod")
