@@ -34,13 +34,13 @@ sys.exit(7)
 
 
 @contextmanager
-def reaped(note: Path, *words: str) -> Iterator[tuple[subprocess.Popen[bytes], psutil.Process]]:
-    """A program below a reaper, and what has escaped from it."""
+def reaped(note: Path, *words: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A program below a reaper, and the process id of what has escaped from it."""
     command = [sys.executable, "-m", "reconciler.commands.demo.reaper", sys.executable, "-c", ESCAPES, str(note)]
     with subprocess.Popen([*command, *words]) as reaper:
         try:
             wait_for(lambda: note.exists() and note.read_text(), what="the escape")
-            yield reaper, psutil.Process(int(note.read_text()))
+            yield reaper, int(note.read_text())
         finally:
             reaper.terminate()
             reaper.wait(30)
@@ -50,7 +50,7 @@ def test_what_a_command_leaves_ends_with_it(tmp_path: Path) -> None:
     """When the command ends by itself, what it left ends too, and its exit code is passed on."""
     with reaped(tmp_path / "note", "polite", "goes") as (reaper, escaped):
         assert reaper.wait(30) == 7
-        assert not escaped.is_running()
+        assert not psutil.pid_exists(escaped)
 
 
 def test_everything_ends_when_that_is_asked(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_everything_ends_when_that_is_asked(tmp_path: Path) -> None:
     with reaped(tmp_path / "note", "polite", "stays") as (reaper, escaped):
         reaper.send_signal(signal.SIGTERM)
         assert reaper.wait(30) == 128 + signal.SIGTERM
-        assert not escaped.is_running()
+        assert not psutil.pid_exists(escaped)
 
 
 def test_what_does_not_want_to_end_is_killed(tmp_path: Path) -> None:
@@ -67,4 +67,4 @@ def test_what_does_not_want_to_end_is_killed(tmp_path: Path) -> None:
         began = time.monotonic()
         assert reaper.wait(30) == 7
         assert time.monotonic() - began < 20
-        assert not escaped.is_running()
+        assert not psutil.pid_exists(escaped)
