@@ -24,7 +24,11 @@ from schemas.session import ItemResult
 from tests.support.database_process import KEY, DatabaseProcess
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [
+    pytest.mark.timeout(180),
+    # what the driver of databases has begun to open when it is cancelled, the garbage collector closes
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 RAW: Final[CodecOptions[RawBSONDocument]] = CodecOptions(document_class=RawBSONDocument)
 EVERY_DAY: Final = {"backup": {"every": "24h", "keep": 2}}

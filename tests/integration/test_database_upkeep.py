@@ -23,7 +23,11 @@ from tests.support.database_process import KEY, DatabaseProcess
 from tests.support.service_world import leaf
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [
+    pytest.mark.timeout(180),
+    # what the driver of databases has begun to open when it is cancelled, the garbage collector closes
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 @pytest.fixture
@@ -187,8 +191,6 @@ def test_what_is_kept_is_of_this_agent_alone(one: DatabaseProcess) -> None:
     assert DatabaseFiles(one.data, Sealer(ec.generate_private_key(ec.SECP256R1()))).load() == {}
 
 
-# what the driver of databases has begun to open when it is cancelled, the garbage collector closes
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_looking_after_databases_ends_when_it_is_asked_to(one: DatabaseProcess) -> None:
     """At whatever moment: the driver of databases would swallow it while it closes a connection."""
 

@@ -31,6 +31,8 @@ from tests.support.service_world import World, make_issuer
 from tests.support.service_world import item as certificate_item
 
 PORT: Final = 27117
+CERTIFICATE_SECONDS: Final = 500.0
+"""Half of it is less than what certificates are dated back by, so that a renewed one is good by the real clock, too."""
 PASSWORD: Final = "p@ss/w:rd?#[%]é"  # every character that has a meaning in a URI
 USERS: Final = [{"name": "shop", "database": "shop", "password": {"name": "orders", "key": "password"}}]
 SETTINGS: Final = LaneSettings(settle=0.3, drain=0.1, retry_base=0.2, retry_cap=1.0)
@@ -75,7 +77,9 @@ class DatabaseMachine:
         self.data.mkdir(mode=0o700, parents=True)
         self.port = port
         self.key = ec.generate_private_key(ec.SECP256R1())
-        self.world = World(self.data, make_issuer(folder / "keys", time.time()))
+        issuer = make_issuer(folder / "keys", time.time())
+        issuer._lifetime = lambda _: CERTIFICATE_SECONDS
+        self.world = World(self.data, issuer)
         self.world.now = time.time()
         self.certificate = certificate_item()
         self.passwords = {"orders/password": PASSWORD}
@@ -86,6 +90,12 @@ class DatabaseMachine:
     def issue(self) -> None:
         """The certificate comes."""
         self.world.issue(self.certificate)
+
+    def renew(self) -> None:
+        """Another certificate comes."""
+        self.world.connect()
+        self.world.step(CERTIFICATE_SECONDS / 2)
+        self.world.answer(self.certificate)
 
     @property
     def roots(self) -> Path:
@@ -127,5 +137,5 @@ class DatabaseMachine:
         }  # fmt: skip
         return AsyncMongoClient(
             "127.0.0.1", self.port, tls=True, tlsCAFile=str(self.roots), tlsAllowInvalidHostnames=True,
-            directConnection=True, retryWrites=False, serverSelectionTimeoutMS=5000, **{**who, **more},
+            directConnection=True, retryWrites=False, serverSelectionTimeoutMS=30_000, **{**who, **more},
         )  # fmt: skip

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import signal
+import socket
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +29,7 @@ from tests.support.waiting import eventually
 
 pytestmark = [
     pytest.mark.engine,
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(300),
     # what the driver of databases has begun to open when it is cancelled, the garbage collector closes
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
@@ -105,7 +108,7 @@ def test_data_outlives_kills_and_redeploys(host: DatabaseMachine, machine: Netwo
             await write(host, {"n": 1})
             (container,) = containers(machine)
             os.kill(container["State"]["Pid"], signal.SIGKILL)
-            await eventually(lambda: containers(machine)[0]["RestartCount"] == 1, 20)
+            await eventually(lambda: containers(machine)[0]["RestartCount"] == 1, 60)
             await runs(found, orders())
             assert await documents(host) == [{"n": 1}]
             await write(host, {"n": 2})
@@ -149,6 +152,34 @@ def test_the_container_is_shut_in_as_any_other(host: DatabaseMachine, machine: N
     machine.inside(scenario)
 
 
+def shown(host: DatabaseMachine) -> str:
+    """The SHA-256 of the certificate at the port of the machine."""
+    context = ssl.create_default_context(cafile=str(host.roots))
+    context.check_hostname = False
+    with socket.create_connection(("127.0.0.1", host.port), 5) as raw, context.wrap_socket(raw) as tls:
+        return hashlib.sha256(tls.getpeercert(binary_form=True) or b"").hexdigest()
+
+
+def test_a_new_certificate_reaches_the_container(host: DatabaseMachine, machine: NetworkedEngine) -> None:
+    """It lies in the directory that mongod sees, and mongod is told: nothing is restarted."""
+    host.issue()
+
+    async def scenario() -> None:
+        async with host.running() as found:
+            await runs(found, orders())
+            (before,) = containers(machine)
+            former = shown(host)
+            await asyncio.to_thread(host.renew)
+            await eventually(lambda: shown(host) != former, 60)
+            held = host.world.service.held("shop", "orders")
+            assert held is not None
+            assert shown(host) == held.fingerprint
+            (after,) = containers(machine)
+            assert (after["Id"], after["State"]["StartedAt"]) == (before["Id"], before["State"]["StartedAt"])
+
+    machine.inside(scenario)
+
+
 @pytest.mark.parametrize("policy", ["retain", "delete"])
 def test_data_goes_only_when_that_was_said(host: DatabaseMachine, machine: NetworkedEngine, policy: str) -> None:
     """Without the file the container goes; its volume stays, and is found again, unless the policy was to delete it."""
@@ -160,9 +191,9 @@ def test_data_goes_only_when_that_was_said(host: DatabaseMachine, machine: Netwo
             await runs(found, wanted)
             await write(host, {"n": 1})
             await settled(found)
-            await eventually(lambda: containers(machine) == [], 20)
+            await eventually(lambda: containers(machine) == [], 60)
             if policy == "delete":
-                await eventually(lambda: machine.command("volume", "ls", "--quiet").stdout == "", 20)
+                await eventually(lambda: machine.command("volume", "ls", "--quiet").stdout == "", 60)
         async with host.running() as found:
             await runs(found, wanted)
             assert await documents(host) == ([{"n": 1}] if policy == "retain" else [])
@@ -179,9 +210,9 @@ def test_a_release_is_upgraded(host: DatabaseMachine, machine: NetworkedEngine, 
         async with host.running() as found:
             await runs(found, orders("5.0"))
             await write(host, {"n": 1})
-            await eventually(lambda: held(host) == ("5.0", "5.0.32"), 20)
+            await eventually(lambda: held(host) == ("5.0", "5.0.32"), 60)
             await runs(found, orders("6.0"))
-            await eventually(lambda: held(host)[0] == "6.0", 20)
+            await eventually(lambda: held(host)[0] == "6.0", 60)
             assert held(host)[1].startswith("6.0.")
             assert await documents(host) == [{"n": 1}]
             results = await settled(found, orders("5.0"))
@@ -212,7 +243,7 @@ def test_a_release_that_is_left_out_is_refused(
         async with host.running() as found:
             await runs(found, older)
             await write(host, {"n": 1})
-            await eventually(lambda: held(host)[0] == "4.4", 20)
+            await eventually(lambda: held(host)[0] == "4.4", 60)
             (before,) = containers(machine)
         async with host.running() as found:  # an agent that knows what is on its disk
             results = await settled(found, orders("6.0"))

@@ -19,7 +19,7 @@ from tests.support.ports import free_port
 from tests.support.process_agent import end_all, settled
 
 pytestmark = [
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(240),
     pytest.mark.skipif(bool(look().lacking), reason=look().lacking),
     # what the driver of databases has begun to open when it is cancelled, the garbage collector closes
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
