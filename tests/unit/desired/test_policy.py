@@ -174,7 +174,7 @@ def test_everything_wrong_is_said_at_once() -> None:
     [
         (
             ["vps-1"],
-            {"type": "process", "image": None, "command": ["x"]},
+            {"type": "process", "image": None, "command": ["x"], "ports": [{"container": 8081, "host": 8081}]},
             (
                 'agent-lacks-capability: agent "vps-1" cannot run type process; it can run container. '
                 "Add process to its capabilities in agents/vps-1.yaml, or move it."
