@@ -181,6 +181,8 @@ class Site:
             self._client.close()
 
 
+PATIENT: Final = {**CHECK, "timeout": "5s", "startPeriod": "1m", "failures": 5}
+"""A machine that has much else to do makes nobody ill."""
 IDLE: Final = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 1 & wait $!; done"]
 """Runs, and serves nothing."""
 
@@ -192,8 +194,8 @@ def app(
     spec = {
         "image": image,
         "command": ["sh", "-c", SERVE],
-        "healthCheck": CHECK,
-        "rollout": {"strategy": strategy, "deadline": "10s"},
+        "healthCheck": PATIENT,
+        "rollout": {"strategy": strategy, "deadline": "2m"},
         "stopGrace": "1s",
         **more,
     }

@@ -16,6 +16,8 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(400)]
 
 KILLS: Final = 100
 SLOTS: Final = 3
+MEANT: Final = 15
+"""Actions of roll-outs that there are at least, however busy the machine is; usually it is five times that."""
 
 
 def test_killed_at_a_hundred_moments_it_ends_as_wanted(served: Served) -> None:
@@ -62,7 +64,7 @@ def test_killed_at_a_hundred_moments_it_ends_as_wanted(served: Served) -> None:
         site.wait_for_containers(*((name, image, "running") for name, image in wanted.items()))
         assert foreign.state == before, f"seed {seed}"
         done = site.one.agent_log(AGENT).count("deployment shop/")
-        assert done > KILLS / 2, f"only {done} actions were there to be killed in, seed {seed}"
+        assert done >= MEANT, f"only {done} actions were there to be killed in, seed {seed}"
         wait_for(lambda: site.networks() == 2, 20, what=f"two networks with seed {seed}")
 
     try:

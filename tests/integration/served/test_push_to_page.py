@@ -7,6 +7,7 @@ from typing import Any, Final
 import pytest
 
 from tests.integration.served.conftest import Served
+from tests.support.container_machine import CHECK
 from tests.support.load import Load
 from tests.support.two_machines import IDLE, Site, app, files_of
 
@@ -52,7 +53,7 @@ def test_a_bad_version_goes_back_by_itself_and_says_why(served: Served) -> None:
         site.one.push(files_of("web", app()))
         site.wait_for_page("version 1")
         for change, reason, says in BAD:
-            spec: dict[str, Any] = {"image": "web:2", **change}
+            spec: dict[str, Any] = {"image": "web:2", "healthCheck": CHECK, **change}
             revision = site.one.push(files_of("web", app(**spec)), f"A version that ends as {reason}")
             said = site.one.status_wait(revision, "Failed")["message"]
             assert f"{reason}: " in said
