@@ -33,6 +33,7 @@ _AT_ONCE: Final = 4
 
 
 _SECRETS_MISSING: Final = "SecretsMissing"
+_PORT_TAKEN: Final = "PortTaken"
 _NOT_SHOWN: Final = "(not shown, because its secrets are not at hand to be taken out)"
 
 
@@ -84,6 +85,8 @@ class Lane:
         """Wanted, of another type: what is here goes."""
         self.left_alone: frozenset[Key] = frozenset()
         """Wanted, but nobody here knows how: what is here stays as it is."""
+        self.switching = True
+        """Fronts follow ports that no file declares."""
         self.acknowledged: dict[Key, Acknowledged] = {}
         self.decisions: dict[Key, Decision] = {}
         self.troubles: dict[Key, Trouble] = {}
@@ -173,6 +176,7 @@ class Lane:
             self.elsewhere,
             settings.ports,
             settings.drain,
+            self.switching,
         )
 
     def _with_health(self, observed: Observed) -> Observed:
@@ -282,6 +286,9 @@ class Lane:
         good = None if memory.good is None else memory.good.digest
         if error.engine or desired is None or desired.digest == good or _digest_of(action) != desired.digest:
             self._trouble(key, error.reason, message)
+            if error.reason == _PORT_TAKEN and isinstance(action, Start) and action.instance.state == "created":
+                # it was to return to where it served last, and somebody else is there now
+                await self._remember(key, replace(memory, ports=()))
             return
         now = self._monotonic()
         failed = memory.failed(desired.trial, error.reason, message, now, retry=error.retryable)

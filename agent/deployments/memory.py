@@ -81,6 +81,7 @@ class MemoryFiles:
             },
             "deleteData": memory.delete_data,
             "type": memory.type,
+            "ports": memory.ports,
         }
 
     def _read(self, found: Mapping[str, Any], now: float) -> Memory:
@@ -103,4 +104,6 @@ class MemoryFiles:
             ),
             delete_data=bool(found["deleteData"]),
             type=str(found["type"]),
+            # a former version kept none
+            ports=tuple((int(port), int(host)) for port, host in found.get("ports", ())),
         )

@@ -26,6 +26,9 @@ class PortRange:
     first: int = 20000
     last: int = 29999
 
+    def __contains__(self, port: int) -> bool:
+        return self.first <= port <= self.last
+
     def free(self, key: Key, port: int, attempt: int, taken: AbstractSet[int]) -> int:
         """Return a port that nobody here holds or may claim; another one at another attempt.
 
@@ -51,6 +54,8 @@ class Situation:
     """Wanted, but of another driver."""
     ports: PortRange = PortRange()
     drain: float = 5.0
+    switching: bool = True
+    """Fronts follow ports that no file declares."""
 
 
 def plan(situation: Situation) -> dict[Key, Decision]:
@@ -58,17 +63,20 @@ def plan(situation: Situation) -> dict[Key, Decision]:
     observed = situation.observed
     there = {instance.key for instance in observed.instances} | observed.networks | observed.volumes
     keys = {*situation.desired, *there, *situation.memories}
-    taken = _taken(situation)
-    return {key: _decide(situation, key, taken) for key in sorted(keys)}
+    claims = _claims(situation)
+    return {key: _decide(situation, key, claims) for key in sorted(keys)}
 
 
-def _decide(situation: Situation, key: Key, taken: set[int]) -> Decision:
-    """Decide for one; a port that it is given joins ``taken``."""
+def _decide(situation: Situation, key: Key, claims: dict[int, set[Key]]) -> Decision:
+    """Decide for one; a port that it is given joins ``claims``."""
 
     def other_port(port: int, attempt: int) -> int:
-        found = situation.ports.free(key, port, attempt, taken)
-        taken.add(found)
+        found = situation.ports.free(key, port, attempt, claims.keys())
+        claims.setdefault(found, set()).add(key)
         return found
+
+    def may_return(port: int) -> bool:
+        return situation.switching and port in situation.ports and claims.get(port, set()) <= {key}
 
     observed = situation.observed
     return decide(
@@ -81,6 +89,7 @@ def _decide(situation: Situation, key: Key, taken: set[int]) -> Decision:
             acknowledged=situation.acknowledged.get(key),
             drain=situation.drain,
             other_port=other_port,
+            may_return=may_return,
             has_network=key in observed.networks,
             has_volumes=key in observed.volumes,
             elsewhere=key in situation.elsewhere,
@@ -88,7 +97,16 @@ def _decide(situation: Situation, key: Key, taken: set[int]) -> Decision:
     )
 
 
-def _taken(situation: Situation) -> set[int]:
-    held = {port for instance in situation.observed.instances for port in instance.ports.values()}
-    declared = {mapping.host for workload in situation.desired.values() for mapping in workload.spec.ports}
-    return held | declared
+def _claims(situation: Situation) -> dict[int, set[Key]]:
+    """Return who has a port of the agent, had it last, or has it by its file."""
+    found: dict[int, set[Key]] = {}
+    for instance in situation.observed.instances:
+        for port in instance.ports.values():
+            found.setdefault(port, set()).add(instance.key)
+    for key, memory in situation.memories.items():
+        for _, port in memory.ports:
+            found.setdefault(port, set()).add(key)
+    for workload in situation.desired.values():
+        for mapping in workload.spec.ports:
+            found.setdefault(mapping.host, set()).add(workload.key)
+    return found

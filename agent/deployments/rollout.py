@@ -10,6 +10,9 @@ No step is remembered that the instances themselves show. :class:`Memory` has th
 the newest has been trying, and why it failed. It is saved before the actions are carried out. So whoever is cut off
 goes on from where things stand, and a newer item takes the place of one under way at any point.
 
+A good one that is gone comes back at the ports where it served last: fronts look for it there, also while nobody can
+tell them of other ones.
+
 A failure brings the last good one back, and the item is not tried again until it changes: each attempt would cost an
 interruption. What failed before anything was touched (a pull), or has no good one to go back to, is tried again, later
 and later. Times are monotonic seconds.
@@ -17,7 +20,8 @@ and later. Times are monotonic seconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Final, Literal, NamedTuple
 
@@ -64,6 +68,8 @@ class Memory:
     """What the deletion policy was when the deployment was last wanted."""
     type: str = ""
     """Of the deployment when it was last wanted; its driver is the one that may forget it."""
+    ports: tuple[tuple[int, int], ...] = ()
+    """Port of the workload, port of the agent: where it served last, and where fronts look for it."""
 
     def failed(self, trial: str, reason: str, message: str, now: float, *, retry: bool) -> Memory:
         """Note that a trial failed; without a good one to go back to it is tried again in any case."""
@@ -93,6 +99,8 @@ class View:
     """Seconds between the switch of routes and the end of the old instance."""
     other_port: Callable[[int, int], int] = lambda port, _attempt: port
     """A free port of the agent for a port of the workload, for an instance beside one that has the declared port."""
+    may_return: Callable[[int], bool] = lambda _port: True
+    """Whether it may have a port of the agent again that is not the declared one, where it served last."""
     has_network: bool = False
     has_volumes: bool = False
     elsewhere: bool = False
@@ -126,12 +134,13 @@ def _refreshed(memory: Memory, desired: Workload, instances: Sequence[Instance])
     digest, trial, good = desired.digest, desired.trial, memory.good
     if good is not None and good.spec.type != desired.spec.type:
         good = None  # of another driver, which ends it
+        memory = replace(memory, ports=())
     kept = any(instance.kept and instance.digest == digest for instance in instances)
     if (good is not None and good.digest == digest) or (good is None and kept):
         good = desired
     attempt = memory.attempt if memory.attempt is not None and memory.attempt.trial == trial else None
     failure = memory.failure if memory.failure is not None and memory.failure.trial == trial else None
-    return Memory(good, attempt, failure, desired.delete_data, desired.spec.type)
+    return Memory(good, attempt, failure, desired.delete_data, desired.spec.type, memory.ports)
 
 
 def _towards(view: View, desired: Workload, memory: Memory) -> Decision:
@@ -158,8 +167,10 @@ def _settle(view: View, good: Workload, memory: Memory) -> Decision:
     main = best(view.instances, good.digest)
     others = [instance for instance in view.instances if instance is not main]
     if main is None:
-        made = _make(view, good, memory, others)
+        made = _make(view, good, memory, others, dict(memory.ports))
         return replace(made, reason="Restoring", message="It was gone and is made again.")
+    if main.state == "created" and _is_misplaced(good, memory, main, others):
+        return Decision((Remove(main),), memory, "Progressing", "Restoring", "It is made again at another port.")
     if not main.up:
         blocking = [Stop(one) for one in others if one.up and (not good.blue_green or _share_ports(main, one))]
         actions: tuple[Action, ...] = (*blocking, *([] if main.kept else [Keep(main)]), Start(main))
@@ -167,12 +178,14 @@ def _settle(view: View, good: Workload, memory: Memory) -> Decision:
     keep = [] if main.kept else [Keep(main)]
     waiting = [other for other in others if _still_asked(view, good, main, other)]
     gone = [action for other in others if other not in waiting for action in _end(other)]
-    decision = _applied(main, replace(memory, attempt=None))
+    switched = not waiting or (view.acknowledged is not None and view.acknowledged.slot == main.slot)
+    ports = tuple(sorted(main.ports.items())) if switched else memory.ports
+    decision = _applied(main, replace(memory, attempt=None, ports=ports))
     if keep or gone:
         decision = replace(decision, actions=(*keep, *gone))
     if not waiting:
         return decision
-    if view.acknowledged is None or view.acknowledged.slot != main.slot:
+    if view.acknowledged is None or not switched:
         text = "The new version is healthy; routes are being switched to it, and the former one serves until then."
         return replace(decision, state="Progressing", reason="Switching", message=text)
     again_at = view.acknowledged.since + view.drain
@@ -305,24 +318,56 @@ def best(instances: Sequence[Instance], digest: str) -> Instance | None:
     return min(found, key=lambda one: (not one.up, not one.kept, one.slot, one.id), default=None)
 
 
-def _make(view: View, workload: Workload, memory: Memory, others: Sequence[Instance]) -> Decision:
+def _make(
+    view: View,
+    workload: Workload,
+    memory: Memory,
+    others: Sequence[Instance],
+    former: Mapping[int, int] | None = None,
+) -> Decision:
+    """Set an instance up beside ``others``. ``former``: the ports to return to, of one that was good."""
     free = [slot for slot in SLOTS if slot not in {instance.slot for instance in view.instances}]
     if not free:
         down = tuple(Remove(instance) for instance in others if not instance.up)
         return Decision(down, memory, "Progressing", "WaitingForRoom", "An older one has to end first.")
     attempt = 0 if memory.failure is None else memory.failure.attempts
-    create = Create(workload, free[0], _ports(view, workload, others, attempt))
+    held = _held(workload, others, returns=former is not None)
+    create = Create(workload, free[0], _ports(view, workload, held, attempt, former or {}))
     text = f"Fetching and setting up {workload.spec.image or 'it'}."
     return Decision((create,), memory, "Progressing", "Creating", text)
 
 
-def _ports(view: View, workload: Workload, others: Sequence[Instance], attempt: int) -> dict[int, int]:
-    """Return the declared ports; for one that comes up beside another, free ones in place of those the other has."""
-    held = {port for other in others for port in other.ports.values()} if workload.blue_green else set()
-    return {
-        mapping.container: view.other_port(mapping.container, attempt) if mapping.host in held else mapping.host
-        for mapping in workload.spec.ports
-    }
+def _ports(
+    view: View, workload: Workload, held: AbstractSet[int], attempt: int, former: Mapping[int, int]
+) -> dict[int, int]:
+    """Return the former ports, else the declared ones, else free ones in place of those that another has."""
+    declared = {mapping.host for mapping in workload.spec.ports}
+    found = {}
+    for mapping in workload.spec.ports:
+        before = former.get(mapping.container, mapping.host)
+        if before not in held | declared and view.may_return(before):
+            found[mapping.container] = before
+        else:
+            is_held = mapping.host in held
+            found[mapping.container] = view.other_port(mapping.container, attempt) if is_held else mapping.host
+    return found
+
+
+def _held(workload: Workload, others: Sequence[Instance], *, returns: bool) -> set[int]:
+    """Return what one that comes up beside others leaves to them. One that returns makes way only for what serves."""
+    if not workload.blue_green:
+        return set()
+    return {port for one in others if not returns or (one.kept and one.up) for port in one.ports.values()}
+
+
+def _is_misplaced(good: Workload, memory: Memory, main: Instance, others: Sequence[Instance]) -> bool:
+    """Say whether what never ran was set up at a port that turned out to be taken; the declared one is free by now."""
+    held, former = _held(good, others, returns=True), dict(memory.ports)
+    return any(
+        main.ports.get(mapping.container) not in (mapping.host, former.get(mapping.container))
+        for mapping in good.spec.ports
+        if mapping.host not in held
+    )
 
 
 def _may_be_asked(view: View, desired: Workload, current: Instance | None, instance: Instance) -> bool:

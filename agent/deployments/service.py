@@ -149,6 +149,7 @@ class DeploymentService:
             }
             lane.elsewhere = frozenset(wanted.keys() - lane.desired.keys())
             lane.left_alone = frozenset(kept - lane.desired.keys())
+            lane.switching = self._switching
             for key in lane.desired.keys() | before.keys():
                 if lane.desired.get(key) != before.get(key):
                     lane.forget_trouble(key)

@@ -60,6 +60,24 @@ def test_killed_after_any_action_it_ends_the_same(history: list[tuple[Workload, 
     assert cut.decisions[KEY].state == whole.decisions[KEY].state
 
 
+@given(histories)
+@settings(max_examples=100)
+def test_what_is_lost_comes_back_where_it_was(history: list[tuple[Workload, int]]) -> None:
+    """Whatever came before: when the engine has lost it, the good one is there again at the ports that fronts know."""
+    world = settle(history)
+    good = world.memories[KEY].good
+    if good is None:
+        return
+    (before,) = world.engine.instances.values()
+    world.engine.instances.clear()
+    world.want(good)
+    world.restart()
+    world.run()
+    (after,) = world.engine.instances.values()
+    assert (after.digest, after.ports, after.state) == (good.digest, before.ports, "running")
+    assert world.step() is False
+
+
 @given(histories, wanted)
 @settings(max_examples=100)
 @example([(spec("web:slow", "blue-green"), 9)], spec("app:good", "recreate"))

@@ -44,6 +44,8 @@ class ModelEngine:
         self.volumes: set[Key] = set()
         self.now = 100.0
         self.done: list[Action] = []
+        self.foreign: set[int] = set()
+        """Ports that programs of others hold."""
         self._count = 0
 
     def observe(self) -> Observed:
@@ -92,7 +94,7 @@ class ModelEngine:
             one = replace(one, state="exited", exit_code=143, killed=True)
         elif not one.up:
             held = {port for other in self.instances.values() if other.up for port in other.ports.values()}
-            if held & set(one.ports.values()):
+            if (held | self.foreign) & set(one.ports.values()):
                 raise DriverError("PortTaken", "the port is taken.", retryable=True)
             ends = self.images[one.id].endswith(":exits")
             self.began[one.id] = self.now

@@ -9,6 +9,7 @@ import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,9 @@ from tests.support.ports import free_port
 
 KEY = Key("shop", "web")
 HERE = Instance("1", KEY, "sha256:1", "a", "running", address="127.0.0.1")
-WHOLE = Memory(workload(), Attempt("sha256:1", 5.0, 2), delete_data=True, type="container").failed(
-    "sha256:2", "Exited", "It exited with 1.", 7.0, retry=False
-)
+WHOLE = Memory(
+    workload(), Attempt("sha256:1", 5.0, 2), delete_data=True, type="container", ports=((80, 20007), (443, 8443))
+).failed("sha256:2", "Exited", "It exited with 1.", 7.0, retry=False)
 
 
 def test_memory_comes_back(tmp_path: Path) -> None:
@@ -54,6 +55,17 @@ def test_times_of_another_boot_begin_anew(tmp_path: Path) -> None:
     memory = Memory(attempt=Attempt("sha256:1", 5000.0))
     MemoryFiles(tmp_path, "boot-1").save(KEY, memory)
     assert MemoryFiles(tmp_path, "boot-2").load(10.0) == {KEY: Memory(attempt=Attempt("sha256:1", 10.0))}
+
+
+def test_memory_of_a_former_version_is_read(tmp_path: Path) -> None:
+    """It did not keep where a deployment served; everything else counts."""
+    files = MemoryFiles(tmp_path, "boot-1")
+    files.save(KEY, WHOLE)
+    (path,) = tmp_path.rglob("*.json")
+    former = json.loads(path.read_bytes())
+    del former["ports"]
+    path.write_text(json.dumps(former))
+    assert files.load(100.0) == {KEY: replace(WHOLE, ports=())}
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"good": 1}', b"\xff"])

@@ -379,6 +379,32 @@ def test_another_wish_takes_no_port_back(tmp_path: Path) -> None:
     run(scenario, tmp_path, fronts=fronts)
 
 
+def test_what_is_lost_comes_back_where_fronts_look_for_it(tmp_path: Path) -> None:
+    """At the port of the last roll-out, also after a restart of the agent; elsewhere where somebody has that port."""
+    fronts = Fronts()
+    newer = web("web:2", **BLUE_GREEN)
+
+    async def scenario(machine: Machine) -> None:
+        for one in (web(**BLUE_GREEN), newer, newer):
+            await machine.settle(one)
+            fronts.have = fronts.serving.instance
+        (_, actual) = fronts.told[KEY].ports[0]
+        assert (20000 <= actual <= 29999, machine.images()) == (True, ["web:2"])
+        machine.engine.instances.clear()
+        machine.service = machine.new_service(tmp_path, fronts=fronts)
+        task = asyncio.create_task(machine.service.run())
+        await eventually(lambda: machine.service._loaded)
+        task.cancel()
+        await machine.settle(newer)
+        assert fronts.told[KEY].ports == ((8080, actual),)
+        machine.engine.instances.clear()
+        machine.engine.foreign = {actual}
+        (said,) = await machine.settle(newer)
+        assert (said.state, fronts.told[KEY].ports) == ("Applied", ((8080, 8080),))
+
+    run(scenario, tmp_path, fronts=fronts)
+
+
 def test_what_fronts_have_is_an_instance_and_no_slot(tmp_path: Path) -> None:
     """A third version in the slot of the first is not what they have had since the first."""
     fronts = Fronts()

@@ -9,6 +9,8 @@ import pytest
 
 from agent.deployments.actions import Create, Keep, Remove, Start, Stop
 from agent.deployments.health import Health, Probe, Rules, Track
+from agent.deployments.observed import Instance, Observed
+from agent.deployments.planning import PortRange, Situation, plan
 from agent.deployments.rollout import Acknowledged, Memory
 from agent.deployments.workload import (
     InvalidItem,
@@ -127,7 +129,7 @@ def test_what_does_not_make_an_instance_restarts_nothing() -> None:
     world.want(changed)
     world.run()
     assert world.engine.done == []
-    assert world.memories[KEY] == Memory(good=changed, delete_data=True, type="container")
+    assert world.memories[KEY] == Memory(good=changed, delete_data=True, type="container", ports=((8080, 8081),))
 
 
 def test_another_health_check_is_another_chance() -> None:
@@ -184,6 +186,94 @@ def test_memory_lost_adopts_what_was_kept() -> None:
     world.run()
     assert world.engine.done == []
     assert world.memories[KEY].good == _wanted("web:good")
+
+
+def _served_elsewhere(**more: Any) -> tuple[World, int]:
+    """Return a world where a blue-green roll-out has left the good one at another port, and that port."""
+    world = _settled(_wanted("web:good", "blue-green"))
+    world.want(_wanted("app:good", "blue-green", **more))
+    world.run()
+    port = _port(world)
+    assert 20000 <= port <= 29999
+    return world, port
+
+
+def _port(world: World) -> int:
+    (one,) = world.engine.instances.values()
+    return one.ports[8080]
+
+
+def test_what_is_lost_comes_back_where_it_served_last() -> None:
+    """Fronts look for it there, and while the control plane is away nobody tells them of another port."""
+    world, port = _served_elsewhere()
+    for _ in range(2):
+        world.engine.instances.clear()
+        world.restart()
+        world.run()
+        assert (_port(world), world.there(KEY)[0][1:]) == (port, ("running", True))
+
+
+@pytest.mark.parametrize("image", ["bad:exits", "bad:sick"])
+def test_a_return_to_what_is_lost_leads_where_it_served_last(image: str) -> None:
+    """Also where a version that failed has the port: nobody asks that one."""
+    world, port = _served_elsewhere()
+    for serving in (port, 8081):
+        world.engine.instances.clear()
+        world.want(_wanted(image, "blue-green"))
+        world.run()
+        assert (world.decisions[KEY].state, _port(world)) == ("Failed", serving)
+        # another time at the declared port
+        world.engine.instances.clear()
+        world.memories[KEY] = replace(world.memories[KEY], ports=(), failure=None)
+        world.want(_wanted("app:good", "blue-green"))
+        world.run()
+
+
+def test_until_fronts_know_the_new_one_the_former_port_counts() -> None:
+    """When both are lost in the middle of a switch, fronts still lead to the former one."""
+    world = _settled(_wanted("web:good", "blue-green"))
+    world.want(_wanted("app:good", "blue-green"))
+    for _ in range(10):
+        world.step()
+        world.engine.now += 1.0
+    assert world.decisions[KEY].reason == "Switching"
+    world.engine.instances.clear()
+    world.run()
+    assert _port(world) == 8081
+
+
+def test_a_former_port_that_another_claims_is_left_to_it() -> None:
+    """Then the declared one is as good as any."""
+    world, port = _served_elsewhere()
+    world.engine.instances.clear()
+    other = workload("api", "api:good", ports=[{"container": 80, "host": port}])
+    world.want(_wanted("app:good", "blue-green"), other)
+    world.run()
+    ports = {one.key.name: next(iter(one.ports.values())) for one in world.engine.instances.values()}
+    assert ports == {"web": 8081, "api": port}
+
+
+def test_a_former_port_is_kept_free_for_its_return() -> None:
+    """Nobody else is given it meanwhile, and outside the range or where fronts follow no ports it is not taken."""
+    world, port = _served_elsewhere()
+    world.engine.instances.clear()
+    observed = world.engine.observe()
+    whole = Situation(world.desired, observed, world.memories, world.engine.now, ports=PortRange(port, port + 1))
+    for situation, expected in (
+        (whole, port),
+        (replace(whole, ports=PortRange(port + 1, port + 2)), 8081),
+        (replace(whole, switching=False), 8081),
+    ):
+        (create,) = plan(situation)[KEY].actions
+        assert isinstance(create, Create)
+        assert create.ports == {8080: expected}
+    other = workload("api", "api:good", ports=[{"container": 80, "host": 9000}], rollout={"strategy": "blue-green"})
+    world.want(*world.desired.values(), other)
+    serving = Instance("1", other.key, "another", "a", "running", kept=True, ports={80: 9000})
+    memories = {**world.memories, other.key: Memory(good=other)}
+    both = replace(whole, desired=world.desired, observed=Observed((serving,)), memories=memories)
+    given = [action.ports for one in plan(both).values() for action in one.actions if isinstance(action, Create)]
+    assert given == [{80: port + 1}, {8080: port}]
 
 
 RULES = Rules(failures=2, start_period=10.0, interval=5.0, timeout=1.0)
