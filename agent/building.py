@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,11 +17,12 @@ from agent.commands.databases import DatabaseCommands
 from agent.commands.deployments import DeploymentCommands
 from agent.commands.runner import Commands
 from agent.credentials import Credentials
-from agent.deployments.driver import Driver
+from agent.deployments.driver import Driver, DriverError
 from agent.deployments.firewall import IpTables
 from agent.deployments.fronts import Fronts
 from agent.deployments.lane import LaneSettings
 from agent.deployments.local_engine import LocalEngine
+from agent.deployments.memory import FOLDER
 from agent.deployments.mongodb import Databases
 from agent.deployments.mongodb_backups import Backups
 from agent.deployments.mongodb_driver import DatabaseDriver
@@ -39,6 +42,8 @@ from agent.services import Service
 from agent.settings import AgentSettings
 from agent.trust import TrustService
 from schemas.session import Document
+
+log = logging.getLogger(__name__)
 
 
 class Agent(NamedTuple):
@@ -100,8 +105,19 @@ def build(data: Path, credentials: Credentials, settings: AgentSettings) -> Agen
             hold=hold,
             metrics=metrics,
             presence=presence,
+            prepare=partial(keep_away, engine, data),
         ),
     )
+
+
+async def keep_away(engine: LocalEngine | None, data: Path) -> None:
+    """Have the rules stand before the engine is told to start, after a boot, what ran before (the unit's order)."""
+    if engine is None or not (data / FOLDER).is_dir():
+        return
+    try:
+        await engine.keep_away()
+    except DriverError as error:  # each start of a container meets it again, and says so
+        log.warning("%s", error.message)
 
 
 def _engine(agent: str, settings: AgentSettings) -> LocalEngine | None:

@@ -108,6 +108,10 @@ class ClientSettings:
     session: SessionLimits = field(default_factory=SessionLimits)
 
 
+async def _nothing_to_prepare() -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What an agent has beside its services."""
@@ -123,6 +127,8 @@ class Parts:
     """Go with heartbeats."""
     presence: Callable[[bool], None] = lambda _connected: None
     """Hears whether a connection stands: at the start that none does, then of each change."""
+    prepare: Callable[[], Coroutine[Any, Any, None]] = _nothing_to_prepare
+    """What has to stand before anybody hears that the agent is there."""
 
 
 async def run(
@@ -144,6 +150,7 @@ async def run(
     parts = parts or Parts()
     client = _Client(data_dir, services, credentials, settings=settings or ClientSettings(), parts=parts, random=random)
     client.applier.load()
+    await parts.prepare()
     parts.presence(False)
     async with asyncio.TaskGroup() as group:
         tasks = [

@@ -40,6 +40,10 @@ class LocalEngine(DockerEngine):
         if not self._fixed:
             self._publish_on = (address,) if is_local(address) else EVERYWHERE
 
+    async def keep_away(self) -> None:
+        """Have containers kept away from this machine. Raises DriverError where that is impossible."""
+        await self._firewall.ensure()
+
     async def observe(self) -> Observed:
         if not is_there(self._path):
             raise DriverAbsent(f"There is no container engine at {self._path}.")
