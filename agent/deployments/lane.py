@@ -16,7 +16,7 @@ from agent.backoff import Backoff
 from agent.deployments.actions import Action, Create, Start
 from agent.deployments.driver import Driver, DriverAbsent, DriverError
 from agent.deployments.given import NOTHING, Given
-from agent.deployments.memory import MemoryFiles
+from agent.deployments.memory import Remembered
 from agent.deployments.observed import Instance, Observed
 from agent.deployments.planning import NO_MEMORY, PortRange, Situation, plan
 from agent.deployments.probing import Prober
@@ -71,7 +71,7 @@ class Lane:
         self,
         driver: Driver,
         memories: dict[Key, Memory],
-        files: MemoryFiles,
+        remembered: Remembered,
         *,
         settings: LaneSettings,
         monotonic: Callable[[], float],
@@ -94,7 +94,7 @@ class Lane:
         self.unavailable: DriverError | None = None
         """Why the driver could not say what there is, the last time that it was asked."""
         self._memories = memories
-        self._files = files
+        self._remembered = remembered
         self._settings = settings
         self._monotonic = monotonic
         self._random = random
@@ -244,11 +244,9 @@ class Lane:
         if key in self.elsewhere:
             return
         if memory is not None and memory != self._memories.get(key, NO_MEMORY):
-            await asyncio.to_thread(self._files.save, key, memory)
-            self._memories[key] = memory
-        elif memory is None and forget and key in self._memories:
-            await asyncio.to_thread(self._files.forget, key)
-            del self._memories[key]
+            await self._remembered.save(key, memory)
+        elif memory is None and forget:
+            await self._remembered.forget(key)
 
     async def _carry_out(self, key: Key, actions: tuple[Action, ...]) -> None:
         desired = self.desired.get(key)

@@ -6,14 +6,16 @@ when it is what is wanted (:mod:`agent.deployments.rollout`). Times of another b
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from agent.deployments.rollout import Attempt, Failure, Memory
-from agent.deployments.workload import Key, workload_from_json, workload_to_json
+from agent.deployments.workload import Key, Workload, workload_from_json, workload_to_json
 from agent.keys import write_private
 
 log = logging.getLogger(__name__)
@@ -107,3 +109,47 @@ class MemoryFiles:
             # a former version kept none
             ports=tuple((int(port), int(host)) for port, host in found.get("ports", ())),
         )
+
+
+class Remembered:
+    """What is kept, in memory as on the disk. The deletion policy is always that of the newest item."""
+
+    def __init__(self, memories: dict[Key, Memory], files: MemoryFiles) -> None:
+        self._memories = memories
+        self._files = files
+        self._deletes: dict[Key, bool] = {}
+        self._lock = asyncio.Lock()
+        self.refused: frozenset[Key] = frozenset()
+        """Whose newest policy the disk did not take."""
+
+    async def take_policies(self, wanted: Iterable[Workload]) -> None:
+        """Keep the policies of what is wanted, before anybody is told that the agent has them."""
+        refused = set()
+        new = {one.key: one.delete_data for one in wanted}
+        self._deletes |= new
+        for key in new:
+            try:
+                async with self._lock:
+                    if key in self._memories:
+                        await self._save(key, self._memories[key])
+            except OSError:
+                refused.add(key)
+        self.refused = frozenset(refused)
+
+    async def save(self, key: Key, memory: Memory) -> None:
+        """Raises OSError; what was kept before stays."""
+        async with self._lock:
+            await self._save(key, memory)
+
+    async def _save(self, key: Key, memory: Memory) -> None:
+        memory = replace(memory, delete_data=self._deletes.get(key, memory.delete_data))
+        if memory != self._memories.get(key):
+            await asyncio.to_thread(self._files.save, key, memory)
+            self._memories[key] = memory
+
+    async def forget(self, key: Key) -> None:
+        """Raises OSError."""
+        async with self._lock:
+            if key in self._memories:
+                await asyncio.to_thread(self._files.forget, key)
+                del self._memories[key]

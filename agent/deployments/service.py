@@ -21,7 +21,7 @@ from agent.deployments.fronts import Fronts, NoFronts, Serving, Standing
 from agent.deployments.given import NOTHING, Given
 from agent.deployments.health import UNKNOWN
 from agent.deployments.lane import Lane, LaneSettings
-from agent.deployments.memory import MemoryFiles, boot_id
+from agent.deployments.memory import MemoryFiles, Remembered, boot_id
 from agent.deployments.mongodb import TYPE as MONGODB
 from agent.deployments.mongodb import Databases
 from agent.deployments.observed import Instance
@@ -37,6 +37,7 @@ from schemas.text import visible
 DEFAULTS: Final = LaneSettings()
 _LONGEST: Final = 1800
 _NO_SWITCHING: Final = "The control plane does not follow ports, so it is rolled out as recreate."
+_REFUSED: Final = "The disk of the agent refused its deletion policy."
 _GATHER_SECONDS: Final = 0.05
 
 
@@ -90,11 +91,12 @@ class DeploymentService:
         if databases is not None:
             databases.on_change = self._wake.set
         self._memories: dict[Key, Memory] = {}
+        self._remembered = Remembered(self._memories, self._files)
         self._lanes = {
             driver.type: Lane(
                 driver,
                 self._memories,
-                self._files,
+                self._remembered,
                 settings=settings,
                 monotonic=monotonic,
                 random=random,
@@ -111,6 +113,7 @@ class DeploymentService:
         """A document was applied; until then nothing may go because it is not wanted."""
         self._loaded = False
         """What an earlier process kept is known."""
+        self._loading = asyncio.Lock()
         self._stood: dict[Key, Standing] = {}
         self._served: dict[Key, Serving] = {}
         self._said: tuple[ItemResult, ...] = ()
@@ -118,11 +121,12 @@ class DeploymentService:
     # --- as a service -------------------------------------------------------------------------------------------
 
     async def apply(self, items: tuple[Item, ...]) -> Sequence[ItemResult]:
-        """Take what is wanted, and say how it stands."""
+        """Take what is wanted, and say how it stands. What data may go is kept on the disk by then."""
+        await self._load()
         self._items = {item.id: _read(item) for item in items}
         wanted = self._assign()
-        if self._loaded:
-            self.restarts.keep(wanted)
+        self.restarts.keep(wanted)
+        await self._remembered.take_policies(one for one in self._items.values() if isinstance(one, Workload))
         self._known = True
         self._wake.set()
         self._tell_fronts()
@@ -208,9 +212,7 @@ class DeploymentService:
 
     async def run(self) -> None:
         """Keep everything as it is wanted, for ever."""
-        self._memories.update(await asyncio.to_thread(self._files.load, self._monotonic()))
-        await asyncio.to_thread(self.restarts.load)
-        self._loaded = True
+        await self._load()
         for lane in self._lanes.values():
             lane.desired = {key: self.restarts.on(one) for key, one in lane.desired.items()}
         try:
@@ -231,6 +233,13 @@ class DeploymentService:
         finally:
             for lane in self._lanes.values():
                 await lane.close()
+
+    async def _load(self) -> None:
+        async with self._loading:
+            if not self._loaded:
+                self._memories.update(await asyncio.to_thread(self._files.load, self._monotonic()))
+                await asyncio.to_thread(self.restarts.load)
+                self._loaded = True
 
     async def step(self) -> float:
         """Look once at everything; return the seconds until the next look."""
@@ -300,6 +309,8 @@ class DeploymentService:
     def _result(self, name: str, one: Workload | InvalidItem) -> ItemResult:
         if isinstance(one, InvalidItem):
             return ItemResult(id=name, state="Failed", reason="InvalidItem", message=str(one))
+        if one.key in self._remembered.refused:
+            return ItemResult(id=name, state="Failed", reason="NotPersisted", message=_REFUSED)
         lowered = self._lowered[one.key]
         if isinstance(lowered, Standby):
             if lowered.reason == UNSUPPORTED:

@@ -14,6 +14,7 @@ from agent.deployments.driver import DriverAbsent, DriverError
 from agent.deployments.fronts import Serving, Standing
 from agent.deployments.given import Given
 from agent.deployments.lane import LaneSettings
+from agent.deployments.observed import Observed
 from agent.deployments.service import DeploymentService
 from agent.deployments.standby import Standby
 from agent.deployments.workload import Key, Workload
@@ -313,6 +314,68 @@ def test_what_cannot_be_remembered_is_not_begun(tmp_path: Path, monkeypatch: pyt
             assert machine.engine.done == []
         (said,) = await machine.settle(web())
         assert said.state == "Applied"
+
+    run(scenario, tmp_path)
+
+
+VOLUMES: Mapping[str, Any] = {"volumes": [{"name": "data", "path": "/data"}]}
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_data_stays_where_retain_was_the_last_word_while_the_engine_was_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restarted: bool
+) -> None:
+    """The policy is kept when the item is taken, for nobody can decide anything before the engine is back."""
+
+    async def away() -> Observed:
+        raise DriverError("EngineUnavailable", "it is away.", retryable=True)
+
+    async def scenario(machine: Machine) -> None:
+        await machine.settle(web(**VOLUMES, deletionPolicy="delete"))
+        with monkeypatch.context() as patched:
+            patched.setattr(machine.driver, "observe", away)
+            await machine.settle(web(**VOLUMES, deletionPolicy="retain"), looks=2)
+            if restarted:
+                machine.service = machine.new_service(tmp_path)
+            await machine.settle(looks=2)
+        await machine.look(20)
+        assert (machine.images(), machine.engine.volumes) == ([], {KEY})
+
+    run(scenario, tmp_path)
+
+
+def test_data_stays_where_retain_was_the_last_word_while_something_was_under_way(tmp_path: Path) -> None:
+    """An image that is being fetched for minutes does not put the policy off."""
+
+    async def scenario(machine: Machine) -> None:
+        await machine.settle(web(**VOLUMES, deletionPolicy="delete"))
+        machine.driver.hang.add("web2:good")
+        for policy in ("delete", "retain"):
+            await machine.service.apply((web("web2:good", **VOLUMES, deletionPolicy=policy),))
+            await machine.look(2)
+        machine.driver.hang.clear()
+        await machine.settle()
+        assert (machine.images(), machine.engine.volumes) == ([], {KEY})
+
+    run(scenario, tmp_path)
+
+
+def test_a_policy_that_the_disk_does_not_take_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is told that the agent has it, and it is tried again with the next attempt."""
+
+    async def scenario(machine: Machine) -> None:
+        await machine.settle(web(**VOLUMES, deletionPolicy="delete"))
+        retained = web(**VOLUMES, deletionPolicy="retain")
+        with monkeypatch.context() as patched:
+
+            def full(*_: object) -> None:
+                raise OSError(28, "No space left on device")
+
+            patched.setattr("agent.deployments.memory.write_private", full)
+            (said,) = await machine.service.apply((retained,))
+            assert (said.state, said.reason) == ("Failed", "NotPersisted")
+        (said,) = await machine.service.apply((retained,))
+        assert (said.state != "Failed", machine.service.memory_of(KEY).delete_data) == (True, False)
 
     run(scenario, tmp_path)
 
