@@ -21,6 +21,7 @@ from agent.deployments.given import Given
 from agent.deployments.process_files import MARKER, TMP, VOLUMES
 from agent.deployments.workload import Key, Workload
 from schemas.deployment import DeploymentSpec, PortMapping
+from schemas.mounts import holds, refused
 from schemas.names import size_in_bytes
 
 SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix/store")
@@ -163,7 +164,8 @@ def confined(
         words += [word for name in ("SETUID", "SETGID", "SETPCAP") for word in ("--cap-add", f"CAP_{name}")]
     else:
         words += ["--unshare-user"]
-    mounts = [*_system(means, readable), *_hidden(place, means, readable, hidden), *_own(workload, place, directories)]
+    mounts = [*_system(means, readable), *_hidden(place, means, readable, hidden)]
+    mounts += _own(workload, place, directories, readable)
     made: set[PurePosixPath] = set()
     for mount in sorted(mounts, key=lambda one: len(one.where.parts)):  # what lies deeper is laid over what holds it
         words += [*_way_to(mount.where, means, made), *mount.words]
@@ -171,8 +173,8 @@ def confined(
     return [*words, *(_as(means.setpriv, *owner) if means.root else ())]
 
 
-def _own(workload: Workload, place: Place, directories: Iterable[Directory]) -> list[_Mount]:
-    """Return what belongs to the deployment. Raises DriverError for a path that leads upwards."""
+def _own(workload: Workload, place: Place, directories: Iterable[Directory], readable: Iterable[str]) -> list[_Mount]:
+    """Return what belongs to the deployment. Raises DriverError for a path that is not one of its own."""
     found = [
         ("/proc", ("--proc", "/proc")),
         ("/dev", ("--dev", "/dev")),
@@ -184,9 +186,13 @@ def _own(workload: Workload, place: Place, directories: Iterable[Directory]) -> 
     found += [(one.target, ("--ro-bind" if one.read_only else "--bind", one.source, one.target)) for one in directories]
     for number, file in enumerate(workload.spec.secret_files):
         found.append((file.path, ("--perms", "0444", "--file", f"@{number}", file.path)))  # nobody else gets to it
-    for target, _ in found:
-        if ".." in PurePosixPath(target).parts:
-            raise DriverError("CannotStart", f"The path {target} leads upwards.")
+    mounted = [*workload.spec.mounted(), *(one.target for one in directories)]
+    for target, why in refused(mounted).items():
+        raise DriverError("CannotStart", f"A program can have nothing at {target}: it {why}.")
+    for target in mounted:
+        if over := next((one for one in readable if holds(target, one)), ""):
+            text = f"A program can have nothing at {target}: {over} is shown there (agent.toml)."
+            raise DriverError("CannotStart", text)
     return [_Mount(PurePosixPath(target), words) for target, words in found]
 
 

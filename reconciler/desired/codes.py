@@ -290,6 +290,12 @@ OWNERSHIP: Final = (
         "Grant it in fleet.yaml, or use another.",
     ),
     Code(
+        "mount-reserved",
+        "A program has a volume or a file where the server's system lies, or one of them in another.",
+        "a program can have nothing at /usr/bin: it is at, above or below /usr, which is the system's.",
+        "Use a path of its own, such as /srv/data.",
+    ),
+    Code(
         "name-not-owned",
         "A certificate holds a name that belongs to nobody in the fleet.",
         'nobody in the fleet owns "example.org".',

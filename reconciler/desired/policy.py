@@ -16,6 +16,7 @@ from reconciler.desired.databases import database_rules
 from reconciler.desired.finding import FieldPath, Finding, did_you_mean
 from reconciler.desired.granted_images import images_not_granted
 from reconciler.desired.plain_secrets import plain_secrets
+from reconciler.desired.process_mounts import mounts_are_beside_the_system
 from reconciler.desired.service_names import FIELD, may_name
 from reconciler.desired.view import View, port_of
 from schemas.agent import Agent
@@ -331,6 +332,7 @@ def deployment_fits_its_agents(subject: Subject, view: View) -> Iterator[Finding
     for index, mapping in enumerate(spec.ports):
         yield from _port_granted(key, team, mapping.host, ("spec", "ports", index, "host"))
     yield from images_not_granted(key.path, spec, team)
+    yield from mounts_are_beside_the_system(key.path, spec)
     agents = view.agents_of(key.team, deployment)
     if not agents and not spec.agents:
         labels = ", ".join(f"{name}={value}" for name, value in spec.agent_selector.items())

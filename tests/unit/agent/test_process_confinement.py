@@ -11,6 +11,7 @@ from agent.deployments.driver import DriverError
 from agent.deployments.given import NOTHING, Given
 from agent.deployments.process_confinement import (
     DEFAULT_PIDS,
+    SYSTEM,
     Means,
     Place,
     confined,
@@ -23,6 +24,7 @@ from agent.deployments.process_confinement import (
 )
 from agent.deployments.workload import Key, Workload
 from schemas.deployment import DeploymentSpec
+from schemas.mounts import RESERVED
 
 PLACE: Final = Place("/srv/agent", "/srv/agent/processes/shop/web", "/srv/agent/processes/shop/web/a")
 MEANS: Final = Means("/usr/bin/bwrap", "/usr/bin/setpriv", root=True, links={"/bin": "usr/bin"})
@@ -97,10 +99,36 @@ def test_volumes_are_at_their_paths() -> None:
     assert found.index("--perms 0755 --dir /var ") < found.index("--perms 0755 --dir /var/lib ")
 
 
-def test_a_volume_that_leads_upwards_is_refused() -> None:
-    """A path with .. in it is not given to bubblewrap."""
-    with pytest.raises(DriverError, match="leads upwards"):
-        words(process(volumes=[{"name": "a", "path": "/var/../../etc"}]))
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("/var/../../etc", "leads upwards"),
+        ("/usr/bin", "above or below /usr"),
+        ("//usr//bin/.", "above or below /usr"),
+        ("/lib64", "above or below /lib64"),
+        ("/nix", "above or below /nix/store"),
+        ("/.", "above or below"),
+        ("/tmp/x", "above or below /tmp"),
+        ("/srv", "/srv/python is shown there"),
+    ],
+)
+def test_a_volume_lies_nowhere_over_the_system(path: str, why: str) -> None:
+    """Whatever decides which program runs is not the deployment's, and a path with .. is not given to bubblewrap."""
+    with pytest.raises(DriverError, match=why):
+        words(process(volumes=[{"name": "a", "path": path}]), readable=["/srv/python"])
+
+
+@pytest.mark.parametrize("path", ["/etc/ld.so.preload", "/data/key", "/lib/x86_64-linux-gnu/libc.so.6"])
+def test_a_file_of_a_secret_lies_neither_over_the_system_nor_in_a_volume(path: str) -> None:
+    """The same for files; in a volume the program could lead the way to them elsewhere by a link."""
+    files = [{"path": path, "secret": "payment", "key": "api"}]
+    with pytest.raises(DriverError, match="can have nothing at"):
+        words(process(secretFiles=files, volumes=[{"name": "data", "path": "/data"}]))
+
+
+def test_everything_that_is_shown_of_the_system_is_kept_free() -> None:
+    """What is reserved holds all that confinement shows."""
+    assert {*SYSTEM, "/etc", "/proc", "/dev", "/tmp"} <= set(RESERVED)
 
 
 def test_deployments_have_users_of_their_own() -> None:

@@ -215,6 +215,36 @@ def test_a_deployment_is_told_what_is_wrong_and_what_to_do(
     assert of_deployment(*agents, **spec) == [expected]
 
 
+@pytest.mark.parametrize(
+    ("spec", "field", "why"),
+    [
+        ({"volumes": [{"name": "a", "path": "/usr/bin"}]}, "/usr/bin", "is at, above or below /usr"),
+        ({"volumes": [{"name": "a", "path": "//nix/./"}]}, "//nix/./", "is at, above or below /nix/store"),
+        (
+            {"secretFiles": [{"path": "/etc/ld.so.preload", "secret": "db", "key": "password"}]},
+            "/etc/ld",
+            "/etc, which",
+        ),
+        (
+            {
+                "volumes": [{"name": "a", "path": "/data"}],
+                "secretFiles": [{"path": "/data/key", "secret": "db", "key": "password"}],
+            },
+            "/data/key",
+            "is in /data",
+        ),
+    ],
+)
+def test_a_program_has_nothing_over_the_system(spec: dict[str, Any], field: str, why: str) -> None:
+    """Volumes and files of a program lie beside the system's directories and beside each other."""
+    program = {"type": "process", "image": None, "command": ["x"], "ports": [], **spec}
+    said_of_it = [text for text in of_deployment("vps-1", **program) if text.startswith("mount-reserved: ")]
+    assert len(said_of_it) == 1
+    assert field in said_of_it[0]
+    assert why in said_of_it[0]
+    assert not [text for text in of_deployment("vps-1", **spec) if text.startswith("mount-reserved")]
+
+
 def test_secrets_and_deployments_of_another_team_do_not_exist() -> None:
     """A name is looked up in the own team alone."""
     path = "routes/data/x.yaml"
