@@ -1,9 +1,10 @@
 """Tells the control plane how deployments are and at which ports they answer, and knows what every front has of that.
 
 What is said is always everything, and the newest counts. It is said when something is otherwise than was said, and once
-more in each connection, for nobody knows what became of it in the one before. Nothing is said before everything was
-looked at: ports would go back to the declared ones until then. Where the control plane does not listen, ports cannot
-change (:attr:`Observing.switching`).
+more in each connection, for nobody knows what became of it in the one before. Nothing is said before all that runs
+deployments was asked: what nothing is said of goes back to the declared ports. What an engine runs that is away is
+``unknown``, and has no ports where it was not seen yet: the control plane leaves it as it was. Where the control plane
+does not listen, ports cannot change (:attr:`Observing.switching`).
 """
 
 from __future__ import annotations
@@ -105,7 +106,9 @@ class Observing:
 def observation_of(key: Key, standing: Standing) -> DeploymentObservation:
     """Return what is said of one deployment."""
     health: SaidHealth
-    if standing.serving is not None:
+    if standing.unknown:
+        health = "unknown"
+    elif standing.serving is not None:
         health = "stopped" if standing.stopped else standing.health.state
     else:
         health = "starting" if standing.step else "stopped"

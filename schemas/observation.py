@@ -31,7 +31,7 @@ class DeploymentObservation(Model):
     health: Health
     """Of the instance that serves."""
     ports: Annotated[tuple[ObservedPort, ...], Field(max_length=64)] = ()
-    """Empty: nothing serves."""
+    """Empty: nothing serves; where the health is unknown, nobody can tell what does."""
     digest: Annotated[str, Field(max_length=80)] = ""
     """Of what the serving instance is made of."""
     step: Annotated[str, Field(max_length=64), AfterValidator(visible)] = ""

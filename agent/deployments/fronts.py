@@ -31,6 +31,8 @@ class Standing(NamedTuple):
     """Where its roll-out is; empty when it is at rest."""
     stopped: bool = False
     """What should serve does not run."""
+    unknown: bool = False
+    """What would run it does not answer, so nobody can tell how it is, or whether it serves at all."""
 
     @property
     def health(self) -> Health:
@@ -49,7 +51,7 @@ class Fronts(Protocol):
         ...
 
     def tell(self, standings: Mapping[Key, Standing]) -> None:
-        """Say how everything stands now. Is not called before all of it is known."""
+        """Say how everything stands now. Is not called before everybody was asked who runs something."""
         ...
 
     def acknowledged(self, key: Key) -> str | None:

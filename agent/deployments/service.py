@@ -260,7 +260,7 @@ class DeploymentService:
         """Say how everything stands, and note what fronts know of it; True when something new is known."""
         standings, news = self._standings(), False
         self._served = {key: one.serving for key, one in standings.items() if one.serving is not None}
-        if all(self._is_known(lane) for lane in self._lanes.values()):
+        if all(lane.observed is not None or lane.unavailable is not None for lane in self._lanes.values()):
             self._fronts.tell(standings)
         for lane in self._lanes.values():
             instances = () if lane.observed is None else lane.observed.instances
@@ -276,10 +276,6 @@ class DeploymentService:
                     news = True
         return news
 
-    def _is_known(self, lane: Lane) -> bool:
-        """Say whether it is known what there is: somebody has looked, or there never was anything to look at."""
-        return lane.observed is not None or self._is_absent(lane)
-
     def _standings(self) -> dict[Key, Standing]:
         found = {}
         for lane in self._lanes.values():
@@ -292,12 +288,17 @@ class DeploymentService:
                     found[key] = _standing(lane, lane.desired[key], step, one)
                 elif key in self._stood:  # something else is wanted, and nobody has looked since
                     found[key] = self._stood[key]
+                elif self._is_away(lane):
+                    found[key] = Standing(unknown=True)
             for key in lane.left_alone:
                 good = self.memory_of(key).good
                 runs = [one for one in instances if good is not None and one.key == key and one.up]
                 one = next((one for one in runs if good is not None and one.digest == good.digest), None)
                 if good is not None and one is not None:
                     found[key] = _standing(lane, good, "", one)
+        for lane in self._lanes.values():
+            if lane.observed is None and self._is_away(lane):  # it may be there that they run
+                found = dict.fromkeys(lane.left_alone, Standing(unknown=True)) | found
         self._stood = found
         return found
 
@@ -344,6 +345,9 @@ class DeploymentService:
         lanes = self._lanes.values() if kind == MONGODB else filter(None, [self._lanes.get(kind)])
         return any(not self._is_absent(lane) for lane in lanes)
 
+    def _is_away(self, lane: Lane) -> bool:
+        return lane.unavailable is not None and not self._is_absent(lane)
+
     def _is_absent(self, lane: Lane) -> bool:
         """Say that there is nothing for the driver and never was; what was there once is away, and comes back."""
         has_run = any(memory.type == lane.driver.type for memory in self._memories.values())
@@ -351,9 +355,10 @@ class DeploymentService:
 
 
 def _standing(lane: Lane, workload: Workload, step: str, instance: Instance | None) -> Standing:
+    away = lane.unavailable is not None
     if instance is None:
-        return Standing(step=step)
-    health = UNKNOWN if lane.unavailable is not None or not instance.up else instance.health
+        return Standing(step=step, unknown=away)
+    health = UNKNOWN if away or not instance.up else instance.health
     ports = [
         (mapping.host, instance.ports[mapping.container])
         for mapping in workload.spec.ports
@@ -364,7 +369,7 @@ def _standing(lane: Lane, workload: Workload, step: str, instance: Instance | No
         tuple(ports),
         instance.digest,
         step,
-        stopped=not instance.up,
+        stopped=not instance.up and not away,
     )
 
 

@@ -222,11 +222,17 @@ class Judge:
             self.agents[agent].connected, self.agents[agent].judged = False, None
 
     def told(self, agent: str, deployments: Iterable[DeploymentObservation], now: float) -> None:
-        """Take what the agent tells for the whole truth; of two entries of one deployment the last one counts."""
+        """Take what the agent tells for the whole truth; of two entries of one deployment the last one counts.
+
+        Of what it cannot see now it tells no ports; those it told before are kept, across a restart as well.
+        """
         seen = self.agents.get(agent)
         if seen is not None:
             seen.heard, seen.tells, seen.is_fresh = now, True, True
-            seen.told = {(one.team, one.name): one for one in deployments}
+            before = seen.told
+            seen.told = {
+                (one.team, one.name): _with_former_ports(one, before.get((one.team, one.name))) for one in deployments
+            }
             seen.judged = None
 
     def probed(self, agent: str, declared: int, now: float, *, answers: bool) -> None:
@@ -356,6 +362,12 @@ class Judge:
         del seen.endpoints[key]
         if one.is_out:
             self.changes.append(Change(agent, one.declared, one.deployment, False, "unknown"))
+
+
+def _with_former_ports(one: DeploymentObservation, before: DeploymentObservation | None) -> DeploymentObservation:
+    if one.health != "unknown" or one.ports or before is None or not before.ports:
+        return one
+    return one.model_copy(update={"ports": before.ports})
 
 
 def is_possible(declared: int, actual: int) -> bool:

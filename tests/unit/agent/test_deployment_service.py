@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent.deployments.actions import Create
+from agent.deployments.actions import Create, Stop
 from agent.deployments.driver import DriverAbsent, DriverError
 from agent.deployments.fronts import Serving, Standing
 from agent.deployments.given import Given
@@ -408,20 +408,72 @@ PORTS: Any = {"ports": [{"container": 80, "host": 8080}]}
 BLUE_GREEN: Any = {**PORTS, "rollout": {"strategy": "blue-green", "deadline": "60s"}}
 
 
-def test_fronts_are_told_nothing_before_everything_is_known(tmp_path: Path) -> None:
-    """A port that a former roll-out left would go back to the declared one until somebody has looked."""
+def test_fronts_are_told_no_port_before_somebody_has_looked(tmp_path: Path) -> None:
+    """A port that a former roll-out left would go back to the declared one: of what an engine runs that does not answer
+    nobody can tell."""
     fronts = Fronts()
 
     async def scenario(machine: Machine) -> None:
         machine.driver.away = DriverError("EngineUnavailable", "It does not answer.", engine=True)
-        await machine.settle(web(**PORTS))
+        await machine.service.apply((web(**PORTS),))
         assert fronts.times == 0
+        await machine.settle(web(**PORTS))
+        assert fronts.told == {KEY: Standing(unknown=True)}
         machine.driver.away = None
         await machine.settle(web(**PORTS))
         assert fronts.told[KEY].ports == ((8080, 8080),)
         machine.driver.away = DriverError("EngineUnavailable", "It does not answer.", engine=True)
         await machine.look()
         assert (fronts.told[KEY].health.state, fronts.told[KEY].ports) == ("unknown", ((8080, 8080),))
+
+    run(scenario, tmp_path, fronts=fronts)
+
+
+def test_an_engine_that_is_away_holds_nobody_else_back(tmp_path: Path) -> None:
+    """What other drivers run is told at once; of what the engine ran, also what cannot be read now, nobody can tell."""
+    fronts = Fronts()
+    process = item("api", type="process", command=["/bin/true"], rollout={"deadline": "60s"})
+    newer = item("worker", image="worker:good", somethingNew=True)
+
+    async def scenario(machine: Machine) -> None:
+        machine.engines["process"].images = machine.engine.images  # healthy once it has run for long enough
+        machine.driver.away = DriverAbsent("There is no container engine at /run/docker.sock.")
+        await machine.settle(web(**PORTS), process)
+        assert set(fronts.told) == {Key("shop", "api")}, "what never ran here is as declared"
+        machine.driver.away = None
+        await machine.settle(web(**PORTS), process)
+        assert fronts.told[KEY].ports == ((8080, 8080),)
+        machine.driver.away = DriverAbsent("There is no container engine at /run/docker.sock.")
+        machine.service, fronts.told = machine.new_service(tmp_path, fronts=fronts), {}
+        task = asyncio.create_task(machine.service.run())
+        await eventually(lambda: machine.service._loaded)
+        task.cancel()
+        await machine.settle(web(**PORTS), newer, process)
+        api = fronts.told[Key("shop", "api")]
+        assert (api.unknown, api.serving is not None, api.stopped) == (False, True, False)
+        unknown = Standing(unknown=True)
+        assert (fronts.told[KEY], fronts.told[Key("shop", "worker")]) == (unknown, unknown)
+        machine.driver.away = None
+        await machine.settle(web(**PORTS), process)
+        assert (fronts.told[KEY].unknown, fronts.told[KEY].ports) == (False, ((8080, 8080),))
+
+    run(scenario, tmp_path, fronts=fronts, kinds=("container", "process"))
+
+
+def test_what_was_seen_last_is_no_end_once_the_engine_is_away(tmp_path: Path) -> None:
+    """An instance that ended when its engine did may run again by now, and one that was not there too."""
+    fronts = Fronts()
+
+    async def scenario(machine: Machine) -> None:
+        await machine.settle(web(**PORTS))
+        (one,) = machine.engine.instances.values()
+        machine.engine.carry_out(Stop(one))
+        await machine.look()
+        assert fronts.told[KEY] == Standing(step="Starting")
+        machine.driver.away = DriverError("EngineUnavailable", "It does not answer.", engine=True)
+        await machine.settle(web(**PORTS), item("api", image="api:good"))
+        assert fronts.told[KEY] == Standing(step="Starting", unknown=True)
+        assert fronts.told[Key("shop", "api")] == Standing(unknown=True)
 
     run(scenario, tmp_path, fronts=fronts)
 

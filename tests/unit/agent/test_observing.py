@@ -68,6 +68,8 @@ def test_what_serves_is_told_with_its_port() -> None:
     [
         (Standing(step="Creating"), "starting", 0),
         (Standing(), "stopped", 0),
+        (Standing(unknown=True), "unknown", 0),
+        (Standing(unknown=True, step="Creating"), "unknown", 0),
         (standing(stopped=True), "stopped", 1),
         (standing(health=Health("unhealthy")), "unhealthy", 1),
         (standing(health=Health("unknown")), "unknown", 1),

@@ -272,6 +272,20 @@ def test_a_returning_agent_has_what_it_told_last_until_it_tells_something() -> N
     assert world.seen() is None
 
 
+def test_an_agent_whose_engine_is_away_takes_nothing_out_and_moves_nothing() -> None:
+    """It tells of no port then: what answered is asked where it was, and what was out stays out."""
+    world = World()
+    world.tell("healthy", 20001)
+    world.connect()
+    assert world.tell("unknown", None) == "full"
+    assert world.seen() == AgentPlacements({8080: Placement(20001)})
+    assert world.after(100) == "full"
+    world.tell("stopped", 20001)
+    world.after(100)
+    world.connect()
+    assert world.tell("unknown", None) == "gone"
+
+
 def test_a_restart_goes_on_from_what_was_known() -> None:
     """Ports stay, what was out stays out, and the time-out begins anew."""
     judge = Judge()

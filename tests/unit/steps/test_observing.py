@@ -173,6 +173,29 @@ def test_a_restart_knows_ports_and_what_was_out() -> None:
     asyncio.run(scenario())
 
 
+def test_a_restart_knows_ports_of_an_engine_that_is_away() -> None:
+    """An agent that cannot see what it runs tells of no port, and the one it told before is kept on disk."""
+
+    async def scenario() -> None:
+        world = World()
+        world.observing.connected("vps-1")
+        await world.hears(1)
+        before = await world.look()
+        assert before == {"vps-1": AgentPlacements({8081: Placement(20001)})}
+        world.observing.told("vps-1", Observation(number=2, deployments=(seen("web", "unknown"),)))
+        assert await world.look() == before
+        for _ in range(2):
+            world.observing = world.new()
+            await world.observing.load(["vps-1"])
+            assert await world.look() == before
+            world.observing.connected("vps-1")
+            world.observing.told("vps-1", Observation(number=1, deployments=(seen("web", "unknown"),)))
+            assert await world.look() == before
+        assert world.types() == []
+
+    asyncio.run(scenario())
+
+
 def test_a_drain_is_an_event_at_each_end_and_ends_by_itself() -> None:
     """With who and why; also when a restart comes in between."""
 
