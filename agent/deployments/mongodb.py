@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from agent.deployments import mongodb_admin as admin
 from agent.deployments.actions import Directory
@@ -134,6 +135,7 @@ class Databases:
         self._settings = settings
         self._monotonic = monotonic
         self._wake = asyncio.Event()
+        self._noting = threading.Lock()
 
     # --- what a driver shall run ----------------------------------------------------------------------------------
 
@@ -145,34 +147,33 @@ class Databases:
             database.workload, database.trouble = workload, None
             self._wake.set()
         wanted, record = database.mongodb, self.records.get(key)
-        runtime = self._runtime(wanted, record)
+        begun = record if record is not None and record.begun else None
+        runtime = self._runtime(wanted, begun)
         if runtime not in self._runtimes:
             return Standby("Failed", "Unsupported", f"This agent runs nothing of type {runtime}.")
         if self._held(*key) is None and record is None:
             return Standby("Progressing", "WaitingForCertificate", "Its certificate has not come yet.")
         version, image = wanted.version, wanted.image
-        database.refused = self._refused(wanted, record)
-        if database.refused is not None and record is not None:
-            version, image = record.version, record.image
+        database.refused = None if begun is None else self._refused(wanted, begun)
+        if database.refused is not None and begun is not None:
+            version, image = begun.version, begun.image
         mongod = self._mongod(version) if runtime == "process" else "mongod"
         database.made = lowered(workload, runtime, version=version, image=image, mongod=mongod)
         return database.made
 
-    def _runtime(self, wanted: MongoDB, record: Record | None) -> Runtime:
-        if record is not None:
-            return record.runtime  # where its data is
+    def _runtime(self, wanted: MongoDB, begun: Record | None) -> Runtime:
+        if begun is not None:
+            return begun.runtime  # where its data is
         named = (one for one in self._runtimes if one in self.capabilities)
         return wanted.runtime or (*named, *reversed(self._runtimes), "process")[0]
 
     @staticmethod
-    def _refused(wanted: MongoDB, record: Record | None) -> Said | None:
-        if record is None:
-            return None
-        found = refusal(record.held, wanted.version)
+    def _refused(wanted: MongoDB, begun: Record) -> Said | None:
+        found = refusal(begun.feature_version, wanted.version)
         if found is not None:
-            return Said("UpgradeRefused", f"{found.text} Version {record.ran or record.version} runs on. {found.hint}")
-        if wanted.runtime not in (None, record.runtime):
-            text = f"Its data is where it runs as {record.runtime}, and there it stays. Restore a backup elsewhere."
+            return Said("UpgradeRefused", f"{found.text} Version {begun.ran} runs on. {found.hint}")
+        if wanted.runtime not in (None, begun.runtime):
+            text = f"Its data is where it runs as {begun.runtime}, and there it stays. Restore a backup elsewhere."
             return Said("RuntimeKept", text)
         return None
 
@@ -201,17 +202,24 @@ class Databases:
         held, database = self._held(*key), self.databases[key]
         made = database.made
         assert made is not None, "an instance is made of it"
-        if key not in self.records:
+        record = self.records.get(key)
+        if record is None or not record.begun:
             runtime: Runtime = "container" if made.spec.type == "container" else "process"
-            wanted = database.mongodb
-            record = Record(runtime, wanted.version, wanted.image, new_password())
-            self.files.save(key, record)
-            self.records[key] = record
+            self._note(key, runtime=runtime, version=database.mongodb.version, image=database.mongodb.image)
         if held is not None:
             self.files.put_certificate(key, held.directory)
         elif not self.files.roots(key).exists():
             raise DriverError("WaitingForCertificate", "Its certificate has not come yet.", retryable=True)
         return directories(PurePosixPath(self.files.home(key)))
+
+    def _note(self, key: Key, **known: Any) -> None:
+        """Keep fields of a record; blocks. Raises OSError, and then what was kept stays."""
+        with self._noting:
+            former = self.records.get(key)
+            record = Record(password=new_password(), **known) if former is None else replace(former, **known)
+            if record != former:
+                self.files.save(key, record)
+                self.records[key] = record
 
     def gone(self, key: Key) -> None:
         """Its data was deleted; blocks."""
@@ -268,7 +276,7 @@ class Databases:
         before = self._shown(database)
         async with database.busy:
             try:
-                await self._greet(database, where)
+                await self._greet(key, database, where)
                 await self._certificate(key, database, where)
                 await self._users(database, where)
                 await self._version(key, database, where)
@@ -292,13 +300,17 @@ class Databases:
     def _shown(database: Database) -> object:
         return database.trouble, database.users, database.standing, database.refused
 
-    async def _greet(self, database: Database, where: Endpoint) -> None:
+    async def _greet(self, key: Key, database: Database, where: Endpoint) -> None:
+        """Be the first in it. What data it is has to be known before users are there who could write some."""
         start = database.start
         if database.greeted == start:
             return
         await admin.ensure_admin(where)
         if await admin.unlock(where):
-            log.warning("database %s was still locked by a backup that was cut off", database.workload.key)
+            log.warning("database %s was still locked by a backup that was cut off", key)
+        if not self.records[key].begun:
+            found = await admin.standing(where)
+            await asyncio.to_thread(self._note, key, feature_version=found.feature_version, ran=found.version)
         database.greeted, database.asked_at = start, float("-inf")
         database.shown = ""
 
@@ -331,7 +343,7 @@ class Databases:
 
     async def _version(self, key: Key, database: Database, where: Endpoint) -> None:
         """Ask what there is, and let the data follow a version that was found good."""
-        instance, made = database.instance, database.made
+        instance, made, wanted = database.instance, database.made, database.mongodb
         if self._monotonic() < database.asked_at + self._settings.ask and not self._behind(database):
             return
         found = await admin.standing(where)
@@ -341,14 +353,9 @@ class Databases:
             await admin.raise_feature_version(where, found.version)
             found = await admin.standing(where)
         database.standing, database.asked_at = found, self._monotonic()
-        record = self.records[key]
-        known = replace(record, feature_version=found.feature_version, ran=found.version)
-        known = replace(known, address=where.host, port=where.port)
-        if good and database.refused is None:
-            known = replace(known, version=database.mongodb.version, image=database.mongodb.image)
-        if known != record:
-            await asyncio.to_thread(self.files.save, key, known)
-            self.records[key] = known
+        let = {"version": wanted.version, "image": wanted.image} if good and database.refused is None else {}
+        known = {"feature_version": found.feature_version, "ran": found.version, **let}
+        await asyncio.to_thread(self._note, key, address=where.host, port=where.port, **known)
 
     @staticmethod
     def _behind(database: Database) -> bool:

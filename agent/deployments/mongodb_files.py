@@ -39,14 +39,17 @@ _RUNTIMES: Final[Mapping[str, Runtime]] = {"container": "container", "process": 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """``version`` and ``image`` are of the last one that was let to the data, ``feature_version`` is the data's own."""
+    """``version`` and ``image`` are of the last one that was let to the data, ``feature_version`` is the data's own.
+
+    As long as nobody was in the data all but the password may become something else: there is nothing to lose.
+    """
 
     runtime: Runtime
     version: str
     image: str | None
     password: str = field(repr=False)
     feature_version: str = ""
-    """Empty as long as nobody has asked."""
+    """Empty as long as the agent has not been in it; nobody else is before."""
     ran: str = ""
     """Version of the mongod that answered last, to the patch level."""
     address: str = ""
@@ -54,9 +57,9 @@ class Record:
     """Where that was."""
 
     @property
-    def held(self) -> str:
-        """The version that data is of, as far as is known."""
-        return self.feature_version or self.version
+    def begun(self) -> bool:
+        """There is data, and it is known of which version."""
+        return bool(self.feature_version)
 
 
 def new_password() -> str:

@@ -16,6 +16,8 @@ from schemas.objects import AnyObject, ObjectKey
 
 AGENTS_USER: Final = "cloudlunacy-agent"
 """User of the database ``admin`` that agents keep for themselves."""
+_NEVER_RAN: Final = "Where it never ran, remove the file with one commit and add it again with the next."
+"""What is in service does not tell: only agents know whether there is data, and they go by that."""
 
 
 def database_rules(key: ObjectKey, found: AnyObject, view: View) -> Iterator[Finding]:
@@ -55,8 +57,8 @@ def _change(key: ObjectKey, former: MongoDB, wanted: MongoDB) -> Iterator[Findin
     refused = refusal(former.version, wanted.version)
     if refused is not None:
         where = ("spec", "mongodb", "version")
-        yield Finding(key.path, "mongodb-upgrade-refused", refused.text, refused.hint, where)
+        yield Finding(key.path, "mongodb-upgrade-refused", refused.text, f"{refused.hint} {_NEVER_RAN}", where)
     if former.runtime is not None and wanted.runtime not in (None, former.runtime):
         text = f'database "{key.name}" runs as {former.runtime}, and its data does not go along to {wanted.runtime}.'
-        hint = "Make a backup, add another deployment with this runtime, and restore it there."
+        hint = f"Make a backup, add another deployment with this runtime, and restore it there. {_NEVER_RAN}"
         yield Finding(key.path, "mongodb-moves", text, hint, ("spec", "mongodb", "runtime"))

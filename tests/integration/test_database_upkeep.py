@@ -116,6 +116,33 @@ def test_data_and_users_outlive_kills(one: DatabaseProcess) -> None:
     asyncio.run(scenario())
 
 
+def test_what_data_it_is_is_kept_before_users_are_made(one: DatabaseProcess) -> None:
+    """So nobody ever writes to data of which an agent that starts anew would say that nobody was in it."""
+    passwords, one.passwords = one.passwords, {}
+
+    async def scenario() -> None:
+        one.start()
+        tending = asyncio.create_task(one.databases.run())
+        try:
+            await eventually(lambda: said(one).reason == "SecretsMissing", 40)
+            tending.cancel()
+            await asyncio.gather(tending, return_exceptions=True)
+            one.restart_agent()
+            record = one.databases.records[KEY]
+            assert (record.feature_version, record.ran[:4]) == ("6.0", "6.0.")
+            one.version = "5.0"
+            one.want()
+            assert said(one).reason == "UpgradeRefused"
+            one.version, one.passwords = "6.0", passwords
+            one.see()
+            async with one.tended():
+                assert await may_log_in(one, passwords["orders/password"])
+        finally:
+            one.stop()
+
+    asyncio.run(scenario())
+
+
 def test_a_database_of_somebody_else_is_said_to_be(one: DatabaseProcess) -> None:
     """Where what the agent kept is lost, it gets no entry, touches nothing and says so."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
@@ -217,6 +218,37 @@ def test_a_version_that_may_not_have_the_data_is_not_let_to_it(tmp_path: Path) -
     taken = found.lowered(workload("7.0"))
     assert isinstance(taken, Workload)
     assert taken.spec.image == "mongo:7.0"
+
+
+def test_a_first_version_that_never_ran_may_be_another(tmp_path: Path) -> None:
+    """Neither its version nor its runtime counts, for there is no data; the password stays, for mongod may know it."""
+    held = tmp_path / "held"
+    held.mkdir()
+    for name in ("tls.pem", "ca.crt"):
+        (held / name).write_text(name)
+
+    def agent() -> Databases:
+        """As after a restart."""
+        certificate: Any = lambda _team, _name: SimpleNamespace(directory=held)  # noqa: E731
+        return Databases(DatabaseFiles(tmp_path, SEALER), ["container", "process"], held=certificate)
+
+    first = agent()
+    assert kind(first.lowered(workload("9.9", mongodb={"runtime": "container"}))) == "container"
+    first.prepare(KEY)
+    for wanted in (workload("6.0", mongodb={"runtime": "container"}), workload("7.0", mongodb={"runtime": "process"})):
+        mongodb = wanted.spec.mongodb
+        assert mongodb is not None
+        corrected = agent()
+        made = corrected.lowered(wanted)
+        assert isinstance(made, Workload)
+        assert (made.spec.type, made.spec.image) == (mongodb.runtime, "mongo:6.0" if mongodb.version == "6.0" else None)
+        said = ItemResult(id=str(KEY), state="Failed", reason="PullFailed")
+        assert corrected.result(KEY, said) == said
+        assert corrected.databases[KEY].refused is None
+        corrected.prepare(KEY)
+        record = agent().records[KEY]
+        assert (record.version, record.runtime) == (mongodb.version, mongodb.runtime)
+        assert record.password == first.records[KEY].password
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,17 @@ def test_data_does_not_move_to_another_runtime() -> None:
     assert settled(state, {PATH: orders()}).state.findings == {}
 
 
+@pytest.mark.parametrize(("wanted", "code"), [("5.0", "mongodb-upgrade-refused"), ("6.0", "mongodb-moves")])
+def test_a_version_that_never_ran_is_replaced_by_removing_it(wanted: str, code: str) -> None:
+    """The hint says so, and the way leads there: what was in service counts no longer."""
+    state = start(**{PATH: orders(runtime="container")})
+    document = orders(wanted, runtime="process" if wanted == "6.0" else "container")
+    (problem,) = problems_of(settled(state, {PATH: document}).state, {PATH: document})
+    assert (problem.code, "add it again" in problem.hint) == (code, True)
+    removed = settled(state, {PATH: None}).state
+    assert settled(removed, {PATH: document}).state.findings == {}
+
+
 TWO_PORTS = [{"container": 27017, "host": 27117}, {"container": 27018, "host": 27118}]
 
 
