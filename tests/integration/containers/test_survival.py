@@ -72,6 +72,29 @@ def test_what_somebody_broke_is_mended(machine: NetworkedEngine, tmp_path: Path)
     machine.inside(scenario)
 
 
+def test_what_is_lost_comes_back_at_the_port_of_the_last_roll_out(machine: NetworkedEngine, tmp_path: Path) -> None:
+    """A container that is removed while no agent is there answers again where fronts look for it, not where it is
+    declared."""
+
+    async def scenario() -> None:
+        newer = web("web:2", strategy="blue-green")
+        async with running(machine, tmp_path) as found:
+            await settled(found, web(strategy="blue-green"))
+            await settled(found, newer)
+            (serving,) = found.observed().values()
+        port = serving.ports[8080]
+        assert 20000 <= port <= 29999
+        for shown in containers(machine):
+            machine.command("rm", "--force", shown["Id"])
+        async with running(machine, tmp_path) as found:
+            await settled(found, newer)
+            (serving,) = found.observed().values()
+            assert serving.ports == {8080: port}
+            await until(lambda: _answers(port, "version 2"), "an answer at the port of the last roll-out")
+
+    machine.inside(scenario)
+
+
 KILLS: Final = 30
 
 
@@ -141,8 +164,8 @@ def _ours(machine: NetworkedEngine, foreign: Container) -> set[tuple[str, str]]:
     return found if len(found) == len(ours) else set()
 
 
-async def _answers() -> bool:
+async def _answers(port: int = 8081, text: str = "version 1") -> bool:
     try:
-        return await page(8081) == "version 1"
+        return await page(port) == text
     except OSError:
         return False

@@ -90,6 +90,33 @@ def test_nothing_happens_to_programs_while_agents_come_and_go(data: Path) -> Non
     assert page(port) == "1"
 
 
+def test_what_is_lost_comes_back_at_the_port_of_the_last_roll_out(data: Path) -> None:
+    """A program whose directory is gone answers again where fronts look for it, not where it is declared."""
+    declared = free_port()
+    newer = web("2", declared, strategy="blue-green")
+
+    async def roll_out() -> int:
+        async with running(data) as found:
+            await settled(found, web("1", declared, strategy="blue-green"))
+            await settled(found, newer)
+            (serving,) = found.observed().values()
+            return serving.ports[declared]
+
+    async def come_back() -> int:
+        async with running(data) as found:
+            await settled(found, newer)
+            (serving,) = found.observed().values()
+            return serving.ports[declared]
+
+    port = asyncio.run(roll_out())
+    assert 20000 <= port <= 29999
+    for path in (data / FOLDER / "shop" / "web").iterdir():
+        instances.remove(path, SECONDS)
+    assert page(port) == ""
+    assert asyncio.run(come_back()) == port
+    wait_for(lambda: page(port) == "2", SECONDS, what="an answer at the port of the last roll-out")
+
+
 def _both(ports: dict[str, int], version: str, other: str) -> list[Item]:
     return [web(version, ports["web"]), web(other, ports["api"], name="api", strategy="blue-green")]
 
