@@ -11,10 +11,11 @@ import asyncio
 import sys
 from pathlib import Path
 
-from agent.deployments.mongodb import Database, Databases, start_of
+from agent.deployments.mongodb import Databases
 from agent.deployments.mongodb_archive import BadArchive, read_manifest
 from agent.deployments.mongodb_backups import BackupError, Backups
 from agent.deployments.mongodb_files import DatabaseFiles, Record
+from agent.deployments.mongodb_known import Database, start_of
 from agent.deployments.observed import Instance
 from agent.deployments.workload import Key, Workload
 from agent.keys import AgentKey, Unusable

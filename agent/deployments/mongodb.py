@@ -21,17 +21,19 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import PurePosixPath
-from typing import Any, Final, NamedTuple
+from typing import Final
 
 from agent.deployments import mongodb_admin as admin
 from agent.deployments.actions import Directory
 from agent.deployments.driver import DriverError
 from agent.deployments.given import NOTHING, Given
 from agent.deployments.health import Probe
-from agent.deployments.mongodb_admin import AdminError, Endpoint, Standing
+from agent.deployments.mongodb_admin import AdminError, Endpoint
 from agent.deployments.mongodb_files import DatabaseFiles, Record, new_password
+from agent.deployments.mongodb_known import Database, Said, start_of
 from agent.deployments.mongodb_users import wanted_users
 from agent.deployments.mongodb_workload import Runtime, directories, lowered, port_of, socket_name
 from agent.deployments.observed import Instance, Observed
@@ -56,54 +58,6 @@ class DatabaseSettings:
     """Between two looks at a database."""
     ask: float = 60.0
     """Between two questions for version and size."""
-
-
-class Said(NamedTuple):
-    reason: str
-    message: str
-
-
-@dataclass(slots=True)
-class Database:
-    """What is known of one that is wanted."""
-
-    workload: Workload
-    made: Workload | None = None
-    """What the driver was told to run."""
-    refused: Said | None = None
-    instance: Instance | None = None
-    """The one that runs, if one does."""
-    greeted: str = ""
-    """The start of an instance that has the agent's user, and no lock of a backup that was cut off."""
-    shown: str = ""
-    """Fingerprint of the certificate that mongod was told of."""
-    users: str = ""
-    """The start, and what was wanted, when users were as wanted."""
-    trouble: Said | None = None
-    backup_trouble: Said | None = None
-    standing: Standing | None = None
-    asked_at: float = float("-inf")
-    busy: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held while somebody works in it: tending, or a backup with its lock."""
-
-    @property
-    def mongodb(self) -> MongoDB:
-        assert self.workload.spec.mongodb is not None, "the schema asks for it"
-        return self.workload.spec.mongodb
-
-    @property
-    def ready(self) -> bool:
-        """It runs, and the agent has been in it since it was started."""
-        return self.instance is not None and self.greeted == self.start
-
-    @property
-    def start(self) -> str:
-        return "" if self.instance is None else start_of(self.instance)
-
-
-def start_of(instance: Instance) -> str:
-    """Return what is another text after each start."""
-    return f"{instance.id} {instance.started}"
 
 
 class Databases:
@@ -205,26 +159,27 @@ class Databases:
         record = self.records.get(key)
         if record is None or not record.begun:
             runtime: Runtime = "container" if made.spec.type == "container" else "process"
-            self._note(key, runtime=runtime, version=database.mongodb.version, image=database.mongodb.image)
+            fresh = Record(runtime, database.mongodb.version, database.mongodb.image, new_password())
+            self._note(key, lambda former: replace(fresh, password=former.password), fresh)
         if held is not None:
             self.files.put_certificate(key, held.directory)
         elif not self.files.roots(key).exists():
             raise DriverError("WaitingForCertificate", "Its certificate has not come yet.", retryable=True)
         return directories(PurePosixPath(self.files.home(key)))
 
-    def _note(self, key: Key, **known: Any) -> None:
-        """Keep fields of a record; blocks. Raises OSError, and then what was kept stays."""
+    def _note(self, key: Key, change: Callable[[Record], Record], fresh: Record | None = None) -> None:
+        """Keep another record, of one that is gone none; blocks. Raises OSError, and then what was kept stays."""
         with self._noting:
-            former = self.records.get(key)
-            record = Record(password=new_password(), **known) if former is None else replace(former, **known)
-            if record != former:
+            former = self.records.get(key, fresh)
+            if former is not None and (record := change(former)) != self.records.get(key):
                 self.files.save(key, record)
                 self.records[key] = record
 
     def gone(self, key: Key) -> None:
         """Its data was deleted; blocks."""
-        self.files.forget(key)
-        self.records.pop(key, None)
+        with self._noting:
+            self.files.forget(key)
+            self.records.pop(key, None)
 
     async def probe(self, instance: Instance, timeout_seconds: float) -> Probe:
         """Say how an instance is."""
@@ -310,7 +265,8 @@ class Databases:
             log.warning("database %s was still locked by a backup that was cut off", key)
         if not self.records[key].begun:
             found = await admin.standing(where)
-            await asyncio.to_thread(self._note, key, feature_version=found.feature_version, ran=found.version)
+            seen = partial(replace, feature_version=found.feature_version, ran=found.version)
+            await asyncio.to_thread(self._note, key, seen)
         database.greeted, database.asked_at = start, float("-inf")
         database.shown = ""
 
@@ -353,9 +309,11 @@ class Databases:
             await admin.raise_feature_version(where, found.version)
             found = await admin.standing(where)
         database.standing, database.asked_at = found, self._monotonic()
-        let = {"version": wanted.version, "image": wanted.image} if good and database.refused is None else {}
-        known = {"feature_version": found.feature_version, "ran": found.version, **let}
-        await asyncio.to_thread(self._note, key, address=where.host, port=where.port, **known)
+        record = self.records[key]
+        let = wanted if good and database.refused is None else record
+        known = partial(replace, version=let.version, image=let.image, address=where.host, port=where.port)
+        seen = partial(known, feature_version=found.feature_version, ran=found.version)
+        await asyncio.to_thread(self._note, key, seen)
 
     @staticmethod
     def _behind(database: Database) -> bool:

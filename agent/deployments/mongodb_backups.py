@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from agent.deployments import mongodb_dump as dumping
-from agent.deployments.mongodb import Database, Databases, Said
+from agent.deployments.mongodb import Databases
 from agent.deployments.mongodb_admin import AdminError, Client, Endpoint, login, standing, translated
 from agent.deployments.mongodb_archive import (
     SUFFIX,
@@ -32,6 +32,7 @@ from agent.deployments.mongodb_archive import (
     write_archive,
 )
 from agent.deployments.mongodb_files import BACKUPS
+from agent.deployments.mongodb_known import Database, Said
 from agent.deployments.workload import Key
 from schemas.deployment import MongoDBBackup
 from schemas.mongodb_versions import series_of
