@@ -27,10 +27,14 @@ class DriverError(Exception):
 
 
 class DriverAbsent(DriverError):
-    """Nothing is on this machine that the driver could work with, and there may never be."""
+    """Nothing is on this machine that the driver could work with, and there may never be.
 
-    def __init__(self, message: str) -> None:
+    ``may_come_back``: something is there that does not serve this user now, and may have before.
+    """
+
+    def __init__(self, message: str, *, may_come_back: bool = False) -> None:
         super().__init__("EngineUnavailable", message, engine=True)
+        self.may_come_back = may_come_back
 
 
 class Stats(NamedTuple):

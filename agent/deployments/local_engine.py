@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.deployments.docker_engine import DockerEngine
-from agent.deployments.driver import DriverAbsent
+from agent.deployments.driver import DriverAbsent, DriverError
 from agent.deployments.firewall import Firewall
 from agent.deployments.observed import Observed
 from agent.deployments.shared_directories import NOTHING_SHARED, Shared
@@ -20,7 +20,10 @@ _LOOK_SECONDS: Final = 2.0
 
 
 class LocalEngine(DockerEngine):
-    """Says that it is absent as long as nobody listens at its socket. ``publish``: fixed addresses."""
+    """Says that it is absent as long as nobody listens at its socket, or this user may not use it.
+
+    ``publish``: fixed addresses.
+    """
 
     def __init__(
         self,
@@ -45,15 +48,36 @@ class LocalEngine(DockerEngine):
         await self._firewall.ensure()
 
     async def observe(self) -> Observed:
-        if not is_there(self._path):
-            raise DriverAbsent(f"There is no container engine at {self._path}.")
-        return await super().observe()
+        try:
+            return await super().observe()
+        except DriverError as error:
+            absent = absence(self._path) if error.engine else None
+            if absent is None:
+                raise
+        raise absent
 
     async def watch(self, changed: Callable[[], None]) -> None:
-        while not is_there(self._path):  # noqa: ASYNC110  a file says nothing by itself
+        while absence(self._path) is not None:  # noqa: ASYNC110  a file says nothing by itself
             await asyncio.sleep(_LOOK_SECONDS)
         changed()
         await super().watch(changed)
+
+
+def absence(path: Path) -> DriverAbsent | None:
+    """Say why nobody can be asked at a socket; None where somebody listens, who may still not answer."""
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except FileNotFoundError:
+            return DriverAbsent(f"There is no container engine at {path}.")
+        except ConnectionRefusedError:
+            return DriverAbsent(f"No container engine listens at {path}.", may_come_back=True)
+        except PermissionError:
+            return DriverAbsent(f"The container engine at {path} may not be used by this user.", may_come_back=True)
+        except OSError:  # such as one that is too busy to take the connection at once
+            return None
+    return None
 
 
 def is_there(path: Path) -> bool:

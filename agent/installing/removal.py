@@ -12,6 +12,7 @@ from agent.deployments.driver import Driver, DriverAbsent, DriverError
 from agent.deployments.firewall import IpTables
 from agent.deployments.given import NOTHING
 from agent.deployments.local_engine import LocalEngine
+from agent.deployments.memory import MemoryFiles
 from agent.deployments.process_driver import ProcessDriver
 from agent.installing.plan import Cannot
 
@@ -29,6 +30,7 @@ async def remove_all(data: Path, *, volumes: bool, drivers: Sequence[Driver] | N
     Raises:
         Cannot: where something could not be removed; what is left is found again by the next attempt.
     """
+    have_run = {memory.type for memory in MemoryFiles(data, "").load(0.0).values()}
     for driver in drivers_of(data) if drivers is None else drivers:
         try:
             observed = await driver.observe()
@@ -38,9 +40,9 @@ async def remove_all(data: Path, *, volumes: bool, drivers: Sequence[Driver] | N
                 await driver.carry_out(RemoveNetwork(key), NOTHING)
             for key in sorted(observed.volumes) if volumes else ():
                 await driver.carry_out(RemoveVolumes(key), NOTHING)
-        except DriverAbsent:
-            continue
         except DriverError as error:
+            if isinstance(error, DriverAbsent) and not (error.may_come_back and driver.type in have_run):
+                continue
             raise Cannot(
                 f"{error.message} What the agent runs there was not removed; the rest stays as it is."
             ) from None

@@ -10,7 +10,9 @@ import pytest
 from agent.deployments.actions import Action, Remove, RemoveNetwork, RemoveVolumes
 from agent.deployments.driver import DriverAbsent, DriverError
 from agent.deployments.given import Given
+from agent.deployments.memory import MemoryFiles
 from agent.deployments.observed import Instance, Observed
+from agent.deployments.rollout import Memory
 from agent.deployments.workload import Key
 from agent.installing.plan import Cannot
 from agent.installing.removal import remove_all
@@ -59,3 +61,12 @@ def test_an_engine_that_does_not_answer_is_said() -> None:
     driver = Driver(DriverError("EngineUnavailable", "The engine does not answer.", engine=True))
     with pytest.raises(Cannot, match="was not removed"):
         asyncio.run(remove_all(NOWHERE, volumes=False, drivers=[driver]))
+
+
+def test_an_engine_that_was_stopped_after_it_ran_something_is_said(tmp_path: Path) -> None:
+    """What it ran is still there, and comes back with it; where it never ran anything, nothing is in the way."""
+    driver = Driver(DriverAbsent("No container engine listens at /run/docker.sock.", may_come_back=True))
+    asyncio.run(remove_all(tmp_path, volumes=False, drivers=[driver]))
+    MemoryFiles(tmp_path, "boot").save(WEB, Memory(type="container"))
+    with pytest.raises(Cannot, match=r"No container engine listens at /run/docker.sock. What .* was not removed"):
+        asyncio.run(remove_all(tmp_path, volumes=False, drivers=[driver]))
