@@ -18,7 +18,8 @@ from typing import Final, NamedTuple
 from agent.deployments.actions import Directory
 from agent.deployments.driver import DriverError
 from agent.deployments.given import Given
-from agent.deployments.process_files import MARKER, TMP, VOLUMES
+from agent.deployments.process_entry import STAGE
+from agent.deployments.process_files import ENVIRONMENT, MARKER, TMP, VOLUMES
 from agent.deployments.workload import Key, Workload
 from schemas.deployment import DeploymentSpec, PortMapping
 from schemas.mounts import holds, refused
@@ -33,7 +34,8 @@ ETC: Final = (
 )  # fmt: skip
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_PIDS: Final = 1024
-_FIRST_USER: Final = 1_900_000_000
+_BINDS: Final = ("--bind", "--ro-bind", "--ro-bind-try")
+FIRST_USER: Final = 1_900_000_000
 _USERS: Final = 100_000_000
 """User ids that nobody else gives away (systemd's table of them calls the range unused)."""
 
@@ -50,9 +52,8 @@ class Means(NamedTuple):
     """What this machine has to confine programs with. An empty path: it has not."""
 
     bwrap: str = ""
-    setpriv: str = ""
-    """Only root needs it: to give each deployment a user of its own."""
     root: bool = False
+    """It gives each deployment a user of its own."""
     cgroup: str = ""
     """Directory in which groups can be made, with limits."""
     links: Mapping[str, str] = {}
@@ -68,7 +69,7 @@ class Means(NamedTuple):
 def user_of(agent: str, key: Key) -> int:
     """Return the user, and group, of a deployment's programs: each has its own."""
     digest = hashlib.sha256(f"{agent}/{key}".encode()).digest()
-    return _FIRST_USER + int.from_bytes(digest[:8]) % _USERS
+    return FIRST_USER + int.from_bytes(digest[:8]) % _USERS
 
 
 def ids(agent: str, workload: Workload) -> tuple[int, int]:
@@ -140,37 +141,53 @@ class _Mount(NamedTuple):
     words: tuple[str, ...]
 
 
+class Confinement(NamedTuple):
+    words: list[str]
+    """What stands before a command."""
+    sources: list[str]
+    """Where root confines: what it has to show at ``STAGE`` first, for the program's user reaches none of it."""
+    hidden: list[str]
+
+
 def confined(
     workload: Workload,
     place: Place,
     means: Means,
     *,
-    owner: tuple[int, int],
     directories: Iterable[Directory] = (),
     readable: Iterable[str] = (),
     hidden: Iterable[str] = (),
-) -> list[str]:
-    """Return what stands before a command so that it runs confined. Raises DriverError for what cannot be.
+) -> Confinement:
+    """Return how a command runs confined. Raises DriverError for what cannot be.
 
-    Words such as ``@0`` stand for a descriptor with the content of the first of its secret files. ``owner``: user and
-    group where root confines. ``directories``: of the agent's own. ``readable``: further directories that programs may
-    read. ``hidden``: what they may not, wherever it lies.
+    Words such as ``@0`` stand for a descriptor with the content of the first of its secret files. ``directories``: of
+    the agent's own. ``readable``: further directories that programs may read. ``hidden``: what they may not, wherever
+    it lies.
     """
     words = [
-        *(means.bwrap, "--die-with-parent", "--new-session", "--unshare-pid", "--unshare-ipc", "--unshare-uts"),
+        *(means.bwrap, "--args", ENVIRONMENT, "--die-with-parent", "--new-session"),
+        *("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts"),
         *("--hostname", workload.key.name, "--cap-drop", "ALL"),
     ]
-    if means.root:
-        words += [word for name in ("SETUID", "SETGID", "SETPCAP") for word in ("--cap-add", f"CAP_{name}")]
-    else:
-        words += ["--unshare-user"]
-    mounts = [*_system(means, readable), *_hidden(place, means, readable, hidden)]
+    closed = list(dict.fromkeys((place.data, *hidden)))
+    mounts = _system(means, readable)
+    mounts += [] if means.root else _hidden(closed, means, readable)
     mounts += _own(workload, place, directories, readable)
     made: set[PurePosixPath] = set()
+    sources: list[str] = []
     for mount in sorted(mounts, key=lambda one: len(one.where.parts)):  # what lies deeper is laid over what holds it
-        words += [*_way_to(mount.where, means, made), *mount.words]
+        words += [*_way_to(mount.where, means, made), *(_staged(mount.words, sources) if means.root else mount.words)]
     words += ["--remount-ro", "/", "--chdir", "/tmp", "--"]  # noqa: S108
-    return [*words, *(_as(means.setpriv, *owner) if means.root else ())]
+    return Confinement(words, sources, closed if means.root else [])
+
+
+def _staged(words: tuple[str, ...], sources: list[str]) -> tuple[str, ...]:
+    """Take what is bound from the stage."""
+    if words[0] not in _BINDS:
+        return words
+    how, source, target = words
+    sources.append(source)
+    return how, f"{STAGE}/{len(sources) - 1}", target
 
 
 def _own(workload: Workload, place: Place, directories: Iterable[Directory], readable: Iterable[str]) -> list[_Mount]:
@@ -214,19 +231,12 @@ def _system(means: Means, readable: Iterable[str]) -> list[_Mount]:
     return [*found, *(_Mount(PurePosixPath(name), ("--ro-bind-try", name, name)) for name in more)]
 
 
-def _hidden(place: Place, means: Means, readable: Iterable[str], hidden: Iterable[str]) -> list[_Mount]:
+def _hidden(closed: Iterable[str], means: Means, readable: Iterable[str]) -> list[_Mount]:
     """Lay an empty directory over what must not be seen, where something that is seen would show it."""
     shown = [PurePosixPath(path) for path in (*SYSTEM, *readable) if path not in means.links]
     found = []
-    for name in dict.fromkeys((place.data, *hidden)):
+    for name in closed:
         path = PurePosixPath(name)
         if any(path.is_relative_to(one) for one in shown):
             found.append(_Mount(path, ("--perms", "0555", "--tmpfs", name)))
     return found
-
-
-def _as(setpriv: str, user: int, group: int) -> list[str]:
-    return [
-        *(setpriv, f"--reuid={user}", f"--regid={group}", "--clear-groups", "--no-new-privs"),
-        *("--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all", "--"),
-    ]

@@ -31,6 +31,7 @@ from agent.deployments.given import Given
 from agent.deployments.health import Probe
 from agent.deployments.observed import Instance, Observed
 from agent.deployments.process_confinement import (
+    Confinement,
     Means,
     Place,
     confined,
@@ -170,10 +171,10 @@ class ProcessDriver:
         place = Place(str(self._data), str(path.parent), str(path))
         owner = self._owner(workload, means)
         identity = randomness.token_hex(16)
-        inside: list[str] = []
+        inside = Confinement([], [], [])
         if means.confined:
             inside = confined(
-                workload, place, means, owner=owner or (0, 0),
+                workload, place, means,
                 directories=action.directories, readable=settings.readable, hidden=settings.hidden,
             )  # fmt: skip
         elif spec.secret_files or action.directories:
@@ -183,7 +184,7 @@ class ProcessDriver:
         if group is not None:
             self._make_group(str(group), group_limits(spec))
         program = Program(
-            argv=[*inside, *spec.command],
+            argv=[*inside.words, *spec.command],
             env=environment(spec, action.ports, given, identity, where),
             directory=where["tmp"],
             confined=means.confined,
@@ -191,8 +192,11 @@ class ProcessDriver:
             limits=limits(spec, means),
             cgroup=str(group or ""),
             files=list(given.files(spec).values()),
+            owner=list(owner or ()),
+            sources=inside.sources,
+            hidden=inside.hidden,
         )
-        record = Record(identity, workload.digest, dict(action.ports), program, inside)
+        record = Record(identity, workload.digest, dict(action.ports), program, inside.words)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         instances.make(path, record, [volume.name for volume in spec.volumes], owner)
 

@@ -29,6 +29,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from agent.deployments.process_entry import Entry
+
 FOLDER: Final = "processes"
 CHANGES: Final = "changes"
 VOLUMES: Final = "volumes"
@@ -40,6 +42,8 @@ LOG: Final = "log"
 TMP: Final = "tmp"
 MARKER: Final = "CLOUDLUNACY_INSTANCE"
 """Variable by which what is left of an instance is known again. Its value is random: nobody else has it."""
+ENVIRONMENT: Final = "@env"
+"""Stands for a descriptor with the environment of a confined program, as arguments of bubblewrap."""
 _FLOCK: Final = "hhqqi4x"
 """``struct flock`` of Linux with 64-bit offsets."""
 
@@ -61,6 +65,20 @@ class Program(NamedTuple):
     """Directory of its control group; empty where there is none."""
     files: list[str]
     """Contents of secret files; ``argv`` has ``@0`` for a descriptor of the first one."""
+    owner: list[int]
+    """User and group that the keeper becomes before it executes anything; empty where it stays who it is."""
+    sources: list[str]
+    hidden: list[str]
+    """Both for :class:`agent.deployments.process_entry.Entry`."""
+
+    @property
+    def entry(self) -> Entry | None:
+        return Entry(self.owner[0], self.owner[1], self.sources, self.hidden) if self.owner else None
+
+    @property
+    def first_env(self) -> dict[str, str]:
+        """What bubblewrap itself is started with: nothing of a tenant, whose words could change what it does."""
+        return {"PATH": os.defpath, MARKER: self.env[MARKER]} if self.confined else self.env
 
 
 class Record(NamedTuple):
@@ -131,16 +149,23 @@ def replace(path: Path, content: bytes, *, durable: bool = False) -> None:
 
 
 @contextlib.contextmanager
-def opened(argv: list[str], files: list[str]) -> Iterator[tuple[list[str], list[int]]]:
-    """Give words with descriptors of files in memory, and these, which are closed at the end."""
+def opened(argv: list[str], program: Program) -> Iterator[tuple[list[str], list[int]]]:
+    """Give words with descriptors of files in memory, and these, which are closed at the end.
+
+    The environment goes to bubblewrap by such a file too, for the program that it executes at last.
+    """
+    variables = "".join(f"--setenv\0{name}\0{value}\0" for name, value in program.env.items())
+    contents = {f"@{number}": content for number, content in enumerate(program.files)} | {ENVIRONMENT: variables}
+    named: dict[str, str] = {}
     descriptors: list[int] = []
     try:
-        for content in files:
+        for word, content in contents.items() if program.confined else ():
             descriptors.append(os.memfd_create("secret", 0))
-            os.write(descriptors[-1], content.encode())
+            named[word] = str(descriptors[-1])
+            with open(descriptors[-1], "wb", closefd=False) as file:
+                file.write(content.encode())
             os.lseek(descriptors[-1], 0, os.SEEK_SET)
-        named = {f"@{number}": str(descriptor) for number, descriptor in enumerate(descriptors)}
-        yield [named.get(word, word) if index and argv[index - 1] == "--file" else word
+        yield [named.get(word, word) if index and argv[index - 1] in ("--file", "--args") else word
                for index, word in enumerate(argv)], descriptors  # fmt: skip
     finally:
         for descriptor in descriptors:

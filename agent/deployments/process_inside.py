@@ -17,6 +17,7 @@ from typing import Final, Literal
 
 from agent.deployments.driver import DriverError, Written
 from agent.deployments.health import Probe
+from agent.deployments.process_entry import launched
 from agent.deployments.process_files import Record, opened
 
 _BLOCK: Final = 64 * 1024
@@ -77,15 +78,15 @@ async def _read(
 async def _begun(record: Record, command: tuple[str, ...], output: int) -> AsyncIterator[Process]:
     """Begin it; at the end it ends with everything in its session. Raises DriverError."""
     program = record.program
-    with opened(record.inside, program.files) as (before, descriptors):
+    with opened(record.inside, program) as (before, descriptors):
+        words = [*before, *command] if program.entry is None else launched(program.entry, [*before, *command])
         try:
             process = await asyncio.create_subprocess_exec(
-                *before,
-                *command,
+                *words,
                 stdin=DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=program.env,
+                env=program.first_env,
                 cwd=None if program.confined else program.directory,
                 pass_fds=descriptors,
                 start_new_session=True,

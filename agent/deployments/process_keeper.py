@@ -25,6 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple, NoReturn
 
+from agent.deployments.process_entry import enter, leave_root
 from agent.deployments.process_files import CHANGES, KEPT, Record, Status, opened, take_lock
 from agent.deployments.process_log import RotatingLog
 from agent.deployments.process_table import children, has_followers, signal_group
@@ -180,7 +181,7 @@ class Keeper:
             os.set_inheritable(mine, False)
         bwrap, *rest = program.argv
         try:
-            with opened(rest, program.files) as (words, _):
+            with opened(rest, program) as (words, _):
                 child = self._spawn([bwrap, "--info-fd", str(teller), "--block-fd", str(gate), *words])
             os.close(teller)
             teller = -1
@@ -199,6 +200,19 @@ class Keeper:
         with contextlib.suppress(OSError):
             if self._program.cgroup:
                 Path(self._program.cgroup, "cgroup.procs").write_text(str(pid))
+        if self._program.entry is None:
+            self._limit_each(pid)
+            return
+        child = os.fork()  # as its user, for which nothing more is needed; root in a container may lack the right
+        if child == 0:
+            try:
+                leave_root(self._program.entry)
+                self._limit_each(pid)
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+
+    def _limit_each(self, pid: int) -> None:
         for name, value in self._program.limits.items():
             with contextlib.suppress(OSError, ValueError):
                 resource.prlimit(pid, getattr(resource, name), (value, value))
@@ -222,9 +236,6 @@ class Keeper:
         program = self._program
         try:
             os.setsid()
-            _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-            if os.getppid() != parent:
-                os._exit(1)
             nothing = os.open(os.devnull, os.O_RDONLY)
             for descriptor, wanted in ((nothing, 0), (self._input, 1), (self._input, 2)):
                 os.dup2(descriptor, wanted)
@@ -232,11 +243,16 @@ class Keeper:
             for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP):
                 signal.signal(number, signal.SIG_DFL)
             os.umask(0o022)
+            if program.entry is not None:
+                enter(program.entry)
+            _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            if os.getppid() != parent:
+                os._exit(1)
             if not program.confined:
                 os.chdir(program.directory)
                 _prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
                 self._limit(os.getpid())
-            os.execvpe(argv[0], argv, program.env)  # noqa: S606  no shell is wanted
+            os.execvpe(argv[0], argv, program.first_env)  # noqa: S606  no shell is wanted
         except OSError as error:
             os.write(failure, f"{argv[0]}: {error.strerror}".encode())
         finally:

@@ -9,11 +9,17 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from agent.deployments.process_confinement import PATH, SYSTEM, Means
+from agent.deployments.process_confinement import FIRST_USER, PATH, SYSTEM, Means
+from agent.deployments.process_entry import Entry, launched
 
 _SECONDS: Final = 10.0
 _CONTROLLERS: Final = frozenset({"cpu", "memory", "pids"})
 _COUNTS_ANEW: Final = (5, 14)
+_FORBIDS: Final = {
+    "kernel/apparmor_restrict_unprivileged_userns": "1",
+    "kernel/unprivileged_userns_clone": "0",
+    "user/max_user_namespaces": "0",
+}
 
 
 class Found:
@@ -28,22 +34,21 @@ def look() -> Found:
     """Try. Takes some hundredths of a second; blocks."""
     root = os.geteuid() == 0
     links = {path: str(Path(path).readlink()) for path in SYSTEM if Path(path).is_symlink()}
-    bwrap, setpriv = (shutil.which(name, path=PATH) or "" for name in ("bwrap", "setpriv"))
-    lacking = _lacking(bwrap, setpriv, root=root)
+    bwrap = shutil.which("bwrap", path=PATH) or ""
+    lacking = _lacking(bwrap, root=root)
     release = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2] if part.isdigit())
-    means = Means("" if lacking else bwrap, setpriv, root, _cgroup(), links, release >= _COUNTS_ANEW)
+    means = Means("" if lacking else bwrap, root, _cgroup(), links, release >= _COUNTS_ANEW)
     return Found(means, lacking)
 
 
-def _lacking(bwrap: str, setpriv: str, *, root: bool) -> str:
+def _lacking(bwrap: str, *, root: bool) -> str:
     if not bwrap:
         return "bubblewrap is not installed (on Debian and Ubuntu: apt-get install bubblewrap)"
-    if root and not setpriv:
-        return "setpriv is not installed (package util-linux)"
-    words = ["--unshare-pid", "--unshare-ipc", "--unshare-uts", *([] if root else ["--unshare-user"])]
+    words = [bwrap, "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts"]
+    words += ["--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true"]
     try:
         finished = subprocess.run(
-            [bwrap, *words, "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true"],
+            launched(Entry(FIRST_USER, FIRST_USER, [], []), words) if root else words,
             capture_output=True, stdin=subprocess.DEVNULL, timeout=_SECONDS, check=False, env={"PATH": PATH},
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -51,7 +56,17 @@ def _lacking(bwrap: str, setpriv: str, *, root: bool) -> str:
     if finished.returncode == 0:
         return ""
     said = finished.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["it says nothing"]
-    return f"bubblewrap may not make namespaces here: {said[0]}"
+    return f"bubblewrap may not make namespaces here: {said[0]}{_forbidden()}"
+
+
+def _forbidden() -> str:
+    """Return which setting of the machine forbids user namespaces to users, where one does."""
+    for name, value in _FORBIDS.items():
+        with contextlib.suppress(OSError):
+            if Path("/proc/sys", name).read_text().strip() == value:
+                setting = name.replace("/", ".")
+                return f" (users may not make user namespaces on this server: {setting} is {value})"
+    return ""
 
 
 def _cgroup() -> str:

@@ -22,12 +22,14 @@ from agent.deployments.process_confinement import (
     places,
     user_of,
 )
+from agent.deployments.process_entry import STAGE
 from agent.deployments.workload import Key, Workload
 from schemas.deployment import DeploymentSpec
 from schemas.mounts import RESERVED
 
+BINDS: Final = ("--bind", "--ro-bind", "--ro-bind-try")
 PLACE: Final = Place("/srv/agent", "/srv/agent/processes/shop/web", "/srv/agent/processes/shop/web/a")
-MEANS: Final = Means("/usr/bin/bwrap", "/usr/bin/setpriv", root=True, links={"/bin": "usr/bin"})
+MEANS: Final = Means("/usr/bin/bwrap", root=True, links={"/bin": "usr/bin"})
 
 
 def process(**spec: Any) -> Workload:
@@ -36,7 +38,11 @@ def process(**spec: Any) -> Workload:
 
 
 def words(one: Workload, means: Means = MEANS, **more: Any) -> list[str]:
-    return confined(one, PLACE, means, owner=(1_900_000_007, 1_900_000_008), **more)
+    """Return its words, with what is staged in its place."""
+    found = confined(one, PLACE, means, **more)
+    named = {f"{STAGE}/{number}": source for number, source in enumerate(found.sources)}
+    return [named.get(word, word) if found.words[index - 1] in BINDS else word
+            for index, word in enumerate(found.words)]  # fmt: skip
 
 
 def said(one: Workload, ports: dict[int, int], given: Given = NOTHING) -> dict[str, str]:
@@ -68,26 +74,40 @@ def test_everything_that_can_be_taken_is_taken() -> None:
     found = " ".join(words(process()))
     for part in ("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--cap-drop ALL", "--die-with-parent"):
         assert part in found
-    assert found.endswith("--bounding-set=-all --")
-    assert "--reuid=1900000007 --regid=1900000008 --clear-groups --no-new-privs" in found
+    assert "--cap-add" not in found
+    assert found.endswith(" --remount-ro / --chdir /tmp --")
     assert " / / " not in found
     assert "/home" not in found
     assert "--symlink usr/bin /bin" in found
 
 
-def test_without_root_there_is_a_user_namespace_and_no_other_user() -> None:
-    """An agent that is not root confines with what the kernel gives everybody."""
-    found = words(process(), MEANS._replace(root=False))
+@pytest.mark.parametrize("root", [True, False])
+def test_no_privileged_program_runs_where_a_tenant_decides(root: bool) -> None:
+    """Everybody confines with a user namespace, and only the program's own command stands behind what confines it."""
+    found = words(process(), MEANS._replace(root=root))
     assert "--unshare-user" in found
-    assert not [word for word in found if "setpriv" in word or "--cap-add" in word]
+    assert found[:3] == ["/usr/bin/bwrap", "--args", "@env"]
+    assert found[-1] == "--"
+
+
+def test_root_stages_all_that_is_bound() -> None:
+    """Nothing is bound by a path that the program's user might not reach, and what is hidden goes along."""
+    one = process(volumes=[{"name": "a", "path": "/a"}])
+    found = confined(one, PLACE, MEANS, readable=["/srv"], hidden=["/srv/other"])
+    bound = [found.words[index + 1] for index, word in enumerate(found.words) if word in BINDS]
+    assert bound == [f"{STAGE}/{number}" for number in range(len(found.sources))]
+    assert {"/srv", "/usr", "/srv/agent/processes/shop/web/volumes/a"} <= set(found.sources)
+    assert found.hidden == ["/srv/agent", "/srv/other"]
+    assert confined(one, PLACE, MEANS._replace(root=False))[1:] == ([], [])
 
 
 def test_the_agents_directory_is_hidden_wherever_it_lies() -> None:
     """Where a directory that is shown holds the agent's, an empty one is laid over it, and after it."""
-    found = " ".join(words(process(), readable=["/srv"], hidden=["/srv/other"]))
+    means = MEANS._replace(root=False)
+    found = " ".join(words(process(), means, readable=["/srv"], hidden=["/srv/other"]))
     assert found.index("--ro-bind-try /srv /srv") < found.index("--tmpfs /srv/agent")
     assert "--tmpfs /srv/other" in found
-    assert "--tmpfs" not in " ".join(words(process()))
+    assert "--tmpfs" not in " ".join(words(process(), means))
 
 
 def test_volumes_are_at_their_paths() -> None:
