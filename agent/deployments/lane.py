@@ -26,8 +26,6 @@ from schemas.deployment import DeploymentHealthCheck
 
 log = logging.getLogger(__name__)
 
-_SHORTEST_SECRET: Final = 4
-"""Characters of a value that is looked for in texts; a shorter one is part of any word."""
 _AT_ONCE: Final = 4
 """Actions under way on one engine."""
 
@@ -181,12 +179,16 @@ class Lane:
 
     def _with_health(self, observed: Observed) -> Observed:
         instances = (
-            replace(one, health=self._prober.health(one), last_lines=self._without_secrets(one.key, one.last_lines))
+            replace(
+                one,
+                health=self._prober.health(one),
+                last_lines=self._without_secrets(one.key, one.last_lines, cut=True),
+            )
             for one in observed.instances
         )
         return replace(observed, instances=tuple(instances))
 
-    def _without_secrets(self, key: Key, text: str) -> str:
+    def _without_secrets(self, key: Key, text: str, *, cut: bool = False) -> str:
         """Take out the values that a deployment was given: a program may have written its own to its log."""
         desired, good = self.desired.get(key), self._memories.get(key, NO_MEMORY).good
         for workload in (desired, good):
@@ -198,8 +200,7 @@ class Lane:
                 return _NOT_SHOWN
             if given.missing(workload.spec):
                 return _NOT_SHOWN
-            for value in sorted(given.values.values(), key=len, reverse=True):
-                text = text.replace(value, "***") if len(value) >= _SHORTEST_SECRET else text
+            text = given.masked(text, cut=cut)
         return text
 
     def _running(self, observed: Observed) -> dict[str, tuple[Instance, DeploymentHealthCheck | None]]:

@@ -233,6 +233,29 @@ def test_secrets_reach_the_instance_and_nothing_else(tmp_path: Path) -> None:
     run(scenario, tmp_path, secrets=_token)
 
 
+@pytest.mark.parametrize(
+    ("lines", "shown"),
+    [
+        ("key: | -----BEGIN KEY----- | MIIEvQIBADANBg | 0= | done", "key: | *** | *** | 0= | done"),
+        ("EvQIBADANBg | done", "*** | done"),
+    ],
+    ids=["line by line", "begins in the middle"],
+)
+def test_values_of_several_lines_are_not_shown(tmp_path: Path, lines: str, shown: str) -> None:
+    """What a program prints of a key is told line by line, and without its beginning; a short line may be anything."""
+
+    async def scenario(machine: Machine) -> None:
+        machine.driver.lines = lines
+        secrets = [{"env": "TOKEN", "secret": "web", "key": "token"}]
+        (said,) = await machine.settle(web("web:exits", secrets=secrets), looks=8)
+        assert said.message == f"It exited with 1; last lines: {shown}."
+        masked = machine.service.commanding.masked(KEY)
+        assert [masked(line) for line in ("  MIIEvQIBADANBg\r", "0=", "x")] == ["  ***\r", "0=", "x"]
+
+    value = "-----BEGIN KEY-----\r\n  MIIEvQIBADANBg\n0=\n"
+    run(scenario, tmp_path, secrets=lambda _: Given({"web/token": value}))
+
+
 def test_nothing_starts_without_its_secrets(tmp_path: Path) -> None:
     """Values that have not come yet are waited for, and named."""
     values: dict[str, str] = {}
