@@ -123,7 +123,7 @@ def time_of(moment: float | None) -> datetime | None:
 def taken_up(stored: RevisionRecord, digests: Mapping[str, str]) -> Record:
     """Return the record to go on with after a restart. ``digests``: agent → digest of its document now."""
     status = from_store(stored)
-    derived = stored.state == "Progressing" or stored.reason == "AgentFailed"
+    derived = stored.state in ("Progressing", "Converged") or stored.reason == "AgentFailed"
     return Record(
         revision=stored.revision,
         commit=status.commit,

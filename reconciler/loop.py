@@ -165,7 +165,8 @@ class Reconciler:
         """Go on from what was published before a restart."""
         self.service.resume(published, confirmed)
         self._considered = published.revision
-        await self._tracker.load({name: digest for name, (_, digest) in published.agents.items()})
+        digests = {name: digest for name, (_, digest) in published.agents.items()}
+        await self._tracker.load(digests, published.revision)
         await self._delivery.resume(published)
         self._metrics.serving(published.generation, published.revision)
         self._preparing.problems = await self._desire.locate(published.state)
@@ -175,8 +176,8 @@ class Reconciler:
     async def _take_up(self, published: Published) -> None:
         """Go on with the record of what is published, which may have been written less far than it came."""
         revision, tracker = published.revision, self._tracker
-        if tracker.get(revision) is None and await tracker.known(revision):
-            tracker.newest = revision  # it was done
+        if await tracker.is_done(revision):
+            tracker.newest = revision
             return
         tracker.begin(revision)
         with contextlib.suppress(Rejected, Transient):

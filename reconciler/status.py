@@ -220,15 +220,25 @@ class Tracker:
 
     # --- reading ------------------------------------------------------------------------------------------------
 
-    async def load(self, digests: Mapping[str, str]) -> None:
-        """After a restart: take up the newest records that are not done. ``digests``: agent → its document now."""
+    async def load(self, digests: Mapping[str, str], in_service: str = "") -> None:
+        """After a restart: take up the newest records that are not done, and that of the revision ``in_service``, which
+        may be published again. ``digests``: agent → its document now.
+        """
         for stored in reversed(await self._store.records(limit=KEPT)):
             if stored.state not in ("Converged", "Superseded") and stored.revision not in self._records:
                 self._records[stored.revision] = taken_up(stored, digests)
+        found = await self._store.record(in_service) if in_service and in_service not in self._records else None
+        if found is not None and found.state == "Converged":
+            self._records[in_service] = taken_up(found, digests)
 
     async def known(self, revision: str) -> bool:
         """Say whether there is a record, in memory or stored."""
         return revision in self._records or await self._store.record(revision) is not None
+
+    async def is_done(self, revision: str) -> bool:
+        """Say whether a revision has converged, or was superseded before a restart."""
+        record = self._records.get(revision)
+        return await self.known(revision) if record is None else judge(record)[0] == "Converged"
 
     def get(self, revision: str) -> Record | None:
         return self._records.get(revision)

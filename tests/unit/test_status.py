@@ -340,3 +340,30 @@ def test_two_tasks_may_write_at_the_same_time() -> None:
 
     asyncio.run(scenario())
     assert sorted(store.saved) == sorted([ONE, TWO])
+
+
+def test_what_has_converged_and_is_published_again_after_a_restart_stays_converged() -> None:
+    """A renewed certificate, or a wave, means the same revision once more, and that was fetched and planned before."""
+
+    async def scenario() -> None:
+        records = Records()
+        before = Tracker(records, Clock())
+        before.begin(ONE)
+        before.reach(ONE, *PUSHED)
+        before.note(ONE, generation=3, commit=CommitSummary(subject="Begin"))
+        before.concern(ONE, {}, ())
+        await before.flush()
+
+        after = Tracker(records, Clock())
+        await after.load({}, ONE)
+        assert await after.is_done(ONE)
+        after.note(ONE, quarantined=(), generation=4)
+        after.concern(ONE, {}, ())
+        await after.flush()
+
+        status = await after.status(ONE)
+        assert status is not None
+        assert (status.state, status.generation, status.commit.subject) == ("Converged", 4, "Begin")
+        assert (await records.record(ONE)).state == "Converged"  # type: ignore[union-attr]
+
+    asyncio.run(scenario())
