@@ -64,6 +64,14 @@ class Story:
         steps.append(RolloutStep(at=at, state=standing.state, reason=standing.reason, message=text))
         del steps[:-MAX_STEPS]
 
+    def failure(self, agent: str) -> RolloutStep | None:
+        """Return how the version failed on an agent, where that is the last that was heard of it, by whatever process.
+
+        A machine that a version brought down says nothing more, also after a restart here.
+        """
+        steps = self._steps.get(agent)
+        return steps[-1] if steps and steps[-1].state == "Failed" else None
+
     def judged(self, wave: Wave, agents: Iterable[str], away: frozenset[str], now: float) -> Iterator[Event]:
         """Take over where the roll-out stands; yields what is worth an event."""
         self.state, self.message = wave.state, wave.message[:MAX_TEXT]

@@ -135,8 +135,14 @@ class Waves:
     def _member(self, key: ObjectKey, agent: str, holds: str, since: int) -> Member:
         said = self._standings.of(agent, str(key), since)
         away = self._standings.away(agent)
-        if said is None or not holds:
+        if not holds:
             return Member(holds, away=away)
+        if said is None:
+            story = self._now.stories.get(key)
+            failed = story.failure(agent) if story is not None and story.version == holds else None
+            if failed is None:
+                return Member(holds, away=away)
+            return Member(holds, "Failed", failed.reason, failed.message, away)
         return Member(holds, said.state, said.reason, said.message, away)
 
     def _rule(self, state: State, key: ObjectKey) -> Rule:

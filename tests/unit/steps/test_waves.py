@@ -289,6 +289,21 @@ def test_a_restart_of_the_control_plane_goes_on_where_it_was(plane: Plane) -> No
     assert [step.reason for step in steps] == ["Starting", "Running"], "what was seen before is kept"
 
 
+def test_a_failure_is_remembered_over_a_restart_of_the_control_plane(plane: Plane) -> None:
+    """The machine that a version has brought down says nothing any more, however long the others wait for it."""
+    plane.bring(web("web:2"), TWO)
+    plane.says("vps-1", "Failed", "Exited", "the machine is out of memory.")
+    plane.restart()
+    plane.now += 1000
+    plane.connect("vps-2", "vps-3")
+    assert not plane.look()
+    assert plane.images() == {"vps-1": "web:2", "vps-2": "web:1", "vps-3": "web:1"}
+    assert plane.stands(TWO) == ("Failed", "AgentFailed")
+    plane.connect("vps-1", applied=False)
+    plane.says("vps-1")
+    assert plane.look(), "until it says something else"
+
+
 def test_a_pause_keeps_further_agents_from_it_and_ends(plane: Plane) -> None:
     """Who is changing goes on; the record says Paused."""
     plane.bring(web("web:2"), TWO)
