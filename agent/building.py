@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from agent.deployments.driver import Driver, DriverError
 from agent.deployments.firewall import IpTables
 from agent.deployments.fronts import Fronts
 from agent.deployments.lane import LaneSettings
-from agent.deployments.local_engine import LocalEngine
+from agent.deployments.local_engine import LocalEngine, is_there
 from agent.deployments.memory import FOLDER
 from agent.deployments.mongodb import Databases
 from agent.deployments.mongodb_backups import Backups
@@ -137,7 +138,13 @@ def _databases(
     contained: tuple[Runtime, ...] = () if engine is None else ("container",)
     runtimes: tuple[Runtime, ...] = (*contained, "process") if settings.processes.run else contained
     mongod = settings.processes.mongod_of
-    return Databases(files, runtimes, held=certificates.held, secrets=secrets.given, mongod=mongod)
+
+    def able(runtime: Runtime, version: str) -> bool:
+        if runtime == "process":
+            return shutil.which(mongod(version)) is not None
+        return settings.socket is not None and is_there(settings.socket)
+
+    return Databases(files, runtimes, held=certificates.held, secrets=secrets.given, mongod=mongod, able=able)
 
 
 def _deployments(

@@ -61,7 +61,10 @@ class DatabaseSettings:
 
 
 class Databases:
-    """All databases of this agent. ``runtimes``: drivers that it has."""
+    """All databases of this agent. ``runtimes``: drivers that it has.
+
+    ``able``: whether the machine has what a runtime takes for a version; else its driver says what is missing.
+    """
 
     type = TYPE
 
@@ -73,6 +76,7 @@ class Databases:
         held: Callable[[str, str], HeldService | None],
         secrets: Callable[[Workload], Given] = lambda _workload: NOTHING,
         mongod: Callable[[str], str] = lambda _version: "mongod",
+        able: Callable[[Runtime, str], bool] = lambda _runtime, _version: True,
         settings: DatabaseSettings = DatabaseSettings(),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -81,11 +85,12 @@ class Databases:
         self.records: dict[Key, Record] = files.load()
         self.databases: dict[Key, Database] = {}
         self.capabilities: frozenset[str] = frozenset()
-        """What the agent is for, as its file says; a new database runs as the first of ``runtimes`` among them."""
+        """What the agent is for, as its file says; a new database runs as the first of ``runtimes`` that is able."""
         self._runtimes = tuple(runtimes)
         self._held = held
         self._secrets = secrets
         self._mongod = mongod
+        self._able = able
         self._settings = settings
         self._monotonic = monotonic
         self._wake = asyncio.Event()
@@ -118,8 +123,9 @@ class Databases:
     def _runtime(self, wanted: MongoDB, begun: Record | None) -> Runtime:
         if begun is not None:
             return begun.runtime  # where its data is
-        named = (one for one in self._runtimes if one in self.capabilities)
-        return wanted.runtime or (*named, *reversed(self._runtimes), "process")[0]
+        named = [one for one in self._runtimes if one in self.capabilities]
+        can = (one for one in named if self._able(one, wanted.version))
+        return wanted.runtime or (*can, *named, *reversed(self._runtimes), "process")[0]
 
     @staticmethod
     def _refused(wanted: MongoDB, begun: Record) -> Said | None:
@@ -299,7 +305,8 @@ class Databases:
 
     async def _version(self, key: Key, database: Database, where: Endpoint) -> None:
         """Ask what there is, and let the data follow a version that was found good."""
-        instance, made, wanted = database.instance, database.made, database.mongodb
+        instance, made = database.instance, database.made
+        taken = database.mongodb if database.refused is None else None  # something else may be wanted meanwhile
         if self._monotonic() < database.asked_at + self._settings.ask and not self._behind(database):
             return
         found = await admin.standing(where)
@@ -309,8 +316,7 @@ class Databases:
             await admin.raise_feature_version(where, found.version)
             found = await admin.standing(where)
         database.standing, database.asked_at = found, self._monotonic()
-        record = self.records[key]
-        let = wanted if good and database.refused is None else record
+        let = taken if good and taken is not None else self.records[key]
         known = partial(replace, version=let.version, image=let.image, address=where.host, port=where.port)
         seen = partial(known, feature_version=found.feature_version, ran=found.version)
         await asyncio.to_thread(self._note, key, seen)

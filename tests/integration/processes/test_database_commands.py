@@ -30,7 +30,7 @@ JOURNALLED: Final = WriteConcern(w=1, j=True)
 
 
 class Shop:
-    """A fleet whose agent runs the database ``shop/orders`` as a process."""
+    """A fleet whose agent, which has no engine, runs the database ``shop/orders`` as a process."""
 
     def __init__(self, one: Installation) -> None:
         self.one = one
@@ -41,6 +41,7 @@ class Shop:
         assert done.returncode == 0, done.stderr
         settings = f'[processes]\nmongod = "{require("mongod")}"\nreadable = ["{require("mongod").parent}"]\n'
         (self.one.agent_data(NAME) / "agent.toml").write_text(settings)
+        self.one.agent_options = ("--engine", str(self.one.folder / "no-engine.sock"))
         self.agent = self.one.run_agent(NAME)
         recipient = KeyStore(self.one.data / "keys").recipient()
         self.one.push({
@@ -53,7 +54,7 @@ class Shop:
         self.wait()
 
     def document(self) -> bytes:
-        mongodb = {"version": "6.0", "runtime": "process", "users": USERS}
+        mongodb = {"version": "6.0", "users": USERS}
         ports = [{"name": "mongodb", "container": 27017, "host": self.port}]
         check = {"tcp": {"port": 27017}, "interval": "500ms", "startPeriod": "20s"}
         spec = {"type": "mongodb", "agents": [NAME], "mongodb": mongodb, "ports": ports, "healthCheck": check}

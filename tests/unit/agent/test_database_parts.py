@@ -193,6 +193,25 @@ def test_where_a_database_runs_follows_from_git(tmp_path: Path) -> None:
     assert (said.state, said.reason) == ("Failed", "RuntimeKept")
 
 
+def test_a_new_database_runs_as_what_the_machine_can(tmp_path: Path) -> None:
+    """Among what the agent is for; its file and what has begun come before that; where none can the first says so."""
+    can = {"process"}
+    held: Any = lambda _team, _name: object()  # noqa: E731
+    files = DatabaseFiles(tmp_path, SEALER)
+    found = Databases(files, ["container", "process"], held=held, able=lambda runtime, _version: runtime in can)
+    found.capabilities = frozenset({"container", "process", "mongodb"})
+    assert kind(found.lowered(workload())) == "process"
+    assert kind(found.lowered(workload(mongodb={"runtime": "container"}))) == "container"
+    found.capabilities = frozenset({"container", "mongodb"})
+    assert kind(found.lowered(workload())) == "container"
+    found.capabilities = frozenset({"container", "process", "mongodb"})
+    can.clear()
+    assert kind(found.lowered(workload())) == "container"
+    can.add("process")
+    found.records[KEY] = RECORD
+    assert kind(found.lowered(workload())) == "container"
+
+
 def kind(found: Workload | Standby) -> str:
     assert isinstance(found, Workload)
     return found.spec.type
