@@ -161,7 +161,7 @@ def _deployments(
     processes = settings.processes
     if processes.run:
         readable = (*processes.readable, *processes.programs)
-        confinement = ProcessSettings(readable, processes.hidden, processes.unconfined)
+        confinement = ProcessSettings(readable, processes.hidden, processes.unconfined, processes.users)
         drivers.append(ProcessDriver(data, agent, confinement))
     return DeploymentService(
         data,

@@ -16,8 +16,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from agent.deployments.local_engine import is_there
 from agent.deployments.planning import PortRange
+from agent.deployments.process_users import OWN
 from agent.deployments.shared_directories import SharedDirectory
 from agent.keys import Unusable
+from schemas.deployment import LARGEST_ID
 from schemas.names import Name
 
 FILE: Final = "agent.toml"
@@ -50,6 +52,13 @@ class Ports(BaseModel):
         return PortRange(self.first, self.last)
 
 
+def _is_no_deployments(user: int) -> int:
+    if user in OWN:
+        raise ValueError(f"ids from {OWN[0]} to {OWN[-1]} are of deployments that name no user")
+    return user
+
+
+_User = Annotated[int, Field(strict=True, ge=1, le=LARGEST_ID), AfterValidator(_is_no_deployments)]
 _Directory = Annotated[str, Field(pattern=r"^/.", max_length=512)]
 
 
@@ -65,6 +74,8 @@ class Processes(BaseModel):
     """Directories within those that they may not; the agent's own is always one."""
     unconfined: bool = False
     """Run them also where bubblewrap cannot confine them: they are then what the agent is."""
+    users: dict[Name, Annotated[tuple[_User, ...], Field(min_length=1)]] = {}
+    """Ids of users and groups that deployments of a team may name; by itself none."""
     mongod: Annotated[str, Field(min_length=1, max_length=512)] = "mongod"
     """The program that databases run, which are no containers."""
     mongods: dict[str, Annotated[str, Field(pattern=r"^/.", max_length=512)]] = {}

@@ -45,6 +45,7 @@ from agent.deployments.process_files import CHANGES, FOLDER, KEPT, Program, Reco
 from agent.deployments.process_inside import execute, run
 from agent.deployments.process_log import Follower, tail
 from agent.deployments.process_machine import Found, look
+from agent.deployments.process_users import NOBODY, Users, require_grant
 from agent.deployments.workload import Key, Slot, Workload, engine_name
 from schemas.names import seconds
 
@@ -65,6 +66,8 @@ class ProcessSettings(NamedTuple):
     """Directories that they may not, besides the agent's own."""
     unconfined: bool = False
     """Start programs also where they cannot be confined: each is then as the agent's own user."""
+    users: Users = NOBODY
+    """Whom deployments of a team may name."""
 
 
 class ProcessDriver:
@@ -227,11 +230,9 @@ class ProcessDriver:
 
     def _owner(self, workload: Workload, means: Means) -> instances.Owner:
         """Return whom its programs are. Raises DriverError for somebody whom this agent cannot make them."""
+        require_grant(workload, self._settings.users)
         if means.root and means.confined:
-            owner = ids(self._agent, workload)
-            if 0 in owner:
-                raise DriverError("CannotStart", "Programs do not run as root; name another user, or none.")
-            return owner
+            return ids(self._agent, workload)
         if workload.spec.user is not None and ids(self._agent, workload)[0] != os.geteuid():
             text = "It names a user, and programs here have that of the agent."
             raise DriverError("CannotStart", text)

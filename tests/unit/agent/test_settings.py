@@ -89,3 +89,20 @@ def test_directories_are_shared_by_name_with_teams(tmp_path: Path) -> None:
         file.write_text(f"[directories.media]\n{wrong}\n")
         with pytest.raises(Unusable, match=r"directories\.media"):
             load(tmp_path)
+
+
+def test_programs_of_a_team_may_run_as_the_users_that_are_listed(tmp_path: Path) -> None:
+    """The owner's list says which ids; without it there are none."""
+    assert load(tmp_path).processes.users == {}
+    write(tmp_path, "[processes]\nusers = { shop = [1500, 1501] }\n")
+    assert load(tmp_path).processes.users == {"shop": (1500, 1501)}
+
+
+@pytest.mark.parametrize(
+    "ids", ["[0]", "[-1]", "[1900000000]", "[1999999999]", "[2147483648]", '["1500"]', "[true]", "[]"]
+)
+def test_what_is_nobodys_to_grant_keeps_the_agent_from_beginning(tmp_path: Path, ids: str) -> None:
+    """Root, ids that deployments get by themselves, and what is no id of a user."""
+    write(tmp_path, f"[processes.users]\nshop = {ids}\n")
+    with pytest.raises(Unusable, match=r"processes\.users\.shop"):
+        load(tmp_path)
