@@ -18,7 +18,9 @@ from agent.deployments.process_log import Follower, RotatingLog, tail
 from agent.deployments.process_table import entry, send
 from agent.deployments.workload import Key
 
-RECORD_OF: Final = Record("id-1", "sha256:d", {8080: 8080}, Program(["x"], {}, "/", False, 1.0, {}, "", [], [], [], []), [])
+RECORD_OF: Final = Record(
+    "id-1", "sha256:d", {8080: 8080}, Program(["x"], {}, "/", False, 1.0, {}, "", [], [], [], []), []
+)
 KEY: Final = Key("shop", "web")
 
 
