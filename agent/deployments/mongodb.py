@@ -57,7 +57,7 @@ class DatabaseSettings:
     look: float = 5.0
     """Between two looks at a database."""
     ask: float = 60.0
-    """Between two questions for version and size."""
+    """Between two questions for users, version and size."""
 
 
 class Databases:
@@ -218,23 +218,28 @@ class Databases:
 
     async def run(self) -> None:
         """Look after all of them, for ever."""
-        while True:
-            self._wake.clear()
-            await asyncio.gather(*(self._tend(key) for key in list(self.databases)))
-            try:
-                async with asyncio.timeout(self._settings.look):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
+        async with asyncio.TaskGroup() as tasks:  # nobody waits for one that takes long or hangs
+            while True:
+                self._wake.clear()
+                for key in list(self.databases):
+                    tasks.create_task(self._tend(key), name=f"database-{key}")
+                try:
+                    async with asyncio.timeout(self._settings.look):
+                        await self._wake.wait()
+                except TimeoutError:
+                    continue
 
     async def _tend(self, key: Key) -> None:
         database = self.databases.get(key)
-        if database is None or database.instance is None or database.busy.locked():
+        if database is None or database.instance is None:
+            return
+        if database.busy.locked():
+            database.again = True
             return
         where = self.endpoint(key, database.instance)
         if where is None:
             return
-        before = self._shown(database)
+        before, database.again = self._shown(database), False
         async with database.busy:
             try:
                 await self._greet(key, database, where)
@@ -256,6 +261,8 @@ class Databases:
                 )
         if self._shown(database) != before:
             self.on_change()
+        if database.again:
+            self._wake.set()
 
     @staticmethod
     def _shown(database: Database) -> object:
@@ -296,7 +303,7 @@ class Databases:
             )
         wanted = wanted_users(database.mongodb.users, lambda user: given.value(user.password))
         done = f"{database.start} {hash(wanted)}"
-        if database.users == done:
+        if database.users == done and not self._is_time(database):
             return
         changed = await admin.set_users(where, wanted)
         if changed:
@@ -307,7 +314,7 @@ class Databases:
         """Ask what there is, and let the data follow a version that was found good."""
         instance, made = database.instance, database.made
         taken = database.mongodb if database.refused is None else None  # something else may be wanted meanwhile
-        if self._monotonic() < database.asked_at + self._settings.ask and not self._behind(database):
+        if not self._is_time(database) and not self._behind(database):
             return
         found = await admin.standing(where)
         good = instance is not None and instance.kept and made is not None and instance.digest == made.digest
@@ -320,6 +327,9 @@ class Databases:
         known = partial(replace, version=let.version, image=let.image, address=where.host, port=where.port)
         seen = partial(known, feature_version=found.feature_version, ran=found.version)
         await asyncio.to_thread(self._note, key, seen)
+
+    def _is_time(self, database: Database) -> bool:
+        return self._monotonic() >= database.asked_at + self._settings.ask
 
     @staticmethod
     def _behind(database: Database) -> bool:

@@ -181,11 +181,14 @@ class Backups:
 
     async def run(self) -> None:
         """Make what is due, for ever."""
-        while True:
-            for key, database in list(self._databases.databases.items()):
-                if database.mongodb.backup is not None and database.ready:
-                    await self._keep_up(key, database, database.mongodb.backup)
-            await asyncio.sleep(self._look)
+        begun: dict[Key, asyncio.Task[None]] = {}
+        async with asyncio.TaskGroup() as tasks:  # nobody waits for one that takes long or hangs
+            while True:
+                for key, database in list(self._databases.databases.items()):
+                    wanted, known = database.mongodb.backup, begun.get(key)
+                    if wanted is not None and database.ready and (known is None or known.done()):
+                        begun[key] = tasks.create_task(self._keep_up(key, database, wanted), name=f"backup-{key}")
+                await asyncio.sleep(self._look)
 
     async def _keep_up(self, key: Key, database: Database, wanted: MongoDBBackup) -> None:
         try:

@@ -39,6 +39,8 @@ class Database:
     asked_at: float = float("-inf")
     busy: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while somebody works in it: tending, or a backup with its lock."""
+    again: bool = False
+    """Somebody wanted to look after it meanwhile."""
 
     @property
     def mongodb(self) -> MongoDB:

@@ -93,6 +93,22 @@ def test_users_are_exactly_those_that_are_declared(one: DatabaseProcess) -> None
     asyncio.run(scenario())
 
 
+def test_a_user_that_somebody_makes_goes_without_another_declaration(one: DatabaseProcess) -> None:
+    """It is looked for again and again, and not only when something else is declared."""
+    root = {"name": "boss", "role": "root", "password": {"name": "orders", "key": "password"}}
+    one.users = (*one.users, root)
+
+    async def scenario() -> None:
+        async with one.running():
+            await eventually(lambda: one.databases.databases[KEY].standing is not None, 20)
+            async with one.client(username="boss", authSource="admin") as boss:
+                await boss.shop.command("createUser", "guest", pwd="guest", roles=["read"])
+                _: bool = await eventually(partial(not_logged_in, one, "guest", username="guest"), 20)
+                assert await may_log_in(one, one.passwords["orders/password"])
+
+    asyncio.run(scenario())
+
+
 async def not_logged_in(one: DatabaseProcess, password: str, **more: str) -> bool:
     return not await may_log_in(one, password, **more)
 
