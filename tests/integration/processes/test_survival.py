@@ -38,9 +38,17 @@ def there(data: Path) -> list[Instance]:
 
 
 def keepers(data: Path) -> list[int]:
-    """Return every keeper of an agent's programs."""
+    """Return every keeper of an agent's programs, without the children that have not become a program yet."""
     lines = {one.pid: " ".join(one.info["cmdline"] or ()) for one in psutil.process_iter(["pid", "cmdline"])}
-    return [pid for pid, line in lines.items() if "agent.deployments.process_keeper" in line and str(data) in line]
+    found = [pid for pid, line in lines.items() if "agent.deployments.process_keeper" in line and str(data) in line]
+    return [pid for pid in found if _parent(pid) not in (*found, None)]
+
+
+def _parent(pid: int) -> int | None:
+    try:
+        return psutil.Process(pid).ppid()
+    except psutil.NoSuchProcess:
+        return None
 
 
 def test_killed_at_any_moment_it_ends_as_wanted(data: Path, tmp_path: Path) -> None:
