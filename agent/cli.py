@@ -18,6 +18,8 @@ from agent.client import run_until_signalled
 from agent.credentials import Credentials
 from agent.enrol import EnrolmentFailed, Wanted, enrol
 from agent.installing import command
+from agent.installing.layout import Layout
+from agent.installing.machine import capabilities_of
 from agent.keys import Unusable
 from agent.pinning import Untrusted
 from agent.restoring import add_restore
@@ -61,7 +63,11 @@ def _add_enrol(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser.add_argument(
         "--address", metavar="HOST", help="where Traefik reaches this machine (default: as seen from here)"
     )
-    parser.add_argument("--capability", action="append", choices=CAPABILITIES, default=[], help="may be repeated")
+    parser.add_argument(
+        "--capability", action="append", choices=(*CAPABILITIES, "none"), default=[],
+        help="may be repeated (default: what this machine has, or all where that is nothing; none: only routes and "
+        "certificates); what the state repo says already stays",
+    )  # fmt: skip
     parser.add_argument("--label", action="append", default=[], metavar="KEY=VALUE", help="may be repeated")
     parser.add_argument(
         "--timeout", type=float, default=300.0, metavar="S", help="seconds to try (default: %(default)s)"
@@ -112,7 +118,7 @@ def _run_enrol(options: argparse.Namespace) -> int:
             name=options.name,
             ca_sha256=options.ca_sha256,
             address=options.address,
-            capabilities=tuple(options.capability),
+            capabilities=_capabilities(options.capability),
             labels=_labels(options.label),
             version=importlib.metadata.version("cloudlunacy"),
             insecure=options.insecure,
@@ -131,6 +137,17 @@ def _run_enrol(options: argparse.Namespace) -> int:
     else:
         sys.stdout.write(f"{answer.name} is accepted and will be committed; run the agent, it waits for that\n")
     return 0
+
+
+def _capabilities(said: list[str]) -> tuple[str, ...]:
+    """Return what was said, else what is found here.
+
+    Where that is nothing, it is not known what the machine is meant for: all, as in a new state repo. What it then
+    cannot run is told of each deployment (docs/adr/0044), and runs as soon as there is something to run it.
+    """
+    if said:
+        return tuple(one for one in said if one != "none")
+    return capabilities_of(Layout(Path("/"))) or CAPABILITIES
 
 
 def _run_agent(options: argparse.Namespace) -> int:

@@ -21,6 +21,8 @@ from agent.presence import connected_since
 CONNECT_SECONDS: Final = 90.0
 _LOOK_SECONDS: Final = 0.2
 ENGINES: Final = ("run/docker.sock", "run/podman/podman.sock")
+_PROGRAMS: Final = ("usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin", "sbin", "bin")
+"""Also where the path of whoever asks does not lead there."""
 
 
 class Machine:
@@ -162,12 +164,22 @@ def enrolled_as(data: Path) -> str | None:
 
 
 def capabilities_of(layout: Layout) -> tuple[str, ...]:
-    """Return what a machine can run, as far as that can be seen: an engine's socket, bubblewrap, mongod."""
-    engine = any((layout.root / one).exists() for one in ENGINES)
-    confines = shutil.which("bwrap") is not None
-    mongodb = engine or (confines and shutil.which("mongod") is not None)
+    """Return what a machine can run, as far as that can be seen: an engine's socket, Docker, bubblewrap, mongod.
+
+    Docker counts where it is installed, for it may only be stopped just now; Podman serves nobody without its socket.
+    """
+    engine = any((layout.root / one).exists() for one in ENGINES) or _has(layout, "dockerd")
+    confines = _has(layout, "bwrap")
+    mongodb = engine or (confines and _has(layout, "mongod"))
     found = {"container": engine, "process": confines, "mongodb": mongodb}
     return tuple(name for name, there in found.items() if there)
+
+
+def _has(layout: Layout, program: str) -> bool:
+    """Say whether a program is installed on that machine."""
+    own = os.get_exec_path() if layout.root == Path("/") else []
+    places = [*own, *(str(layout.root / one) for one in _PROGRAMS)]
+    return shutil.which(program, path=os.pathsep.join(places)) is not None
 
 
 def write(path: Path, text: str) -> None:

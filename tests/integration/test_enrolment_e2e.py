@@ -12,7 +12,11 @@ from typing import Any
 
 import jwt
 import pytest
+from ruamel.yaml import YAML
 
+from agent.cli import CAPABILITIES
+from agent.installing.layout import Layout
+from agent.installing.machine import capabilities_of
 from tests.support import documents
 from tests.support.fleet import Installation, installation, start_files, web
 from tests.support.waiting import wait_for
@@ -71,6 +75,22 @@ def test_an_enrolled_agent_gets_its_document_and_only_what_concerns_it(one: Inst
     for kind, direction in (("hello", "in"), ("welcome", "out"), ("desired", "out"), ("report", "in")):
         series = f'cloudlunacy_agent_messages_total{{direction="{direction}",type="{kind}"}} '
         assert re.search(f"^{re.escape(series)}[1-9]", one.client.get("/metrics").text, re.MULTILINE), series
+
+
+def test_an_agent_that_is_new_to_the_repository_can_run_what_its_machine_has(one: Installation) -> None:
+    """Without a word about it; where somebody wrote the file, the list there stays as it is."""
+
+    def can(name: str) -> list[str]:
+        found: list[str] = YAML(typ="safe").load(one.repo.show(f"agents/{name}.yaml"))["spec"].get("capabilities", [])
+        return found
+
+    one.live({"agents/vps-1.yaml": documents.agent("vps-1", capabilities=["mongodb"])}, "Say what it can run")
+    enrolled(one, "vps-1")
+    assert can("vps-1") == ["mongodb"]
+    assert one.enrol("vps-9", "--address", "127.0.0.9").returncode == 0
+    assert can("vps-9") == list(capabilities_of(Layout(Path("/"))) or CAPABILITIES)
+    assert one.enrol("vps-8", "--address", "127.0.0.8", "--capability", "none").returncode == 0
+    assert can("vps-8") == []
 
 
 @pytest.mark.parametrize("how", ["deleted", "quarantined", "identity removed"])

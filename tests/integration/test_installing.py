@@ -125,7 +125,17 @@ def test_a_dry_run_says_what_it_would_do(machine: Prepared) -> None:
     command, _ = line(machine.plane, "new-5", machine.root, "--dry-run")
     done = machine.run(["sh", "-c", command])
     assert (done.returncode, "would run: cloudlunacy agent install" in done.stdout) == (0, True), done.stderr
-    words = ("--server", machine.plane.url, "--name", "new-5", "--root", machine.root, "--dry-run")
+    words = (
+        "--server",
+        machine.plane.url,
+        "--name",
+        "new-5",
+        "--root",
+        machine.root,
+        "--dry-run",
+        "--capability",
+        "process",
+    )
     done = run_cli("agent", "install", *words)
     assert [one.split()[1] for one in done.stdout.splitlines()] == ["make", "enrol", "write", "enable"]
     assert not machine.data.exists()

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.installing.layout import DATA, PROGRAM, UNIT, UNITS
+from agent.installing.layout import DATA, PROGRAM, UNIT, UNITS, Layout
+from agent.installing.machine import capabilities_of
 from agent.installing.plan import Cannot, Facts, Installation, Removal, Step, install, uninstall
 from agent.installing.unit import unit_text
 
@@ -29,6 +30,25 @@ def test_a_new_machine_is_made_an_agent_step_by_step() -> None:
     assert names(install(NEW, WANTED, "cloudlunacy")) == [
         "make-data", "enrol", "write-unit", "enable", "restart", "await-connection",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("there", "found"),
+    [
+        ([], ()),
+        (["run/podman/podman.sock"], ("container", "mongodb")),
+        (["usr/sbin/dockerd"], ("container", "mongodb")),
+        (["usr/bin/bwrap"], ("process",)),
+        (["usr/bin/bwrap", "usr/local/bin/mongod"], ("process", "mongodb")),
+        (["run/docker.sock", "usr/bin/bwrap"], ("container", "process", "mongodb")),
+    ],
+)
+def test_capabilities_are_what_is_on_the_machine(there: list[str], found: tuple[str, ...], tmp_path: Path) -> None:
+    """Docker counts while it is stopped too; what the machine has that prepares another one does not count."""
+    for one in there:
+        (tmp_path / one).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / one).touch(0o755)
+    assert capabilities_of(Layout(tmp_path)) == found
 
 
 def test_what_is_done_is_not_done_again() -> None:
