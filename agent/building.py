@@ -42,7 +42,7 @@ from agent.service_certificates import ServiceCertificates
 from agent.services import Service
 from agent.settings import AgentSettings
 from agent.trust import TrustService
-from schemas.session import Document
+from schemas.session import Document, released_by
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +83,7 @@ def build(data: Path, credentials: Credentials, settings: AgentSettings) -> Agen
         if engine is not None:
             engine.reached_at(address_of(document))
         databases.capabilities = capabilities_of(document)
+        deployments.remembered.released = released_by(document)
 
     def metrics() -> Mapping[str, float]:
         return {**machine.metrics(), **certificates.metrics()}

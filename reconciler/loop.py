@@ -300,15 +300,10 @@ class Reconciler:
         self._delivery.assign(this)
         await self._certificates.put_into_service(this)
         published = Published(
-            this.generation,
-            this.revision,
-            this.state,
-            this.rendered,
-            this.agents,
-            this.rollouts,
-            overlay=this.overlay,
-            placements=this.placements,
-            confirmed=not self._fronts.fronts,
+            this.generation, this.revision, this.state, this.rendered, this.agents, this.rollouts, this.releases
+        )
+        published = replace(
+            published, overlay=this.overlay, placements=this.placements, confirmed=not self._fronts.fronts
         )
         await self._fronts.publish(published, self._clock(), this.staged)
         self.service.put(published)

@@ -49,6 +49,10 @@ OFFERS: Final = "offers"
 """Member of the spec of an agent's own item: the features that the control plane offers."""
 EXEC: Final = "exec"
 """Member of the spec of an agent's own item: the teams in whose deployments people may run programs."""
+RELEASED: Final = "released"
+"""Member of the spec of an agent's own item: ``<team>/<name>`` of deployments that are gone and whose data may go."""
+MAX_RELEASED: Final = 200
+"""Those of one agent."""
 OBSERVATIONS: Final = "observations"
 SECRETS: Final = "secrets"
 COMMANDS: Final = "commands"
@@ -127,6 +131,12 @@ def offers_of(document: Document) -> tuple[str, ...]:
     """Return the features that a document offers; what is no list of words offers none."""
     own = next((item.spec.get(OFFERS) for item in document.items if item.kind == "Agent"), None)
     return tuple(one for one in own if isinstance(one, str)) if isinstance(own, list) else ()
+
+
+def released_by(document: Document) -> frozenset[str]:
+    """Return ``<team>/<name>`` of what a document lets lose its data; what is no list of words lets nothing."""
+    own = next((item.spec.get(RELEASED) for item in document.items if item.kind == "Agent"), None)
+    return frozenset(one for one in own if isinstance(one, str)) if isinstance(own, list) else frozenset()
 
 
 class Hello(Model):

@@ -175,6 +175,7 @@ class Lane:
             settings.ports,
             settings.drain,
             self.switching,
+            frozenset(key for key in mine.keys() - self.desired.keys() if str(key) in self._remembered.released),
         )
 
     def _with_health(self, observed: Observed) -> Observed:
@@ -230,6 +231,8 @@ class Lane:
 
     async def _take(self, key: Key, decision: Decision) -> None:
         """Remember, then act."""
+        if decision.memory is None and decision.message and key in self._memories:
+            log.warning("deployment %s: %s", key, decision.message)
         try:
             await self._remember(key, decision.memory, forget=not decision.actions)
         except OSError as error:

@@ -119,6 +119,8 @@ class Remembered:
         self._files = files
         self._deletes: dict[Key, bool] = {}
         self._lock = asyncio.Lock()
+        self.released: frozenset[str] = frozenset()
+        """``<team>/<name>`` of what may lose its data when it is not wanted any more, as the document says."""
         self.refused: frozenset[Key] = frozenset()
         """Whose newest policy the disk did not take."""
 

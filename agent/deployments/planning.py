@@ -56,6 +56,8 @@ class Situation:
     drain: float = 5.0
     switching: bool = True
     """Fronts follow ports that no file declares."""
+    released: frozenset[Key] = frozenset()
+    """Their data may go once they are not wanted any more."""
 
 
 def plan(situation: Situation) -> dict[Key, Decision]:
@@ -93,6 +95,7 @@ def _decide(situation: Situation, key: Key, claims: dict[int, set[Key]]) -> Deci
             has_network=key in observed.networks,
             has_volumes=key in observed.volumes,
             elsewhere=key in situation.elsewhere,
+            released=key in situation.released,
         )
     )
 

@@ -105,6 +105,8 @@ class View:
     has_volumes: bool = False
     elsewhere: bool = False
     """Another driver runs it now; only what is left here goes."""
+    released: bool = False
+    """The document says that its data may go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,18 +297,22 @@ def _wait_for_retry(view: View, desired: Workload, memory: Memory, failure: Fail
 
 
 def _away(view: View) -> Decision:
-    """Remove what there is, and data only where the policy was to."""
+    """Remove what there is, and data only where the policy was to and the document says that this was agreed to."""
     if view.instances:
         actions: tuple[Action, ...] = tuple(action for instance in view.instances for action in _end(instance))
         return Decision(actions, view.memory, "Progressing", "Removing")
     left: list[Action] = [RemoveNetwork(view.key)] if view.has_network else []
     if view.elsewhere:
         return Decision(tuple(left), view.memory, "Applied", "Moved")
-    if view.has_volumes and view.memory.delete_data:
+    deletes = view.has_volumes and view.memory.delete_data
+    if deletes and view.released:
         left.append(RemoveVolumes(view.key))
     if left:
         return Decision(tuple(left), view.memory, "Progressing", "Removing")
-    return Decision((), None, "Applied", "Removed")
+    return Decision((), None, "Applied", "Removed", _NOT_RELEASED if deletes else "")
+
+
+_NOT_RELEASED: Final = "Its volumes stay: the control plane does not say that somebody agreed to their deletion."
 
 
 # --- the parts of it ---------------------------------------------------------------------------------------------

@@ -91,12 +91,12 @@ class DeploymentService:
         if databases is not None:
             databases.on_change = self._wake.set
         self._memories: dict[Key, Memory] = {}
-        self._remembered = Remembered(self._memories, self._files)
+        self.remembered = Remembered(self._memories, self._files)
         self._lanes = {
             driver.type: Lane(
                 driver,
                 self._memories,
-                self._remembered,
+                self.remembered,
                 settings=settings,
                 monotonic=monotonic,
                 random=random,
@@ -126,7 +126,7 @@ class DeploymentService:
         self._items = {item.id: _read(item) for item in items}
         wanted = self._assign()
         self.restarts.keep(wanted)
-        await self._remembered.take_policies(one for one in self._items.values() if isinstance(one, Workload))
+        await self.remembered.take_policies(one for one in self._items.values() if isinstance(one, Workload))
         self._known = True
         self._wake.set()
         self._tell_fronts()
@@ -310,7 +310,7 @@ class DeploymentService:
     def _result(self, name: str, one: Workload | InvalidItem) -> ItemResult:
         if isinstance(one, InvalidItem):
             return ItemResult(id=name, state="Failed", reason="InvalidItem", message=str(one))
-        if one.key in self._remembered.refused:
+        if one.key in self.remembered.refused:
             return ItemResult(id=name, state="Failed", reason="NotPersisted", message=_REFUSED)
         lowered = self._lowered[one.key]
         if isinstance(lowered, Standby):

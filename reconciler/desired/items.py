@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
+from reconciler.desired.releases import NO_RELEASES, Releases
 from reconciler.desired.rollouts import NO_ROLLOUTS, Rollouts, items_held
 from reconciler.desired.secrets_version import secrets_version
 from reconciler.desired.service_names import ServiceNames
@@ -15,7 +16,7 @@ from schemas.certificate import Certificate
 from schemas.deployment import Deployment
 from schemas.objects import FLEET_KEY, AnyObject, ObjectKey
 from schemas.service_tls import ServiceCertificate, service_item_id
-from schemas.session import EXEC, FEATURES, OFFERS, SECRETS_VERSION, Item, digest_of
+from schemas.session import EXEC, FEATURES, OFFERS, RELEASED, SECRETS_VERSION, Item, digest_of
 from schemas.trust import MEMBER
 
 MakeItems = Callable[[], tuple[Item, ...]]
@@ -24,15 +25,22 @@ MakeItems = Callable[[], tuple[Item, ...]]
 class AgentItems:
     """Items by agent, for one state. ``trust``: what every agent is told of whom to believe (``schemas.trust``).
 
-    ``rollouts`` says which agents keep an older version of a deployment for now.
+    ``rollouts`` says which agents keep an older version of a deployment for now, ``releases`` whose data may go.
     """
 
-    def __init__(self, state: State, trust: Mapping[str, Any] | None = None, rollouts: Rollouts = NO_ROLLOUTS) -> None:
+    def __init__(
+        self,
+        state: State,
+        trust: Mapping[str, Any] | None = None,
+        rollouts: Rollouts = NO_ROLLOUTS,
+        releases: Releases = NO_RELEASES,
+    ) -> None:
         self._state = state
+        self._releases = releases
         self._rollouts = rollouts
         self._exec = state.fleet.spec.commands.exec if state.fleet is not None else ()
         self._more = _more(trust, self._exec)
-        """What an agent's own item says besides what its file does."""
+        """What every agent's own item says besides what its file does."""
         self._names = ServiceNames(state)
         self._selecting: dict[str, list[ObjectKey]] | None = None
 
@@ -57,7 +65,8 @@ class AgentItems:
         key = ObjectKey("Agent", "", agent)
         keys = sorted(self._keys(key)) if key in self._state.served else []
         objects = [
-            (one, self._state.served[one].object, self._more if one == key else self._secrets(one)) for one in keys
+            (one, self._state.served[one].object, self._own(agent) if one == key else self._secrets(one))
+            for one in keys
         ]
         rollouts = {one: self._rollouts[one] for one in keys if one in self._rollouts}
         return partial(_items, agent, objects, self._services(agent, keys), rollouts)
@@ -68,12 +77,16 @@ class AgentItems:
 
     def _item(self, key: ObjectKey) -> Item:
         if key.kind == "Agent":  # only its own document has it
-            return _item(key, self._state.served[key].object, self._more)
+            return _item(key, self._state.served[key].object, self._own(key.name))
         known = self._state.items
         found = known.get(key)
         if found is None:
             found = known[key] = _item(key, self._state.served[key].object, self._secrets(key))
         return found
+
+    def _own(self, agent: str) -> dict[str, Any]:
+        released = self._releases.get(agent, ())
+        return {**self._more, RELEASED: list(released)} if released else self._more
 
     def _secrets(self, key: ObjectKey) -> dict[str, Any]:
         """Return what a deployment's item says besides what its file does: the version of the values that it names."""

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from reconciler.agents.documents import WantedDocument
 from reconciler.desired.items import AgentItems, MakeItems
+from reconciler.desired.releases import next_releases, still_released
 from reconciler.desired.state import State
 from reconciler.steps.passing import Pass, Published
 from reconciler.steps.waves import Waves
@@ -78,7 +79,8 @@ class Delivery:
         assert this.plan is not None
         trust = self._trust()
         planned = self._waves.plan(this)
-        items, agents = AgentItems(this.state, trust, planned.rollouts), dict(this.base.agents)
+        this.releases = next_releases(this.base.releases, this.plan.losses, this.state)
+        items, agents = AgentItems(this.state, trust, planned.rollouts, this.releases), dict(this.base.agents)
         names = {*planned.agents, *(change.name for change in this.plan.agents)}
         changed = {name: items.of(name) for name in sorted(names)}
         if not self._is_checked(this.base.agents, trust):
@@ -102,7 +104,7 @@ class Delivery:
             return True
         if self._is_checked(assigned, trust):
             return False
-        items = AgentItems(published.state, trust, published.rollouts)
+        items = AgentItems(published.state, trust, published.rollouts, published.releases)
         if await asyncio.to_thread(_differing, items, published.state, assigned):
             return True
         self._checked = assigned, trust
@@ -111,18 +113,27 @@ class Delivery:
     def _is_checked(self, assigned: Assigned, trust: TrustSpec | None) -> bool:
         return self._checked is not None and self._checked[0] is assigned and self._checked[1] is trust
 
-    def given_back(self, confirmed: Published, failed: Mapping[str, tuple[int, str]], generation: int) -> Published:
+    def given_back(self, confirmed: Published, failed: Published, generation: int) -> Published:
         """Return ``confirmed`` as ``generation``, with its number for documents that another one replaced.
 
-        An agent refuses an older generation, so what it had before comes back under a newer number.
+        An agent refuses an older generation, so what it had before comes back under a newer number. What it may have
+        run again meanwhile keeps its data.
         """
-        agents = {
-            name: (at, digest) if failed.get(name) == (at, digest) else (generation, digest)
+        releases = still_released(confirmed.releases, failed.releases)
+        items = AgentItems(confirmed.state, self._trust(), confirmed.rollouts, releases)
+        fewer = {name for name, found in confirmed.releases.items() if releases.get(name) != found}
+        before = {
+            name: (at, digest_of_items(items.of(name)) if name in fewer else digest)
             for name, (at, digest) in confirmed.agents.items()
+        }
+        agents = {
+            name: (at, digest) if failed.agents.get(name) == (at, digest) else (generation, digest)
+            for name, (at, digest) in before.items()
         }
         anew = {name for name, (at, _) in agents.items() if at == generation}
         rollouts = {key: one.moved(anew, generation) for key, one in confirmed.rollouts.items()}
-        return replace(confirmed, generation=generation, agents=agents, rollouts=rollouts, confirmed=False)
+        given = replace(confirmed, generation=generation, agents=agents, rollouts=rollouts, confirmed=False)
+        return replace(given, releases=releases)
 
     def gone_on(self, published: Published) -> dict[str, frozenset[str]]:
         """Say which revisions' roll-outs went on with the newest generation, and on which agents."""
@@ -137,7 +148,7 @@ class Delivery:
 
         For a restart, and for what is given back; an agent that has the content already is sent nothing.
         """
-        items = AgentItems(published.state, self._trust(), published.rollouts)
+        items = AgentItems(published.state, self._trust(), published.rollouts, published.releases)
         return await self._hand_over(published, {name: items.maker(name) for name in published.agents})
 
     async def _hand_over(self, published: Published, makers: Mapping[str, MakeItems]) -> dict[str, str]:

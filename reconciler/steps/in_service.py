@@ -196,7 +196,7 @@ class InService:
             await self._stay(failed, f"{text}; there is none to go back to")
             return
         generation = await self._fronts.next_generation()
-        restored = self._delivery.given_back(self._confirmed, failed.agents, generation)
+        restored = self._delivery.given_back(self._confirmed, failed, generation)
         await self._fronts.publish(restored, self._clock())
         self.put(restored)
         self._given_back = failed.revision if failure.reason == "Late" else ""

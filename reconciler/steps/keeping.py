@@ -80,6 +80,7 @@ class Keeper:
                 front_digest=self.digest,
                 confirmed=published.confirmed,
                 rollouts=rollouts_to_json(published.rollouts),
+                releases=published.releases,
             )
         )
 
@@ -145,6 +146,7 @@ class Keeper:
             None,
             dict(publication.agents or {}),
             rollouts_from_json(publication.rollouts, {key.path: key for key in state.served}),
+            {agent: tuple(names) for agent, names in publication.releases.items()},
             confirmed=publication.confirmed,
         )
 

@@ -11,6 +11,7 @@ from reconciler.desired.finding import Finding
 from reconciler.desired.news import FileNews
 from reconciler.desired.observed import AS_DECLARED, Placements
 from reconciler.desired.overlay import NO_OVERLAY, Overlay
+from reconciler.desired.releases import NO_RELEASES, Releases
 from reconciler.desired.rollouts import Rollouts
 from reconciler.desired.settle import Settled
 from reconciler.desired.snapshot import Change
@@ -37,6 +38,8 @@ class Published:
     """Agent → generation in which its document last changed, digest of its items."""
     rollouts: Rollouts = field(default_factory=dict)
     """Which agents' documents have an older version of a deployment for now."""
+    releases: Releases = field(default_factory=lambda: NO_RELEASES)
+    """What agents' documents let lose its data."""
     overlay: Overlay = NO_OVERLAY
     """What the fronts' files hold beside the render of the state."""
     placements: Placements = field(default_factory=lambda: AS_DECLARED)
@@ -88,6 +91,7 @@ class Pass:
     # delivery
     agents: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     rollouts: Rollouts = field(default_factory=dict)
+    releases: Releases = field(default_factory=lambda: NO_RELEASES)
     items: Mapping[str, tuple[Item, ...]] = field(default_factory=dict)
     """Items of the agents whose document changes."""
 

@@ -185,6 +185,8 @@ class Publication:
     """Every front was seen to have loaded it."""
     rollouts: Sequence[Mapping[str, Any]] = ()
     """JSON of the roll-outs under way (``reconciler.desired.rollouts``)."""
+    releases: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """What agents may delete the data of (``reconciler.desired.releases``)."""
 
 
 class PublicationStore(Protocol):

@@ -245,8 +245,9 @@ class SQLiteStore:
             self._generation_mark = ahead
         document = publications.encode(publication)
         await self._state.run(partial(publications.save, publication=publication, document=document), Mode.DURABLE)
-        # After it, so that it never names what was not published; not durable, because an older copy does no harm
-        copy = replace(publication, agents=None, confirmed=False)
+        # After it, so that it never names what was not published; not durable, because an older copy does no harm,
+        # without releases: an older one would let agents delete what came back since
+        copy = replace(publication, agents=None, confirmed=False, releases={})
         keeping = partial(publications.save, publication=copy, document=publications.encode(copy))
         await self._outbox.run(keeping, Mode.WRITE)
 

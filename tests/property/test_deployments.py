@@ -158,9 +158,11 @@ def test_a_change_of_one_of_fifty_touches_one(changes: list[tuple[int, str]], bl
         assert (fleet[index].digest, "running", True) in world.there(fleet[index].key) or image != "web:good"
 
 
-@given(histories, st.booleans())
-def test_what_goes_leaves_only_data_that_is_to_stay(history: list[tuple[Workload, int]], delete: bool) -> None:
-    """After it is wanted no more nothing is left but its volumes, unless those were to go too."""
+@given(histories, st.booleans(), st.booleans())
+def test_what_goes_leaves_only_data_that_is_to_stay(
+    history: list[tuple[Workload, int]], delete: bool, released: bool
+) -> None:
+    """After it is wanted no more nothing is left but its volumes, unless its policy and the document let those go."""
     world = World()
     for one, rounds in history:
         policy = "delete" if delete else "retain"
@@ -172,9 +174,10 @@ def test_what_goes_leaves_only_data_that_is_to_stay(history: list[tuple[Workload
             world.engine.now += 1.0
     had_volumes = bool(world.engine.volumes)
     world.want()
+    world.released = frozenset({KEY} if released else ())
     world.run()
     assert (world.engine.instances, world.engine.networks, world.memories) == ({}, set(), {})
-    assert bool(world.engine.volumes) is (had_volumes and not delete)
+    assert bool(world.engine.volumes) is (had_volumes and not (delete and released))
 
 
 def test_ports_never_collide_between_deployments() -> None:

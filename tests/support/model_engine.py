@@ -117,6 +117,7 @@ class World:
         self.engine = ModelEngine()
         self.desired: dict[Key, Workload] = {}
         self.memories: dict[Key, Memory] = {}
+        self.released: frozenset[Key] = frozenset()
         self.acknowledged: dict[Key, Acknowledged] = {}
         self.decisions: dict[Key, Decision] = {}
         self.cut_after: int | None = None
@@ -129,7 +130,9 @@ class World:
 
     def plan(self) -> Mapping[Key, Decision]:
         engine = self.engine
-        situation = Situation(self.desired, engine.observe(), self.memories, engine.now, self.acknowledged)
+        situation = Situation(
+            self.desired, engine.observe(), self.memories, engine.now, self.acknowledged, released=self.released
+        )
         self.decisions = plan(situation)
         return self.decisions
 

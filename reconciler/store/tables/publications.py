@@ -31,7 +31,7 @@ def get(connection: sqlite3.Connection, slot: str = NEWEST) -> Publication | Non
 
 def encode(publication: Publication) -> str:
     """Write the part that has no column of its own."""
-    agents = publication.agents
+    agents, releases = publication.agents, publication.releases
     return dump(
         {
             "retained": [
@@ -49,6 +49,7 @@ def encode(publication: Publication) -> str:
             "agents": None if agents is None else {name: list(at) for name, at in agents.items()},
             "front_digest": publication.front_digest,
             **({"rollouts": [dict(one) for one in publication.rollouts]} if publication.rollouts else {}),
+            **({"releases": {agent: list(names) for agent, names in releases.items()}} if releases else {}),
         }
     )
 
@@ -106,4 +107,5 @@ def _decode(row: tuple[Any, ...], document: Mapping[str, Any]) -> Publication:
         front_digest=document["front_digest"],
         confirmed=bool(row[3]),
         rollouts=tuple(document.get("rollouts", ())),
+        releases={agent: tuple(names) for agent, names in document.get("releases", {}).items()},
     )

@@ -272,7 +272,7 @@ def test_an_instance_is_asked_and_read(machine: NetworkedEngine, tmp_path: Path)
 
 
 def test_data_outlives_the_container(machine: NetworkedEngine, tmp_path: Path) -> None:
-    """A volume is there after a change and after the deployment was gone; it goes when the policy says so."""
+    """A volume is there after a change and after the deployment was gone; it goes when policy and document say so."""
 
     async def scenario() -> None:
         volumes = [{"name": "data", "path": "/data"}]
@@ -284,6 +284,7 @@ def test_data_outlives_the_container(machine: NetworkedEngine, tmp_path: Path) -
             await eventually(lambda: containers(machine) == [], SECONDS)
             await settled(found, web("web:1", volumes=volumes, deletionPolicy="delete"))
             assert machine.command("exec", containers(machine)[0]["Id"], "ls", "/data").stdout == "kept\n"
+            found.remembered.released = frozenset({"shop/web"})
             await settled(found)
             await eventually(lambda: machine.command("volume", "ls", "--quiet").stdout == "", SECONDS)
 

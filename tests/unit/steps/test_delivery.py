@@ -75,7 +75,9 @@ class Plane:
         plan = make_plan(self.published.state, found, ())
         this = Pass("a" * 40, self.published, settled=found, plan=plan, generation=self.published.generation + 1)
         self.delivery.assign(this)
-        self.published = Published(this.generation, this.revision, this.state, None, this.agents)
+        self.published = Published(
+            this.generation, this.revision, this.state, None, this.agents, this.rollouts, this.releases
+        )
         asyncio.run(self.delivery.push(self.published, this.items))
         return set(this.items)
 

@@ -90,7 +90,9 @@ class Plane:
             self.tracker.begin(revision)
             stages = ("fetched", "validated", "planned", "rendered", "preflighted", "published", "loaded")
             self.tracker.reach(revision, *stages)  # type: ignore[arg-type]
-        self.published = Published(this.generation, revision, this.state, None, this.agents, this.rollouts)
+        self.published = Published(
+            this.generation, revision, this.state, None, this.agents, this.rollouts, this.releases
+        )
         documents = asyncio.run(self.delivery.push(self.published, this.items))
         if again:
             self.tracker.documents_again(documents, self.delivery.gone_on(self.published))
