@@ -67,7 +67,8 @@ def test_killed_at_any_moment_it_ends_as_wanted(data: Path, tmp_path: Path) -> N
                 found = there(data)
                 assert len([one for one in found if one.key.name == "web" and one.up]) <= 1, f"seed {seed}"
                 assert len(found) <= 6, f"seed {seed}"
-                assert len(keepers(data)) <= len(found), f"seed {seed}: keepers are doubled"
+                # one whose agent was killed before it had its lock may meet the next one's, and one of them leaves
+                wait_for(lambda: len(keepers(data)) <= len(there(data)), SECONDS, what=f"one keeper each, seed {seed}")
             child = _begin(agent, wanted, _both(ports, "2", "1"))
             assert agent.stdout is not None
             said = next(line for line in iter(agent.stdout.readline, "") if line in ("settled\n", "ended\n"))
