@@ -3,6 +3,7 @@
 Why it is not shut in further (docs/adr): what the agent runs as programs are its children and live in what the unit
 gives. bubblewrap has to make namespaces and mount a /proc of its own, which the kernel refuses where parts of /proc are
 covered; so nothing that covers them (ProtectKernelTunables, ProtectKernelLogs, ProtectProc) and no RestrictNamespaces.
+It names the host inside of its namespace, which ProtectHostname forbids everywhere (systemd.exec(5)).
 """
 
 from __future__ import annotations
@@ -50,7 +51,6 @@ CapabilityBoundingSet={capabilities}
 NoNewPrivileges=yes
 ProtectSystem=yes
 ProtectHome=read-only
-ProtectHostname=yes
 ProtectKernelModules=yes
 LockPersonality=yes
 RestrictRealtime=yes
