@@ -1,7 +1,8 @@
 """One instance on disk and in the table of processes: made, started, ended, removed. All of it blocks.
 
 Each of these finds its way from whatever one that was cut off before left behind. No signal goes to a process that is
-not known to be the instance's: its keeper is who holds its lock, and what a killed keeper left carries its mark.
+not known to be the instance's: its keeper is who holds its lock; what a killed keeper left carries its mark, and so
+does a keeper that has not come to its lock yet, whose agent may be there no more.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from agent.deployments.driver import DriverError
 from agent.deployments.observed import Instance, State
 from agent.deployments.process_files import (
     KEPT,
+    MARKER,
     STATUS,
     TMP,
     VOLUMES,
@@ -143,7 +145,7 @@ def start(path: Path, record: Record) -> int:
         keeper = os.posix_spawn(
             sys.executable,
             [sys.executable, "-I", "-S", "-c", _KEEPER, str(path), _ROOT],
-            {"PATH": os.defpath},
+            {"PATH": os.defpath, MARKER: record.id},
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_DUP2, answers, 1),
@@ -216,7 +218,7 @@ def _signal_keeper(path: Path, keeper: int, number: int) -> None:
 
 
 def end_leftovers(instance: str) -> None:
-    """Kill what a keeper that was killed could not end any more."""
+    """Kill what a keeper that was killed could not end any more, and a keeper that comes too late to its lock."""
     deadline = time.monotonic() + _KILL_SECONDS
     while (found := marked(instance)) and time.monotonic() < deadline:
         for pid in found:
