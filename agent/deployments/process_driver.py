@@ -291,12 +291,23 @@ class ProcessDriver:
         loop.add_reader(pipe, heard)
         self._changed = changed
         try:
+            await self._call(self._clear)
             await asyncio.Event().wait()
         finally:
             self._changed = None
             loop.remove_reader(pipe)
             os.close(pipe)
             self._watch_ends(set())
+
+    def _clear(self) -> None:
+        """Remove what a former agent left half done: secrets lie in it, and nothing may ever be made here again."""
+        for key, directory in instances.directories(self._root):
+            with self._locks.setdefault(key, threading.Lock()):
+                try:
+                    instances.clear(directory)
+                except OSError as error:
+                    log.warning("what is left in %s cannot be removed: %s", directory, error.strerror)
+                instances.leave(directory)
 
     def _open_pipe(self) -> int:
         path = self._root / CHANGES

@@ -119,14 +119,19 @@ def make(path: Path, record: Record, volumes: list[str], owner: Owner) -> None:
         if not volume.is_dir():
             volume.mkdir(parents=True, mode=0o700, exist_ok=True)
             _give(volume, owner)
-    for left in path.parent.glob(".*"):
-        discard(left)
+    clear(path.parent)
     if path.exists():
         return
     new = path.with_name(f".new-{secrets.token_hex(8)}")
     new.mkdir(mode=0o700)
     record.write(new)
     new.rename(path)
+
+
+def clear(directory: Path) -> None:
+    """Remove what whoever was cut off left half made or half removed of a deployment. Raises OSError."""
+    for left in directory.glob(".*"):
+        discard(left)
 
 
 def start(path: Path, record: Record) -> int:
@@ -231,17 +236,20 @@ def remove(path: Path, patience: float) -> None:
     if path.exists():
         stop(path, patience)
         discard(path)
+    leave(path.parent)
+
+
+def leave(directory: Path) -> None:
+    """Remove the directory of a deployment, if nothing is in it."""
     with contextlib.suppress(OSError):  # what is not empty stays
-        path.parent.rmdir()
-        path.parent.parent.rmdir()
+        directory.rmdir()
+        directory.parent.rmdir()
 
 
 def remove_volumes(directory: Path) -> None:
     """Raises OSError."""
     discard(directory / VOLUMES)
-    with contextlib.suppress(OSError):
-        directory.rmdir()
-        directory.parent.rmdir()
+    leave(directory)
 
 
 def discard(path: Path) -> None:

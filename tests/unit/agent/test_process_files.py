@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -12,11 +13,13 @@ from typing import Final
 import pytest
 
 from agent.deployments import process_instances as instances
-from agent.deployments.process_files import KEPT, RECORD, STATUS, Program, Record, Status, holder, take_lock
+from agent.deployments.process_driver import ProcessDriver
+from agent.deployments.process_files import FOLDER, KEPT, RECORD, STATUS, Program, Record, Status, holder, take_lock
 from agent.deployments.process_keeper import pause_after
 from agent.deployments.process_log import Follower, RotatingLog, tail
 from agent.deployments.process_table import entry, send
 from agent.deployments.workload import Key
+from tests.support.waiting import eventually
 
 RECORD_OF: Final = Record(
     "id-1", "sha256:d", {8080: 8080}, Program(["x"], {}, "/", False, 1.0, {}, "", [], [], [], []), []
@@ -107,6 +110,28 @@ def test_an_instance_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     (directory / "a" / KEPT).touch()
     instances.make(directory / "a", RECORD_OF._replace(id="id-2"), ["data"], None)
     assert Record.read(directory / "a").id == "id-1"
+
+
+def test_a_new_agent_clears_away_what_a_killed_one_was_making(slot: Path, tmp_path: Path) -> None:
+    """Secrets in what was never made do not lie there until that deployment changes again; the rest stays."""
+    root = tmp_path / FOLDER / "shop"
+    (root / "web").mkdir(parents=True)
+    slot.rename(root / "web" / "a")
+    for left in ("web/.new-1", "api/.new-1", "api/.gone-2"):
+        (root / left).mkdir(parents=True)
+        RECORD_OF.write(root / left)
+
+    async def watch() -> None:
+        task = asyncio.create_task(ProcessDriver(tmp_path, "vps-1").watch(lambda: None))
+        try:
+            await eventually(lambda: sorted(root.rglob(".*")) == [], what="nothing half made")
+            await eventually(lambda: not (root / "api").exists(), what="the end of what is empty")
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(watch())
+    assert Record.read(root / "web" / "a") == RECORD_OF
 
 
 def test_what_a_program_closed_to_itself_is_removed(tmp_path: Path) -> None:
