@@ -179,11 +179,10 @@ def test_a_full_disk_stops_nothing_that_works(tmp_path: Path) -> None:
     data = tmp_path / "small"
     with _small_disk(data), served(tmp_path / "one", "web", data=data / "data") as (one, backend):
         filler = data / "filler"
-        with filler.open("wb") as file:
+        with filler.open("wb", buffering=0) as file:
             try:
                 while True:
                     file.write(b"\0" * 65536)
-                    file.flush()
             except OSError:
                 pass
         blob = os.urandom(200_000).hex()
