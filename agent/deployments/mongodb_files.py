@@ -92,9 +92,9 @@ class DatabaseFiles:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         for above in (home, home.parent, self._folder):
             above.chmod(0o700)
-        (home / "tls").mkdir(mode=0o755, exist_ok=True)
-        (home / "socket").mkdir(exist_ok=True)
-        (home / "socket").chmod(0o777)  # mongod makes its socket here, whoever it runs as
+        for name, mode in (("tls", 0o755), ("socket", 0o777)):  # mongod is here, whoever it runs as
+            (home / name).mkdir(exist_ok=True)
+            (home / name).chmod(mode)  # whatever the umask of the agent, which is 077 under systemd
         write_private(home / _RECORD, json.dumps(self._write(key, record)).encode())
 
     def forget(self, key: Key) -> None:

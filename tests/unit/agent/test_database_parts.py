@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -110,6 +111,23 @@ def test_the_cache_follows_the_memory(memory: str | None, gib: float | None) -> 
 
 
 RECORD: Final = Record("container", "6.0", None, "s3cret", feature_version="6.0", ran="6.0.5", address="a", port=5)
+
+
+def test_mongod_reaches_its_certificate_and_socket_whatever_the_umask_of_the_agent_is(tmp_path: Path) -> None:
+    """systemd gives the agent 077, and mongod is another user."""
+    files, held = DatabaseFiles(tmp_path, SEALER), tmp_path / "held"
+    held.mkdir()
+    (held / "ca.crt").write_bytes(b"roots")
+    (held / "tls.pem").write_bytes(b"certificate")
+    umask = os.umask(0o077)
+    try:
+        files.save(KEY, RECORD)
+        files.put_certificate(KEY, held)
+    finally:
+        os.umask(umask)
+    home = files.home(KEY)
+    names = ("tls", "tls/ca.crt", "tls/tls.pem", "socket")
+    assert [stat.S_IMODE((home / name).stat().st_mode) for name in names] == [0o755, 0o644, 0o644, 0o777]
 
 
 def test_a_record_comes_back_and_is_sealed(tmp_path: Path) -> None:
