@@ -50,7 +50,8 @@ def test_what_an_agent_measures_is_seen_everywhere(one: Installation) -> None:
     table = one.cli("agent", "list").stdout.splitlines()
     assert table[0].split()[:3] == ["NAME", "STATE", "CONNECTED"]
     assert next(line for line in table if line.startswith("vps-1")).split()[2] == "yes"
-    assert "machine_cpu_ratio" in one.cli("agent", "show", "vps-1").stdout
+    # a share of time is known from the second reading on
+    wait_for(lambda: "machine_cpu_ratio" in one.cli("agent", "show", "vps-1").stdout, 60, what="a share of the processor")
 
     agent.kill()
     agent.wait()
