@@ -51,7 +51,9 @@ def test_what_an_agent_measures_is_seen_everywhere(one: Installation) -> None:
     assert table[0].split()[:3] == ["NAME", "STATE", "CONNECTED"]
     assert next(line for line in table if line.startswith("vps-1")).split()[2] == "yes"
     # a share of time is known from the second reading on
-    wait_for(lambda: "machine_cpu_ratio" in one.cli("agent", "show", "vps-1").stdout, 60, what="a share of the processor")
+    wait_for(
+        lambda: "machine_cpu_ratio" in one.cli("agent", "show", "vps-1").stdout, 60, what="a share of the processor"
+    )
 
     agent.kill()
     agent.wait()
