@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -204,14 +204,22 @@ class Applier:
             except OSError as error:
                 return _outcome(document, "failed", "NotPersisted", f"The disk refused the marker: {error.strerror}.")
             self._marker = applied
-        idle = next((result for result in results if result.reason == UNSUPPORTED), None)
-        if idle is not None:
-            return _outcome(document, "applied", UNSUPPORTED, f"{idle.id}: {idle.message}", items=results)
+        if idle := not_run(results):
+            return _outcome(document, "applied", UNSUPPORTED, idle, items=results)
         return _outcome(document, "applied", items=results)
 
     def _try_later(self) -> None:
         pause = self._backoff.next(self._random(), at_least=0.5)
         self._retry = asyncio.get_running_loop().call_later(pause, self._wake.set)
+
+
+def not_run(results: Iterable[ItemResult]) -> str:
+    """Say which items are applied and run nowhere here (ADR 44): the first with its reason, the others by name."""
+    idle = [result for result in results if result.reason == UNSUPPORTED]
+    if not idle:
+        return ""
+    others = ", ".join(one.id for one in idle[1:])
+    return f"{idle[0].id}: {idle[0].message}" + (f" Nor does it run {others}." if others else "")
 
 
 async def _apply(service: Service, items: tuple[Item, ...]) -> list[ItemResult]:
