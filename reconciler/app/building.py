@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
 import socket
 import time
@@ -10,29 +9,21 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from reconciler.agents.asked_routes import event_of
-from reconciler.agents.certificates import AgentCertificates, Enrolled
+from reconciler.agents.certificates import AgentCertificates
 from reconciler.agents.directory import AgentDirectory
-from reconciler.agents.enrolment import Enrolments, recorder
-from reconciler.agents.enrolment_tokens import EnrolmentTokens
-from reconciler.agents.group_commit import GroupCommitter, Settled
 from reconciler.agents.hub import Hub
-from reconciler.agents.rates import Bucket
 from reconciler.agents.session import SessionLimits
-from reconciler.app.access import Access, composer
 from reconciler.app.acme import Acme
-from reconciler.app.answering import Answering
 from reconciler.app.certificate import OwnCertificate
-from reconciler.app.deployments import Deployments, asked_routes
+from reconciler.app.deployments import Deployments
 from reconciler.app.health import Health
-from reconciler.app.installing import install_api
-from reconciler.app.measuring import Measuring, measure_api
+from reconciler.app.measuring import Measuring
 from reconciler.app.mongodb import MongoDB
 from reconciler.app.own_names import connectable, url_of
 from reconciler.app.rollouts import RollingOut
-from reconciler.app.rotating import rotation_api, rotations_of
+from reconciler.app.rotating import rotations_of
 from reconciler.app.services import deployment_secrets, service_certificates
-from reconciler.convergence import Record
+from reconciler.app.serving import Serving
 from reconciler.desired.codes import CODES
 from reconciler.desired.render import Renderer
 from reconciler.errors import Broken
@@ -45,14 +36,10 @@ from reconciler.observability.logs import get_logger, revision_by_default
 from reconciler.observability.metrics import Metrics
 from reconciler.observer import AgentObserver
 from reconciler.pki.agent_issuer import AgentIssuer
-from reconciler.pki.authenticator import Authenticator
 from reconciler.pki.certificate_store import CertificateStore
 from reconciler.pki.keystore import KeyStore
 from reconciler.pki.operator_credential import OperatorCredential
 from reconciler.pki.private_files import write_private
-from reconciler.pki.replay import ReplayCache
-from reconciler.pki.token_endpoint import TokenEndpoint
-from reconciler.pki.tokens import verify_enrolment_proof
 from reconciler.settings import Settings
 from reconciler.status import Tracker
 from reconciler.steps.certificates import Certificates
@@ -64,7 +51,6 @@ from reconciler.steps.reading import DocumentReader, parser_fingerprint
 from reconciler.steps.rebuilding import Rebuilding
 from reconciler.steps.source import Source
 from reconciler.store.blobs import BlobCache
-from reconciler.store.protocols import OutboxEntry
 from reconciler.store.sqlite import SQLiteStore
 from reconciler.traefik.api import TraefikAPI
 from reconciler.traefik.binary import find_binary
@@ -73,16 +59,8 @@ from reconciler.traefik.preflight import Preflight
 from reconciler.traefik.publish import FrontFile
 from reconciler.traefik.templates import load_templates
 from reconciler.waking import Waking
-from reconciler.web.agent_api import AgentApi
-from reconciler.web.agent_stream import AgentStream
-from reconciler.web.api import Api
-from reconciler.web.application import Probes, make_application
-from reconciler.web.certificate_api import CertificateApi
-from reconciler.web.server import Server, make_server
-from reconciler.web.webhooks import WebhookEndpoint
 from schemas.agent_routes import NAME_PATTERN
 from schemas.names import seconds
-from schemas.status import RevisionState
 
 log = get_logger(__name__)
 
@@ -95,7 +73,7 @@ WRITABLE: Final = re.compile(rf"agents/{_LABEL}\.yaml|routes/{_LABEL}/{NAME_PATT
 """The only files that commits of our own may touch: those of agents, and of routes that agents asked for."""
 
 
-class Parts(Answering):
+class Parts(Serving):
     """Everything that ``serve`` runs, made and put together; nothing is under way yet."""
 
     def __init__(
@@ -275,125 +253,3 @@ class Parts(Answering):
 
     async def _is_approved(self, checksum: str) -> bool:
         return await self._store.approval(checksum) is not None
-
-    def _build_web(self, keys: KeyStore) -> Server:
-        replays = ReplayCache()
-        enrolment_tokens = EnrolmentTokens(self._store)
-        self._committer = GroupCommitter(
-            self._store,
-            self._write_back,
-            composer(self._settings.git.branch),
-            pace=Bucket(self._settings.push_burst, 1 / self._settings.push_seconds),
-            on_settled=self._note_settled,
-        )
-        self._committer.on_pushed = self._metrics.group_committed
-        self._access = Access(
-            store=self._store,
-            committer=self._committer,
-            directory=self._directory,
-            hub=self._hub,
-            certificates=self._certificates,
-            fleet=lambda: self.loop.published.state.fleet,
-            reconsider=self.reconsider,
-        )
-        authenticator = Authenticator(
-            issuer=self.issuer,
-            origins=[self.address, *(url_of(self._scheme, name, self._port) for name in self.certificate.names)],
-            keys=keys,
-            agents=self._directory,
-            replays=replays,
-            given=self._access.tokens,
-        )
-        enrolments = Enrolments(
-            issuer=self.issuer,
-            tokens=enrolment_tokens,
-            store=self._store,
-            committer=self._committer,
-            directory=self._directory,
-            fleet=lambda: self.loop.published.state.fleet,
-            verify_proof=verify_enrolment_proof,
-            jwks=lambda: keys.jwks("desired"),
-            certificates=self._certificates,
-        )
-        endpoint = TokenEndpoint(keys=keys, agents=self._directory, authenticator=authenticator, replays=replays)
-        endpoint.lifetime *= self._settings.rotation_pace
-        application = make_application(
-            api=Api(
-                control=self,
-                tracker=self._tracker,
-                approvals=self._store,
-                events=self._store,
-                authenticator=authenticator,
-                clock=time.time,
-            ),
-            agents=AgentApi(
-                authenticator=authenticator,
-                enrolments=enrolments,
-                tokens=enrolment_tokens,
-                endpoint=endpoint,
-                keys=keys,
-            ),
-            certificates=CertificateApi(
-                authenticator=authenticator,
-                certificates=self._certificates,
-                authority=self.certificate.authority,
-                statuses=lambda: self._front_certificates.statuses(self.loop.published),
-                retry=partial(self.acme.retry, others=self._front_certificates.retry),
-            ),
-            access=self._access.api(authenticator),
-            rotations=rotation_api(self, authenticator),
-            stream=AgentStream(self._hub, authenticator),
-            webhooks=WebhookEndpoint(self._webhook_secret, self.loop.wake, self._metrics.webhook),
-            probes=Probes(self, self._metrics),
-            version=importlib.metadata.version("cloudlunacy"),
-            others=(
-                install_api(),
-                self.rollouts.api(authenticator),
-                measure_api(self, self._settings, authenticator),
-                self._deployments.api(authenticator),
-                asked_routes(
-                    self,
-                    authenticator,
-                    issuer=self.issuer,
-                    store=self._store,
-                    committer=self._committer,
-                    tracker=self._tracker,
-                    open_sealed=keys.opener.open,
-                ),
-                self.health.api(authenticator),
-            ),
-        )
-        return make_server(application, self.certificate.context)
-
-    def _note_gone(self, names: frozenset[str]) -> None:
-        self._access.published(names)
-
-    async def _note_settled(self, entry: OutboxEntry, settled: Settled) -> None:
-        if entry.kind == "revocation":
-            await self._access.settled(entry, settled)
-            return
-        if entry.kind == "route":
-            self.loop.wake()
-            await self._store.append(event_of(entry, settled, time.time()))
-            return
-        self._metrics.enrolment(settled.outcome)
-        said = entry.payload
-        self._certificates.note(
-            str(said["name"]), Enrolled(str(said["token"]), str(said["thumbprint"]), entry.accepted_at)
-        )
-        await recorder(self._store, self.loop.wake)(entry, settled)
-
-    def _count_state(self, record: Record, state: RevisionState) -> None:
-        self._metrics.revision(state)
-        self._access.judged(record)
-        if record.revision == self._tracker.newest:
-            waits = state in ("Progressing", "Held", "Failed")
-            self._metrics.waiting_since(record.stages.get("fetched", time.time()) if waits else None)
-
-    def _webhook_secret(self) -> bytes | None:
-        path = self._settings.webhook_secret_file
-        try:
-            return path.read_bytes().strip() if path is not None else None
-        except OSError:
-            log.exception("the webhook secret cannot be read", path=str(path))
-            return None
