@@ -79,6 +79,22 @@ def test_admin_includes_what_operators_may_do_but_no_agent(plane: Plane) -> None
         identity.require("agent")
 
 
+@pytest.mark.parametrize("early", [60, 61])
+def test_a_clock_may_be_a_minute_ahead(plane: Plane, early: int) -> None:
+    """What begins within the next minute is good, be it token or proof; what begins later is not."""
+    usual, ahead = plane.sign_access(access_claims()), {"iat": NOW + early}
+    later = [plane.sign_access({**access_claims(), **begins}) for begins in (ahead, {"nbf": NOW + early})]
+    calls = [(token, dpop(token, jti=f"{number}")) for number, token in enumerate(later)]
+    codes = set()
+    for token, proof in (*calls, (usual, dpop(usual, **ahead))):
+        try:
+            codes.add(plane.call(token, proof).name)
+        except Refused as refusal:
+            codes.add(refusal.code)
+
+    assert codes == {"vps-1" if early == 60 else "not-yet-valid"}
+
+
 def test_a_proof_works_once(plane: Plane) -> None:
     """The same proof again is a replay; a new one with the same token is not."""
     token = plane.sign_access(access_claims())
