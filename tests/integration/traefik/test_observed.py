@@ -81,4 +81,5 @@ def test_a_weighted_service_of_tcp_leaves_out_who_has_no_server(running: Front, 
     wait_for(lambda: ask(running.connect("telnet")) == "two", what="the other backend")
     assert {ask(running.connect("telnet")) for _ in range(6)} == {"two"}
     serve(running, route, {one.port: Placement(one.port, share) for one in two})
+    wait_for(lambda: ask(running.connect("telnet")) == "", what="nobody")
     assert {ask(running.connect("telnet")) for _ in range(2)} == {""}
