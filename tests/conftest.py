@@ -38,6 +38,10 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("default")
 
 
+UMASK: Final = 0o022
+os.umask(UMASK)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "engine: runs a Docker Engine of its own, which takes root and about a minute")
 
@@ -45,6 +49,13 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest, so that no worker is left alone with it at the end."""
     items.sort(key=lambda item: item.get_closest_marker("engine") is None)
+
+
+@pytest.fixture(autouse=True)
+def _umask() -> Iterator[None]:
+    """Some commands narrow it for the whole process, which is theirs anywhere but here."""
+    yield
+    os.umask(UMASK)
 
 
 @pytest.fixture(scope="session")

@@ -5,11 +5,9 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import json
-import os
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -48,13 +46,11 @@ class Shell:
 
 
 @pytest.fixture
-def pki(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
-    umask = os.umask(0o022)
+def pki(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
     for name in (KEY_FILE, PASSPHRASE_FILE):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
-    yield Shell(tmp_path, capsys)
-    os.umask(umask)
+    return Shell(tmp_path, capsys)
 
 
 def verdict(data: Path, folder: Path, host: str, *, roots: str = "") -> tuple[bool, str]:
