@@ -27,12 +27,12 @@ LONGEST_SECONDS: Final = 366 * 86_400.0
 Kind = Literal["ci", "person"]
 Lifetime = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,5}[smhd]$")]
 """Seconds, minutes, hours or days, such as 30d."""
-Grantable = Literal["read", "plan", "approve", "enrol", "operate", "exec"]
+Grantable = Literal["read", "plan", "approve", "enrol", "operate", "write", "exec"]
 """read: all that is known · plan: only what a change is compared with · approve: let a held plan through · enrol: make
-enrolment tokens · operate: look at the remote now, lock agents out, read logs, restart · exec: run programs in what is
-deployed, where the fleet allows it. ``read`` includes ``plan``."""
-TEAM_SCOPES: Final = frozenset({"read", "operate", "exec"})
-"""What a token may be good for that is limited to the deployments of a team."""
+enrolment tokens · operate: look at the remote now, lock agents out, read logs, restart · write: change objects by
+commits · exec: run programs in what is deployed, where the fleet allows it. ``read`` includes ``plan``."""
+TEAM_SCOPES: Final = frozenset({"read", "operate", "write", "exec"})
+"""What a token may be good for that is limited to the objects of a team."""
 
 Reason = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$")]
 """One line of text for people."""
@@ -81,7 +81,7 @@ class ApiTokenRequest(Model):
     """
 
     kind: Kind
-    scopes: Annotated[tuple[Grantable, ...], Field(min_length=1, max_length=6)]
+    scopes: Annotated[tuple[Grantable, ...], Field(min_length=1, max_length=7)]
     expires: Lifetime = "30d"
     name: Name | None = None
     team: Name | None = None

@@ -1,8 +1,9 @@
 """Who sends a request: the one place where credentials become an :class:`Identity`.
 
 Agents send ``Authorization: DPoP <access token>`` and ``DPoP: <proof>``; operators ``Authorization: Bearer <token>``
-that they sign themselves (docs/adr/0007), people and CI one that they were given (docs/adr/0029). Cookies never count,
-so no other site can make a browser send credentials.
+that they sign themselves (docs/adr/0007), people and CI one that they were given (docs/adr/0029). Browsers send the
+cookie of a session (docs/adr/0048). It counts where nothing else is sent, never for a WebSocket, and only from pages of
+our own: browsers name in ``Origin`` the page that asks (RFC 6454), so no other site can act in a person's name.
 """
 
 from __future__ import annotations
@@ -22,18 +23,24 @@ from reconciler.store.protocols import ApiToken
 from schemas.access_api import API_TOKEN_PREFIX
 from schemas.tokens import OPERATOR_LIFETIME, origin
 
-Scope = Literal["admin", "read", "plan", "approve", "enrol", "operate", "exec", "agent"]
-"""What an endpoint asks for: tokens of people and CI · what is known · what a change is compared with · let a held plan
-through · make enrolment tokens · look at the remote now, lock agents out, read logs, restart · run programs in what is
-deployed · what an agent does for itself."""
-OPERATOR_SCOPES: Final[frozenset[str]] = frozenset({"admin", "read", "plan", "approve", "enrol", "operate", "exec"})
+Scope = Literal["admin", "read", "plan", "approve", "enrol", "operate", "write", "exec", "agent"]
+"""What an endpoint asks for: tokens and sessions of others, the fleet file · what is known · what a change is compared
+with · let a held plan through · make enrolment tokens · look at the remote now, lock agents out, read logs, restart ·
+change objects by commits · run programs in what is deployed · what an agent does for itself."""
+OPERATOR_SCOPES: Final[frozenset[str]] = frozenset(
+    {"admin", "read", "plan", "approve", "enrol", "operate", "write", "exec"}
+)
 """What the operator of the machine itself may ask for."""
 GRANTABLE: Final[frozenset[str]] = OPERATOR_SCOPES - {"admin"}
 """What a token of a person or of CI may be good for."""
 INCLUDED: Final[Mapping[str, frozenset[str]]] = {"admin": OPERATOR_SCOPES, "read": frozenset({"plan"})}
 """Scope → those that it includes."""
 
+SESSION_COOKIE: Final = "__Host-cloudlunacy"
+"""A browser takes this prefix from the host itself alone, over TLS, without Domain (RFC 6265bis, 4.1.3.2)."""
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _SECURE: Final = {"http": "https", "ws": "wss"}
+_MAIL_HOSTS: Final = {"operator": "operators", "person": "people", "agent": "agents"}
 
 
 class KnownAgents(Protocol):
@@ -72,7 +79,20 @@ class NoTokens:
         raise refused("bad-token", "The token is not known here.")
 
 
+class NoSessions:
+    """Knows none."""
+
+    def check(self, cookie: str, now: float) -> Identity:  # noqa: ARG002
+        """Refuse whatever it is."""
+        raise refused("session-ended", "The session is not known here.", "Log in.")
+
+    def is_good(self, identity: Identity, now: float) -> bool:  # noqa: ARG002
+        """None is."""
+        return False
+
+
 _NONE: Final = NoTokens()
+_NO_SESSIONS: Final = NoSessions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +107,30 @@ class Identity:
     """POSIX seconds until which what was shown is good, for answers that go on."""
     team: str = ""
     """The team whose deployments are all that the caller may see and use; empty: no such limit."""
+    of_teams: Mapping[str, frozenset[str]] = field(default_factory=dict, hash=False)
+    """Team → what the caller may do besides, with what is that team's."""
+    full_name: str = ""
+    mail: str = ""
+    """Of a person who logged in, as far as they are known; for commits."""
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.name}"
 
-    def require(self, scope: Scope, *, team: str | None = None) -> None:
-        """Refuse who may not do it. ``team``: whose deployment it is about; None: it is about more than one team's.
+    @property
+    def author(self) -> tuple[str, str]:
+        """Name and mail address for commits; where no address is known one that leads nowhere (RFC 6761, 6.3)."""
+        mail = self.mail or f"{self.name}@{_MAIL_HOSTS.get(self.kind, self.kind)}.localhost"
+        return self.full_name or self.name, mail
+
+    def may(self, scope: Scope, team: str | None = None) -> bool:
+        """Say whether it may do it. ``team``: whose object it is about; None: it is about more than one team's."""
+        if self.team and team != self.team:
+            return False
+        held = self.scopes if team is None else self.scopes | self.of_teams.get(team, frozenset())
+        return any(scope == one or scope in INCLUDED.get(one, ()) for one in held)
+
+    def require(self, scope: Scope, team: str | None = None) -> None:
+        """Refuse who may not do it; as :meth:`may`.
 
         Raises:
             Refused: 403 ``insufficient-scope``, ``other-team``.
@@ -100,8 +138,24 @@ class Identity:
         if self.team and team != self.team:
             text = f'This token is for deployments of team "{self.team}" alone.'
             raise Refused(text, status=403, code="other-team")
-        if not any(scope == one or scope in INCLUDED.get(one, ()) for one in self.scopes):
+        if not self.may(scope, team):
             raise Refused(f'This needs the scope "{scope}".', status=403, code="insufficient-scope")
+
+
+class GivenSessions(Protocol):
+    """Sessions of browsers. :class:`reconciler.access.sessions.Sessions` is one."""
+
+    def check(self, cookie: str, now: float) -> Identity:
+        """Return whose it is. ``cookie`` is the value of :data:`SESSION_COOKIE`.
+
+        Raises:
+            Refused: 401 ``session-ended``; 403 ``no-role``.
+        """
+        ...
+
+    def is_good(self, identity: Identity, now: float) -> bool:
+        """Say whether a session still is, and may still do what it might."""
+        ...
 
 
 class Authenticator:
@@ -120,6 +174,7 @@ class Authenticator:
         agents: KnownAgents,
         replays: ReplayCache,
         given: GivenTokens = _NONE,
+        sessions: GivenSessions = _NO_SESSIONS,
     ) -> None:
         self.issuer = issuer
         self._public = origin(issuer)
@@ -128,14 +183,19 @@ class Authenticator:
         self._agents = agents
         self._replays = replays
         self._given = given
+        self._sessions = sessions
 
     def authenticate(self, method: str, url: str, headers: Mapping[str, str], now: float) -> Identity:
         """Return who sends the request. ``url`` is absolute; names of headers count in any case.
 
         Raises:
-            Refused: 401 with what is wrong; 403 ``agent-quarantined``; 429 when one key sends too much.
+            Refused: 401 with what is wrong; 403 ``agent-quarantined``, ``foreign-origin``, ``no-role``; 429 when one
+                key sends too much.
         """
         fields = {name.lower(): value for name, value in headers.items()}
+        if "authorization" not in fields and url.startswith("http") and (cookie := session_cookie(fields)):
+            self.require_own_origin(method, fields)
+            return self._sessions.check(cookie, now)
         scheme, _, token = fields.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             bearer = token.strip()
@@ -179,7 +239,28 @@ class Authenticator:
 
     def is_still_good(self, identity: Identity, now: float) -> bool:
         """Say whether a caller whose answer goes on would still be let in: a token of people or CI may have ended."""
-        return identity.kind not in ("ci", "person") or self._given.is_good(identity.thumbprint, now)
+        if identity.kind not in ("ci", "person"):
+            return True
+        return self._given.is_good(identity.thumbprint, now) or self._sessions.is_good(identity, now)
+
+    def require_own_origin(self, method: str, headers: Mapping[str, str]) -> None:
+        """Refuse what a page of another site made a browser send; ``headers`` by their names in small letters.
+
+        A browser sends ``Origin`` with every request that changes something (Fetch, 3.1). One that is sent must be
+        ours, also where nothing is changed; a sibling subdomain is another one, and ``null`` is nobody.
+
+        Raises:
+            Refused: 403 ``foreign-origin``.
+        """
+        sent = headers.get("origin")
+        if (sent is None and method in SAFE_METHODS) or sent in self._origins:  # in normal form, as browsers write them
+            return
+        raise Refused(
+            "The request does not come from a page of this control plane.",
+            status=403,
+            code="foreign-origin",
+            hint=f"Open {self.issuer} and do it there; programs send a token instead of a cookie.",
+        )
 
     def addressed(self, url: str) -> str:
         """Return the URL of a request as its client wrote it.
@@ -213,6 +294,13 @@ class Authenticator:
         if not proof:
             raise refused("proof-missing", "This needs a proof of possession in the header DPoP (RFC 9449).")
         return tokens.verify_dpop_proof(proof, method=method, url=self.addressed(url), access_token=token, now=now)
+
+
+def session_cookie(headers: Mapping[str, str]) -> str:
+    """Return the value of the session's cookie; empty without one, and where two say different things."""
+    pairs = (part.strip().partition("=") for part in headers.get("cookie", "").split(";"))
+    found = {value for name, _, value in pairs if name == SESSION_COOKIE}
+    return found.pop() if len(found) == 1 else ""
 
 
 def quarantined(name: str) -> Refused:

@@ -22,7 +22,7 @@ MAX_HEADER_COUNT: Final = 64
 BODY_SECONDS: Final = 10.0
 MAX_DISCARDED: Final = 1024 * 1024
 DISCARD_SECONDS: Final = 1.0
-_ONCE: Final = frozenset({b"authorization", b"dpop", b"host", b"content-length", b"content-type", b"origin"})
+_ONCE: Final = frozenset({b"authorization", b"cookie", b"dpop", b"host", b"content-length", b"content-type", b"origin"})
 
 
 class Limits:
