@@ -66,6 +66,12 @@ class Endpoint:
     """Of the answer; what comes line by line has the ``response`` on each line."""
     proof: bool = False
     """The caller proves a key without having an access token."""
+    page: bool = False
+    """It answers people with HTML, or is what a page is made of; the OpenAPI document leaves it out."""
+    tags: tuple[str, ...] = ()
+    """Groups of the API that it belongs to; without them the first word of its path after the version."""
+    team: bool = False
+    """The scope may be had for the team in the path, or be limited to it; else it must be for everything."""
 
 
 def routes_of(endpoints: Sequence[Endpoint]) -> list[Route]:
@@ -75,6 +81,7 @@ def routes_of(endpoints: Sequence[Endpoint]) -> list[Route]:
 
 def openapi(endpoints: Sequence[Endpoint], *, version: str) -> dict[str, Any]:
     """Return an OpenAPI 3.1 document (https://spec.openapis.org/oas/v3.1.1)."""
+    endpoints = [one for one in endpoints if not one.page]
     models = [model for one in endpoints for model in (one.request, one.response) if model is not None]
     refs, definitions = models_json_schema(
         [(model, "serialization") for model in dict.fromkeys(models)],
