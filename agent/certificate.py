@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import ValidationError
 
 from agent.backoff import Backoff
-from agent.certificate_files import BadPair, CertificateFiles, Held
+from agent.certificate_files import UNREADABLE, BadPair, CertificateFiles, Held
 from agent.client import CredentialsUnavailable
 from agent.credentials import detail_of, retry_after_of
 from agent.renewal import Standing, renew_at, standing
@@ -194,7 +194,7 @@ async def install(files: CertificateFiles, fresh: Fresh, chain: str, bundle: str
     """
     try:
         x509.load_pem_x509_certificates(bundle.encode("utf-8", "replace"))
-    except ValueError:
+    except UNREADABLE:
         raise BadPair("There are no roots in the answer.") from None
     return await asyncio.to_thread(
         files.install, fresh.key, chain.encode("utf-8", "replace"), bundle.encode(), received_at=now

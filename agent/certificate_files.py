@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -25,6 +26,17 @@ from agent.swapped_directory import SwappedDirectory, read
 
 LINK: Final = "certificate"
 KEY, CHAIN, BUNDLE, RECEIVED = "key.pem", "chain.pem", "bundle.pem", "received.json"
+
+UNREADABLE: Final = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.ExtensionNotFound,
+    x509.UnsupportedGeneralNameType,
+)
+"""What reading certificates or keys raises that are none, or where a part of one is none."""
 
 
 class BadPair(Exception):
@@ -90,9 +102,9 @@ class CertificateFiles:
         """Return the SHA-256 of the public keys above the certificate, hex (``schemas.trust.AuthorityId``)."""
         try:
             _, *above = x509.load_pem_x509_certificates(read(held.directory / CHAIN))
-        except (OSError, ValueError):
+            return frozenset(authority_id(one) for one in above)
+        except (OSError, *UNREADABLE):
             return frozenset()
-        return frozenset(authority_id(one) for one in above)
 
 
 def authority_id(certificate: x509.Certificate) -> str:
@@ -114,7 +126,7 @@ def check(key: bytes, chain: bytes, name: str) -> x509.Certificate:
         leaf = x509.load_pem_x509_certificates(chain)[0]
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         public = leaf.public_key()
-    except (ValueError, TypeError, x509.ExtensionNotFound):
+    except UNREADABLE:
         raise BadPair("There is no certificate with a key.") from None
     if not isinstance(private, ec.EllipticCurvePrivateKey) or private.public_key() != public:
         raise BadPair("The certificate is for another key.")

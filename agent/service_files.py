@@ -22,7 +22,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from agent.certificate_files import BUNDLE, LINK, BadPair, authority_id
+from agent.certificate_files import BUNDLE, LINK, UNREADABLE, BadPair, authority_id
 from agent.grants import Denied, ServiceGrants
 from agent.keys import write_private
 from agent.renewal import Life
@@ -294,7 +294,7 @@ def check(files: Files, wanted: ServiceCertificate) -> None:
         raise BadPair("What came has ended already. Is the clock of this machine right?")
     try:
         x509.load_pem_x509_certificates(files.roots)
-    except ValueError:
+    except UNREADABLE:
         raise BadPair("There are no roots in the answer.") from None
 
 
@@ -342,7 +342,7 @@ def _load(link: Path) -> HeldService | None:
         for file in (ROOTS, WHOLE):
             read(directory / file)
         return _held(directory, Place(link, received["gid"]), chain, float(received["receivedAt"]))
-    except (OSError, BadPair, ValueError, KeyError, TypeError):
+    except (OSError, BadPair, KeyError, *UNREADABLE):
         return None
 
 
@@ -372,7 +372,7 @@ def _leaf_of(key: bytes, chain: bytes) -> x509.Certificate:
         leaf = x509.load_pem_x509_certificates(chain)[0]
         leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
         public = leaf.public_key()
-    except (ValueError, TypeError, x509.ExtensionNotFound):
+    except UNREADABLE:
         raise BadPair("There is no certificate with a key.") from None
     if private.public_key() != public:
         raise BadPair("The certificate is for another key.")

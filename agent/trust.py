@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from pydantic import ValidationError
 
-from agent.certificate_files import CertificateFiles
+from agent.certificate_files import UNREADABLE, CertificateFiles
 from agent.keys import Unusable
 from agent.services import RecordingService
 from schemas.jwk import JwkSet
@@ -58,7 +58,7 @@ class TrustService:
         try:
             trust = Trust.model_validate(item.spec[MEMBER])
             roots = _certificates(trust.bundle)
-        except (ValidationError, ValueError, ssl.SSLError):
+        except (ValidationError, ssl.SSLError, *UNREADABLE):
             return ItemResult(id=item.id, state="Failed", reason="BadTrust", message="Whom to trust cannot be read.")
         try:
             await self._believer.believe(next_ca(self._believer.ca, trust.bundle, roots), trust.jwks)
@@ -86,7 +86,7 @@ def next_ca(present: str | None, bundle: str, roots: Sequence[x509.Certificate])
 
 
 def _certificates(pem: str) -> list[x509.Certificate]:
-    """Raises ValueError or ssl.SSLError when there is none, or one that TLS cannot use."""
+    """Raises ssl.SSLError or one of UNREADABLE when there is none, or one that TLS cannot use."""
     ssl.create_default_context(cadata=pem)
     return x509.load_pem_x509_certificates(pem.encode())
 

@@ -145,7 +145,7 @@ def load(path: Path, vault: Vault) -> Served | None:
         leaf, *above = x509.load_pem_x509_certificates(pem + end)
         key = pairs.read_key(vault.open(_PURPOSE, rest))
         good = bool(above) and key is not None and pairs.same_key(key.public_key(), leaf.public_key())
-    except (ValueError, Broken):
+    except (*profiles.UNREADABLE, Broken):
         return None
     if not good or not isinstance(key, ec.EllipticCurvePrivateKey):
         return None

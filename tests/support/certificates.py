@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import ssl
 from typing import Final
 
 from cryptography import x509
@@ -51,6 +52,12 @@ def csr(
         builder = builder.add_extension(extension, critical=True)
     encoding = serialization.Encoding.DER if der else serialization.Encoding.PEM
     return builder.sign(key, hashes.SHA256()).public_bytes(encoding)
+
+
+def of_no_version(pem: str) -> str:
+    """Return a certificate (the first of ``pem``) as one of a version that there is not, as a damaged one may be."""
+    der = x509.load_pem_x509_certificate(pem.encode()).public_bytes(serialization.Encoding.DER)
+    return ssl.DER_cert_to_PEM_cert(der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x48", 1))
 
 
 def text(*certificates: x509.Certificate) -> str:

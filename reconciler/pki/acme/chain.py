@@ -9,6 +9,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from reconciler.pki.authority.profiles import UNREADABLE
+
 MAX_CERTIFICATES: Final = 10
 
 
@@ -37,7 +39,7 @@ def checked_chain(pem: str, names: Sequence[str], key: ec.EllipticCurvePrivateKe
         chain = x509.load_pem_x509_certificates(pem.encode())
         public = chain[0].public_key()
         alternative = chain[0].extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (ValueError, x509.ExtensionNotFound):
+    except UNREADABLE:
         raise NoChainError from None
     if public != key.public_key():
         raise OtherKeyError

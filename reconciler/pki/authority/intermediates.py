@@ -17,7 +17,7 @@ from reconciler.pki.authority.folder import Folder
 from reconciler.pki.authority.inventory import Issued
 from reconciler.pki.authority.names import Permitted
 from reconciler.pki.authority.pairs import Pair, new_key, same_key
-from reconciler.pki.authority.profiles import Issuer, PrivateKey
+from reconciler.pki.authority.profiles import UNREADABLE, Issuer, PrivateKey
 
 HOLDER: Final = "intermediate"
 RENEW_AT: Final = profiles.INTERMEDIATE_LIFETIME / 3
@@ -114,7 +114,7 @@ def check_authority(certificate: x509.Certificate, what: str) -> None:
         constraints = extensions.get_extension_for_class(x509.BasicConstraints).value
         usage = extensions.get_extension_for_class(x509.KeyUsage).value
         extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension, UnsupportedAlgorithm):
+    except UNREADABLE:
         raise Broken(f"{what} is not one of an authority.", hint=hint) from None
     if not (constraints.ca and usage.key_cert_sign and usage.crl_sign):
         raise Broken(f"{what} is not one of an authority.", hint=hint)

@@ -14,23 +14,13 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.utils import CryptographyDeprecationWarning
 
 from reconciler.errors import Broken
-from reconciler.pki.authority.profiles import Issuer, PrivateKey
+from reconciler.pki.authority.profiles import UNREADABLE, Issuer, PrivateKey
 from reconciler.pki.private_files import read_private, write_private
 from reconciler.pki.vault import Vault, is_sealed, sealed
 
 _END: Final = b"-----END CERTIFICATE-----\n"
-_UNREADABLE: Final = (
-    CryptographyDeprecationWarning,  # where warnings are errors; it is a serial that is not positive
-    ValueError,
-    TypeError,
-    UnsupportedAlgorithm,
-    x509.InvalidVersion,
-    x509.DuplicateExtension,
-    x509.UnsupportedGeneralNameType,
-)
 _RSA_BITS: Final = 2048
 
 
@@ -110,7 +100,7 @@ def read_certificate(content: bytes) -> x509.Certificate | None:
         certificate.public_key()
         list(certificate.extensions)
         certificate.subject.rfc4514_string()
-    except _UNREADABLE:
+    except UNREADABLE:
         return None
     return certificate if certificate.serial_number > 0 else None  # RFC 5280, 4.1.2.2
 

@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from reconciler.pki.authority.names import Names, Permitted
@@ -38,6 +40,17 @@ SKEW: Final = dt.timedelta(minutes=5)
 AUTHORITY_SKEW: Final = dt.timedelta(days=3)
 EARLIEST: Final = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 """A clock that says less has not been set."""
+UNREADABLE: Final = (
+    CryptographyDeprecationWarning,  # where warnings are errors; it is a serial that is not positive
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.ExtensionNotFound,
+    x509.UnsupportedGeneralNameType,
+)
+"""What reading a certificate, a request or a list of revocations raises that is none, or where a part of it is none."""
 _MAX_COMMON_NAME: Final = 64
 """RFC 5280, appendix A.1: ub-common-name."""
 

@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 
 from reconciler.errors import Refused
 from reconciler.pki.authority.names import Permitted
-from reconciler.pki.authority.profiles import PrivateKey, PublicKey
+from reconciler.pki.authority.profiles import UNREADABLE, PrivateKey, PublicKey
 
 MAX_REQUEST: Final = 8 * 1024
 """Bytes, PEM or DER. A request with an RSA key of 4096 bits has 1.7 KiB."""
@@ -68,7 +68,7 @@ def read_request_for_intermediate(request: bytes) -> tuple[PublicKey, Permitted]
     try:
         constraints = csr.extensions.get_extension_for_class(x509.NameConstraints).value
         return key, Permitted.read(constraints)
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension, UnsupportedAlgorithm):
+    except UNREADABLE:
         raise _bad("The signing request does not say which names the intermediate shall sign.") from None
 
 
@@ -79,7 +79,7 @@ def _parse(request: bytes, most: int) -> x509.CertificateSigningRequest:
         if request.lstrip().startswith(b"-----BEGIN"):
             return x509.load_pem_x509_csr(request)
         return x509.load_der_x509_csr(request)
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):
+    except UNREADABLE:
         raise _bad("This is no certificate signing request (PKCS #10, PEM or DER).") from None
 
 

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 
-from reconciler.pki.authority.profiles import SKEW, Issuer, authority_key_id
+from reconciler.pki.authority.profiles import SKEW, UNREADABLE, Issuer, authority_key_id
 
 Reason = Literal[
     "unspecified",
@@ -62,7 +61,7 @@ def read(der: bytes, issuer: Issuer) -> x509.CertificateRevocationList | None:
     try:
         crl = x509.load_der_x509_crl(der)
         own = crl.issuer == issuer.certificate.subject and crl.is_signature_valid(issuer.key.public_key())
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except UNREADABLE:
         return None
     return crl if own else None
 

@@ -12,6 +12,7 @@ from agent.certificate_files import CHAIN, KEY, LINK, RECEIVED, BadPair, Certifi
 from reconciler.pki.agent_issuer import AgentIssuer
 from schemas.certificates_api import AgentCertificate
 from tests.support.agent_certificates import issuer, pair
+from tests.support.certificates import of_no_version
 from tests.support.tokens import NOW
 
 DAY = 86_400.0
@@ -63,7 +64,8 @@ def test_what_does_not_belong_together_is_refused(
     held = put(files, pair(authority, "vps-1", NOW))
     (fresh, issued), (other, theirs) = pair(authority, "vps-1", NOW), pair(authority, "vps-2", NOW)
     before = sorted(tmp_path.iterdir())
-    for key, chain in ((other.key, issued.certificate), (other.key, theirs.certificate), (fresh.key, ""), (b"x", "x")):
+    pairs = ((other.key, issued.certificate), (other.key, theirs.certificate), (fresh.key, ""), (b"x", "x"))
+    for key, chain in (*pairs, (fresh.key, of_no_version(issued.certificate))):
         with pytest.raises(BadPair):
             files.install(key, chain.encode(), issued.bundle.encode(), received_at=NOW)
     assert files.load() == held

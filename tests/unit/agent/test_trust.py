@@ -26,7 +26,7 @@ from schemas.jwk import JwkSet
 from schemas.session import Item, ItemResult, digest_of
 from schemas.trust import MEMBER, Trust
 from tests.support.agent_hub import TestSigner
-from tests.support.certificates import new_intermediate, new_leaf, new_root, text
+from tests.support.certificates import new_intermediate, new_leaf, new_root, of_no_version, text
 
 OLD, NEW, PROXY = new_root(), new_root(), new_root()
 FORMER, LATER = TestSigner().jwks, TestSigner().jwks
@@ -100,8 +100,15 @@ NO_KEYS: dict[str, Any] = {"keys": []}
 
 @pytest.mark.parametrize(
     "said",
-    [{}, {"bundle": 1}, {"bundle": "", "jwks": NO_KEYS}, {"bundle": NO_CERTIFICATE, "jwks": NO_KEYS}, []],
-    ids=["empty", "number", "no roots", "damaged", "list"],
+    [
+        {},
+        {"bundle": 1},
+        {"bundle": "", "jwks": NO_KEYS},
+        {"bundle": NO_CERTIFICATE, "jwks": NO_KEYS},
+        {"bundle": of_no_version(text(NEW.certificate)), "jwks": NO_KEYS},
+        [],
+    ],
+    ids=["empty", "number", "no roots", "damaged", "no version", "list"],
 )
 def test_what_cannot_be_read_changes_nothing(said: Any) -> None:
     """It is reported, and what was believed stays."""

@@ -22,6 +22,7 @@ from reconciler.pki.server_certificate import (
     why_renew,
 )
 from reconciler.pki.vault import Vault
+from tests.support.certificates import of_no_version, text
 
 NOW = dt.datetime(2026, 6, 1, 12, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)
@@ -64,8 +65,10 @@ def test_a_good_one_is_kept_and_a_spoilt_one_replaced(authority: Authority, tmp_
     first, path = obtained(authority, tmp_path), tmp_path / "keys" / FILE_NAME
     assert obtained(authority, tmp_path, at=NOW + 19 * DAY) == first
     assert read_leaf(tmp_path / "keys") == first.leaf
-    for spoilt in (b"", b"nothing", first.pem, path.read_bytes().replace(b"-----BEGIN CERT", b"-----BEGIN CART", 1)):
-        path.write_bytes(spoilt)
+    leaf, whole = text(first.leaf), path.read_text()
+    spoilt_ones = ("", "nothing", first.pem.decode(), whole.replace("-----BEGIN CERT", "-----BEGIN CART", 1))
+    for spoilt in (*spoilt_ones, whole.replace(leaf, of_no_version(leaf))):
+        path.write_text(spoilt)
         second = obtained(authority, tmp_path)
         assert second.leaf != first.leaf
         assert load(path, CLEAR) == second

@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from reconciler.pki.acme.chain import NoChainError, OtherKeyError, checked_chain, request_for
+from tests.support.certificates import of_no_version
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 NAMES = ("a.example.test", "*.b.example.test")
@@ -62,6 +63,7 @@ def test_names_are_compared_without_order_and_case() -> None:
         certificate(*NAMES, others=(x509.RFC822Name("root@victim.test"),)),
         certificate(),
         certificate(*NAMES) * 11,
+        of_no_version(certificate(*NAMES)),
     ],
 )
 def test_what_is_no_chain_for_exactly_the_names_is_refused(pem: str) -> None:

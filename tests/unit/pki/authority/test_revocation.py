@@ -54,6 +54,7 @@ def test_a_list_that_lacks_one_or_is_by_another_does_not_count() -> None:
     assert read(der, ISSUER) == crl
     assert read(der, other) is None
     assert read(der[:-1], ISSUER) is read(b"", ISSUER) is None
+    assert read(der.replace(b"\x02\x01\x01\x30", b"\x02\x01\x48\x30", 1), ISSUER) is None  # of no version
 
 
 def test_numbers_grow_also_when_the_list_or_the_time_is_lost() -> None:
