@@ -71,6 +71,13 @@ class Registration(Model):
     """Enrolments accepted in an hour; more are answered 429."""
 
 
+class Changes(Model):
+    """How a change that a person makes by the API or the dashboard reaches the repository."""
+
+    mode: Literal["commit", "pull-request"] = "commit"
+    """commit: onto the branch; pull-request: onto a branch of its own, that somebody merges."""
+
+
 class DeletionGuard(Model):
     """A plan that deletes more than ``percent`` of at least ``minimum`` objects waits for a person."""
 
@@ -159,6 +166,7 @@ class FleetSpec(Model):
     entry_points: EntryPoints = EntryPoints()
     teams: Annotated[tuple[Team, ...], Field(max_length=1000)] = ()
     registration: Registration = Registration()
+    changes: Changes = Changes()
     deletion_guard: DeletionGuard = DeletionGuard()
     signatures: Signatures = Signatures()
     recipients: Annotated[tuple[AgeRecipient, ...], Field(max_length=16)] = ()
