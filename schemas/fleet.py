@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from schemas.base import EMPTY, Document, Model
 from schemas.images import ImagePattern
@@ -99,6 +99,30 @@ class Commands(Model):
     """Teams in whose deployments programs may be run by who has the scope ``exec``. Agents refuse it for others too."""
 
 
+class GroupGrant(Model):
+    """What people of a group of the identity provider may do: what a role may, or what members of a team may."""
+
+    group: Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
+    """As the provider writes it in the claim; letters count as they are."""
+    role: Literal["viewer", "operator", "administrator"] | None = None
+    """viewer: look at everything; operator: run and change the fleet, but this file; administrator: everything."""
+    team: Name | None = None
+    """Members look at everything, and run and change what is this team's."""
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.role is None) == (self.team is None):
+            raise ValueError(f'access gives group "{self.group}" either a role or a team')
+        return self
+
+
+class Access(Model):
+    """Who may what, of those who log in with the identity provider. It counts from the next request on."""
+
+    groups: Annotated[tuple[GroupGrant, ...], Field(max_length=1000)] = ()
+    """Who is in several groups may what any of them may; who is in none may not log in."""
+
+
 class AgentRoutes(Model):
     """Hosts for which agents may have routes made by themselves, to deployments of ``team`` that run on them."""
 
@@ -176,6 +200,8 @@ class FleetSpec(Model):
     commands: Commands = Commands()
     agent_routes: Annotated[tuple[AgentRoutes, ...], Field(max_length=1000)] = ()
     """Without it agents may ask for no routes."""
+    access: Access = Access()
+    """Without it nobody may log in with the identity provider."""
 
     @model_validator(mode="after")
     def _teams_once(self) -> Self:
@@ -192,6 +218,7 @@ class FleetSpec(Model):
         for what, names in (
             ("commands.exec", self.commands.exec),
             ("agentRoutes", tuple(grant.team for grant in self.agent_routes)),
+            ("access.groups", tuple(grant.team for grant in self.access.groups if grant.team is not None)),
         ):
             for name in names:
                 if name not in teams:
