@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from reconciler.commands.client import Client, add_target_options, target_of
 from reconciler.commands.output import say, say_json, tell
+from reconciler.web.amounts import amount, part, size, span
 from schemas.api import AgentCondition, AgentDetail, AgentList, AgentStatus
 from schemas.metrics import DEPLOYMENT, MACHINE, Unit
 
@@ -18,7 +19,6 @@ COLUMNS: Final = (
     *("NAME", "STATE", "CONNECTED", "WORKLOADS", "DATA PLANE"),
     *("CPU", "MEMORY FREE", "DISK FREE", "VERSION", "SEEN"),
 )
-_SIZES: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _WORDS: Final = {"True": "yes", "False": "no", "Unknown": "unknown"}
 
 
@@ -154,45 +154,18 @@ def _measured(metrics: Mapping[str, float]) -> list[str]:
     return [f"  {name.ljust(width)}  {amount(value, units.get(name, 'count'))}" for name, value in metrics.items()]
 
 
-def amount(value: float, unit: Unit) -> str:
-    """Write a number for people."""
-    match unit:
-        case "ratio":
-            return _part(value)
-        case "bytes" | "bytes/s":
-            return _size(value) + ("/s" if unit == "bytes/s" else "")
-        case "seconds":
-            return _span(value)
-        case "cores" | "count":
-            return f"{value:.2f}".rstrip("0").rstrip(".")
-
-
 def _part(value: float | None) -> str:
-    return "-" if value is None else f"{value * 100:.0f} %"
+    return "-" if value is None else part(value)
 
 
 def _share(metrics: Mapping[str, float], free: str, total: str) -> str:
     if free not in metrics or not metrics.get(total):
         return "-"
-    return f"{_size(metrics[free])} ({_part(metrics[free] / metrics[total])})"
-
-
-def _size(value: float) -> str:
-    unit = 0
-    while abs(value) >= 1024 and unit < len(_SIZES) - 1:
-        value, unit = value / 1024, unit + 1
-    return f"{value:.0f} {_SIZES[unit]}" if unit == 0 or value >= 100 else f"{value:.1f} {_SIZES[unit]}"
+    return f"{size(metrics[free])} ({_part(metrics[free] / metrics[total])})"
 
 
 def _ago(when: datetime | None, now: datetime) -> str:
-    return "never" if when is None else f"{_span(max(0.0, (now - when).total_seconds()))} ago"
-
-
-def _span(seconds: float) -> str:
-    for length, unit in ((86_400, "d"), (3600, "h"), (60, "m")):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"
+    return "never" if when is None else f"{span(max(0.0, (now - when).total_seconds()))} ago"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

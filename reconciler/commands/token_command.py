@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import shlex
 import sys
 from collections.abc import Sequence
 from typing import Final, get_args
 from urllib.parse import quote
 
+from reconciler.agents.joining import Doorway, enrol_command, install_line
 from reconciler.commands import trust
 from reconciler.commands.client import Client, Target, add_target_options, target_of
 from reconciler.commands.output import say, say_json, tell
@@ -111,14 +111,15 @@ def _create_for_agent(options: argparse.Namespace) -> int:
         answer = client.post("/enrolment-tokens", {"agent": options.agent, "ttl": options.ttl or "15m"})
         pin = trust.pin(client.presented) if client.presented else ""
     token = str(answer["token"])
+    doorway = _doorway(target, pin)
     if options.format == "json":
-        say_json({**answer, "install": install_line(target, options.agent, pin, token)})
+        say_json({**answer, "install": install_line(doorway, options.agent, token)})
         return 0
     say(token)
     # what is no terminal may be a log, where no token belongs
-    shown = install_line(target, options.agent, pin, token if sys.stderr.isatty() else "$TOKEN")
+    shown = install_line(doorway, options.agent, token if sys.stderr.isatty() else "$TOKEN")
     tell(f"A new server becomes {options.agent} by this line on it (docs/installing.md):\n\n  {shown}\n")
-    tell(f"By hand, with the token on its standard input: {enrol_command(target, options.agent)}")
+    tell(f"By hand, with the token on its standard input: {enrol_command(doorway, options.agent)}")
     return 0
 
 
@@ -175,29 +176,6 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def install_line(target: Target, name: str, pin: str, token: str) -> str:
-    """Return the line that makes a new machine an agent; ``pin`` is the control plane's key, as curl takes it.
-
-    Nothing is trusted before the key is the pinned one, and the token passes through standard input, not an argument.
-    """
-    server = _server(target)
-    curl = ["curl", "-qfsS", "--proto", "=https"] if server.startswith("https:") else ["curl", "-qfsS"]
-    words = ["install.sh", "--server", server]
-    if target.trust.fingerprint and server.startswith("https:"):
-        curl += ["-k", "--pinnedpubkey", pin]
-        words += ["--ca-sha256", target.trust.fingerprint]
-    fetch, given = shlex.join([*curl, f"{server}/install.sh"]), shlex.join([*words, "--name", name])
-    return f'script=$({fetch}) && printf \'%s\\n\' "{token}" | sudo sh -c "$script" {given}'
-
-
-def _server(target: Target) -> str:
-    return target.server if target.credential is None else target.credential.issuer
-
-
-def enrol_command(target: Target, name: str) -> str:
-    """Return what to run on the agent, with the address for it and the authority to pin."""
-    server = _server(target)
-    words = ["cloudlunacy", "agent", "enrol", "--server", server]
-    if target.trust.fingerprint and server.startswith("https:"):
-        words += ["--ca-sha256", target.trust.fingerprint]
-    return shlex.join([*words, "--token-file", "-", "--name", name, "--data", "DIR"])
+def _doorway(target: Target, pin: str) -> Doorway:
+    server = target.server if target.credential is None else target.credential.issuer
+    return Doorway(server, target.trust.fingerprint, pin)

@@ -7,7 +7,6 @@ Whoever has a token of a team sees that team's deployments alone. Looking needs 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
 
 from pydantic import ValidationError
@@ -22,6 +21,7 @@ from reconciler.steps.passing import Published
 from reconciler.store.protocols import AgentObservation
 from reconciler.web.bodies import json_answer, read_json
 from reconciler.web.command_lines import CommandLines
+from reconciler.web.deployment_views import Look, Seen, agents_of, deployment_view
 from reconciler.web.endpoint import Endpoint
 from reconciler.web.problem import invalid
 from reconciler.web.queries import number_of, page_of, seconds_of
@@ -42,16 +42,12 @@ from schemas.deployments_api import (
     CommandLine,
     DeploymentDetail,
     DeploymentList,
-    DeploymentOnAgent,
-    DeploymentView,
     ExecRequest,
     RestartRequest,
     RestoreRequest,
 )
 from schemas.names import seconds
 from schemas.objects import ObjectKey
-from schemas.observation import DeploymentObservation
-from schemas.session import ItemResult
 
 USUAL_TAIL = 100
 LOGS_SECONDS = 60.0
@@ -68,10 +64,6 @@ class Control(Protocol):
     def published(self) -> Published: ...
     def observations(self) -> dict[str, AgentObservation]: ...
     def connected(self) -> frozenset[str]: ...
-
-
-Seen = Callable[[str, ObjectKey], DeploymentObservation | None]
-"""Agent, deployment → what the agent sees of it."""
 
 
 class _Asked(NamedTuple):
@@ -130,42 +122,23 @@ class DeploymentApi:
         state = self._control.published.state
         keys = {str(key): key for key in state.served if key.kind == "Deployment" and caller.team in ("", key.team)}
         page, following = page_of(request, keys)
-        found = tuple(DeploymentView(**self._view(keys[name], state)) for name in page)
+        look = self._look()
+        found = tuple(deployment_view(keys[name], look) for name in page)
         return json_answer(DeploymentList(deployments=found, next=following))
 
     async def deployment(self, request: Request) -> Response:
         _, key, served = self._asked(request, "read")
         state = self._control.published.state
         detail = DeploymentDetail(
-            **self._view(key, state),
+            **dict(deployment_view(key, self._look())),
             spec=served.object.model_dump(mode="json", by_alias=True, exclude_unset=True)["spec"],
             exec_allowed=_may_exec(state, key.team),
         )
         return json_answer(detail)
 
-    def _view(self, key: ObjectKey, state: State) -> dict[str, object]:
-        deployment = state.served[key].object
-        assert isinstance(deployment, Deployment)
-        present, observations = self._control.connected(), self._control.observations()
-        agents = (self._on(key, one, observations.get(one), connected=one in present) for one in _agents(state, key))
-        return {
-            "team": key.team,
-            "name": key.name,
-            "type": deployment.spec.type,
-            "path": key.path,
-            "image": deployment.spec.image or "",
-            "agents": tuple(agents),
-        }
-
-    def _on(
-        self, key: ObjectKey, agent: str, observation: AgentObservation | None, *, connected: bool
-    ) -> DeploymentOnAgent:
-        items = () if observation is None else observation.items
-        result = next((ItemResult.model_validate(item) for item in items if item["id"] == str(key)), None)
-        seen = None if observation is None else datetime.fromtimestamp(observation.last_seen, UTC)
-        return DeploymentOnAgent(
-            agent=agent, connected=connected, last_seen=seen, result=result, observed=self._seen(agent, key)
-        )
+    def _look(self) -> Look:
+        control = self._control
+        return Look(control.published.state, control.connected(), control.observations(), self._seen)
 
     # --- acting ---------------------------------------------------------------------------------------------------
 
@@ -266,7 +239,7 @@ class DeploymentApi:
         Raises:
             Refused: 404 ``unknown-agent``; 409 ``runs-nowhere``.
         """
-        agents = _agents(self._control.published.state, key)
+        agents = agents_of(self._control.published.state, key)
         if not agents:
             raise Refused(f"{key.team}/{key.name} runs on no agent.", status=409, code="runs-nowhere")
         if agent is None:
@@ -294,13 +267,6 @@ class DeploymentApi:
 
     def _authenticated(self, request: Request) -> Identity:
         return self._authenticator.authenticate(request.method, str(request.url), request.headers, self._clock())
-
-
-def _agents(state: State, key: ObjectKey) -> tuple[str, ...]:
-    """Return the agents that a deployment in service is to run on, in order of name."""
-    found = state.served[key].object
-    assert isinstance(found, Deployment)
-    return tuple(sorted(state.selected.get(key, found.spec.agents)))
 
 
 def _may_exec(state: State, team: str) -> bool:

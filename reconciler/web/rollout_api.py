@@ -52,19 +52,20 @@ class RolloutApi:
 
     async def rollout(self, request: Request) -> Response:
         _, key = self._asked(request, "read")
-        return json_answer(self._status(key))
+        return json_answer(self.status(key))
 
     async def pause(self, request: Request) -> Response:
         caller, key = self._asked(request, "operate")
         await self._pauses.pause(key, str(caller))
-        return json_answer(self._status(key))
+        return json_answer(self.status(key))
 
     async def resume(self, request: Request) -> Response:
         caller, key = self._asked(request, "operate")
         await self._pauses.resume(key, str(caller))
-        return json_answer(self._status(key))
+        return json_answer(self.status(key))
 
-    def _status(self, key: ObjectKey) -> RolloutStatus:
+    def status(self, key: ObjectKey) -> RolloutStatus:
+        """Return how far a deployment in service is."""
         published = self._published()
         shown = self._waves.shown(published, key)
         agents = []
