@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from schemas.problem import Problem
 
@@ -302,7 +302,44 @@ class Event:
     """Set by the store; grows."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventFilter:
+    """Which events are wanted: those of which all of it is true; what is empty or None asks for nothing."""
+
+    types: frozenset[str] = frozenset()
+    """One of them."""
+    severities: frozenset[str] = frozenset()
+    under: str = ""
+    """How the subject begins, such as ``Route/shop/``."""
+    actor: str = ""
+    revision: str = ""
+    """How the revision begins."""
+    words: tuple[str, ...] = ()
+    """Each occurs in type, subject or message; for ASCII letters the case does not count."""
+    since: float | None = None
+    """POSIX seconds; not before it."""
+    until: float | None = None
+    """Before it."""
+
+
+ANY_EVENT: Final = EventFilter()
+
+
 class EventStore(Protocol):
     async def append(self, event: Event) -> Event: ...
 
-    async def events(self, *, after: int = 0, limit: int = 100, subject: str | None = None) -> Sequence[Event]: ...
+    async def events(
+        self,
+        *,
+        after: int = 0,
+        before: int | None = None,
+        limit: int = 100,
+        newest_first: bool = False,
+        subject: str | None = None,
+        wanted: EventFilter = ANY_EVENT,
+    ) -> Sequence[Event]:
+        """Return what lies between two events, oldest first unless said otherwise; ids only grow, so pages are stable.
+
+        ``subject``: of it alone.
+        """
+        ...

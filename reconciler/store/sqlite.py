@@ -25,12 +25,14 @@ from reconciler.errors import CloudLunacyError
 from reconciler.store.engine import Database, Mode
 from reconciler.store.pauses import Paused
 from reconciler.store.protocols import (
+    ANY_EVENT,
     AgentObservation,
     ApiToken,
     Approval,
     Barred,
     EnrolmentToken,
     Event,
+    EventFilter,
     OutboxEntry,
     Publication,
     RevisionRecord,
@@ -331,9 +333,27 @@ class SQLiteStore:
         """Durable."""
         return await self._state.run(partial(events.append, event=event), Mode.DURABLE)
 
-    async def events(self, *, after: int = 0, limit: int = 100, subject: str | None = None) -> Sequence[Event]:
-        """Return what follows the event ``after``, oldest first."""
-        return await self._state.run(partial(events.after, last=after, limit=limit, subject=subject))
+    async def events(
+        self,
+        *,
+        after: int = 0,
+        before: int | None = None,
+        limit: int = 100,
+        newest_first: bool = False,
+        subject: str | None = None,
+        wanted: EventFilter = ANY_EVENT,
+    ) -> Sequence[Event]:
+        """Return what lies between two events and is wanted, oldest first unless said otherwise."""
+        job = partial(
+            events.select,
+            after=after,
+            before=before,
+            limit=limit,
+            newest_first=newest_first,
+            subject=subject,
+            wanted=wanted,
+        )
+        return await self._state.run(job)
 
     async def prune_events(self, *, keep: int, before: float) -> int:
         """Forget events older than ``before`` and all but the newest ``keep``; return how many."""

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from reconciler.store.protocols import ApiToken, Barred, EnrolmentToken, Event, OutboxEntry
+from reconciler.store.protocols import ANY_EVENT, ApiToken, Barred, EnrolmentToken, Event, EventFilter, OutboxEntry
 
 
 class Died(BaseException):
@@ -30,6 +30,21 @@ class Disk:
     def text(self) -> str:
         """Everything that is stored, to search for secrets."""
         return repr(self)
+
+
+def fits(event: Event, wanted: EventFilter) -> bool:
+    """Say whether an event is one of those that are wanted."""
+    texts = [text.lower() for text in (event.type, event.subject, event.message)]
+    return (
+        (not wanted.types or event.type in wanted.types)
+        and (not wanted.severities or event.severity in wanted.severities)
+        and event.subject.startswith(wanted.under)
+        and event.revision.startswith(wanted.revision)
+        and wanted.actor in ("", event.actor)
+        and all(any(word.lower() in text for text in texts) for word in wanted.words)
+        and (wanted.since is None or event.time >= wanted.since)
+        and (wanted.until is None or event.time < wanted.until)
+    )
 
 
 class MemoryStore:
@@ -139,9 +154,25 @@ class MemoryStore:
         self.disk.events.append(stored)
         return stored
 
-    async def events(self, *, after: int = 0, limit: int = 100, subject: str | None = None) -> Sequence[Event]:
-        found = [event for event in self.disk.events if event.id > after and subject in (None, event.subject)]
-        return found[:limit]
+    async def events(
+        self,
+        *,
+        after: int = 0,
+        before: int | None = None,
+        limit: int = 100,
+        newest_first: bool = False,
+        subject: str | None = None,
+        wanted: EventFilter = ANY_EVENT,
+    ) -> Sequence[Event]:
+        found = [
+            event
+            for event in (reversed(self.disk.events) if newest_first else self.disk.events)
+            if event.id > after
+            and (before is None or event.id < before)
+            and subject in (None, event.subject)
+            and fits(event, wanted)
+        ]
+        return found[: max(limit, 0)]
 
     def _put(self, entry: OutboxEntry) -> None:
         self.disk.entries.setdefault(entry.id, replace(entry, payload=json.loads(json.dumps(dict(entry.payload)))))

@@ -20,6 +20,7 @@ from reconciler.store.protocols import (
     BarStore,
     EnrolmentToken,
     Event,
+    EventFilter,
     EventStore,
     ObservationStore,
     Outbox,
@@ -439,5 +440,48 @@ class EventContract:
             await store.append(EVENT)
             other = await store.append(replace(EVENT, subject="agent/vps-2"))
             assert list(await store.events(subject="agent/vps-2")) == [other]
+
+        run(open_store, scenario)
+
+    def test_events_can_be_read_backwards(self, open_store: Opener) -> None:
+        """Newest first, a page after the other, nothing comes twice and nothing is left out while more happens."""
+
+        async def scenario(store: Store) -> None:
+            appended = [await store.append(replace(EVENT, message=str(number))) for number in range(5)]
+            first = await store.events(newest_first=True, limit=2)
+            await store.append(replace(EVENT, message="meanwhile"))
+            second = await store.events(newest_first=True, limit=9, before=first[-1].id)
+            assert [*first, *second] == appended[::-1]
+            between = await store.events(after=appended[0].id, before=appended[3].id)
+            assert list(between) == appended[1:3]
+
+        run(open_store, scenario)
+
+    def test_events_that_are_wanted(self, open_store: Opener) -> None:
+        """Each word of a filter counts, all of them together, and what is empty asks for nothing."""
+
+        async def scenario(store: Store) -> None:
+            moved = Event(5.0, "TrafficMoved", "info", "Route/shop/web", "95_% go to Blue", "ab" * 20, "person:ann")
+            failed = Event(6.0, "AgentFailed", "error", "agent/vps-1", "pull refused", actor="agent:vps-1")
+            every = [await store.append(one) for one in (moved, failed)]
+            for wanted, which in (
+                (EventFilter(), (0, 1)),
+                (EventFilter(types=frozenset({"AgentFailed", "Other"})), (1,)),
+                (EventFilter(severities=frozenset({"info"})), (0,)),
+                (EventFilter(under="Route/shop/"), (0,)),
+                (EventFilter(under="Route/Shop/"), ()),
+                (EventFilter(actor="person:ann"), (0,)),
+                (EventFilter(actor="person"), ()),
+                (EventFilter(revision="ababab"), (0,)),
+                (EventFilter(words=("blue", "SHOP")), (0,)),
+                (EventFilter(words=("blue", "vps-1")), ()),
+                (EventFilter(words=("_%",)), (0,)),
+                (EventFilter(words=("p_ll",)), ()),
+                (EventFilter(words=("agentf",)), (1,)),
+                (EventFilter(since=6.0), (1,)),
+                (EventFilter(until=6.0), (0,)),
+            ):
+                assert list(await store.events(wanted=wanted)) == [every[one] for one in which], wanted
+            assert list(await store.events(subject="agent/vps-1", wanted=EventFilter(words=("refused",)))) == every[1:]
 
         run(open_store, scenario)
