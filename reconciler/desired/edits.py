@@ -20,7 +20,7 @@ Edit = Callable[[bytes | None], bytes | None]
 
 @dataclass(frozen=True, slots=True)
 class CommitRequest:
-    """One commit that changes one file."""
+    """One commit, that changes one file, or several together."""
 
     id: str
     """Idempotency key; becomes the trailer ``CloudLunacy-Request``."""
@@ -32,6 +32,15 @@ class CommitRequest:
     time: datetime
     body: str = ""
     trailers: Mapping[str, str] = field(default_factory=dict)
+    further: Mapping[str, Edit] = field(default_factory=dict)
+    """Edits of other files in the same commit, by path: all are made, or none."""
+    by_person: bool = False
+    """A person may write more files than a program."""
+
+    @property
+    def edits(self) -> Mapping[str, Edit]:
+        """Every edit, by path."""
+        return {self.path: self.edit, **self.further}
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@
 language. A commit depends on its parent and its request alone (the committer's time is the request's), so building it
 again gives the same id.
 
-A commit changes the file that its request names and no other. What a request says can add no command to the stream:
+A commit changes the files that its request names and no others. What a request says can add no command to the stream:
 content and message are counted, names and times lose their line ends and brackets, and a path is plain or refused.
 """
 
@@ -34,10 +34,10 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """One commit to be: ``content`` None deletes the file."""
+    """One commit to be: path → content, None deletes the file. What stays as it is, is not in it."""
 
     request: CommitRequest
-    content: bytes | None
+    files: Mapping[str, bytes | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,34 +48,46 @@ class Standing:
 
 
 Decision = Written | Standing | Conflicted
+NOTHING_REFUSED: Final[Mapping[str, Conflicted]] = {}
 
 
-def decide(requests: Sequence[CommitRequest], present: Mapping[str, bytes | Conflicted | None]) -> list[Decision]:
+def decide(
+    requests: Sequence[CommitRequest],
+    present: Mapping[str, bytes | Conflicted | None],
+    refused: Mapping[str, Conflicted] = NOTHING_REFUSED,
+) -> list[Decision]:
     """Run the edits one after the other, each on what the former left.
 
     Args:
         requests: in the order in which they shall be committed.
         present: what each path holds at the tip (None: nothing), or why it must not be touched.
+        refused: by request id, those that may not be made at all.
     """
     now = dict(present)
     decisions: list[Decision] = []
     written = 0
     for request in requests:
-        before = now[request.path]
-        decision = before if isinstance(before, Conflicted) else _decide(request, before, written)
+        decision = refused.get(request.id) or _decide(request, now, written)
         if isinstance(decision, Written):
-            now[request.path] = decision.content
+            now.update(decision.files)
             written += 1
         decisions.append(decision)
     return decisions
 
 
-def _decide(request: CommitRequest, before: bytes | None, written: int) -> Decision:
-    try:
-        after = request.edit(before)
-    except EditConflict as conflict:
-        return Conflicted(str(conflict))
-    return Standing(written) if after == before else Written(request, after)
+def _decide(request: CommitRequest, now: Mapping[str, bytes | Conflicted | None], written: int) -> Decision:
+    files: dict[str, bytes | None] = {}
+    for path, edit in request.edits.items():
+        before = now[path]
+        if isinstance(before, Conflicted):
+            return before
+        try:
+            after = edit(before)
+        except EditConflict as conflict:
+            return Conflicted(str(conflict))
+        if after != before:
+            files[path] = after
+    return Written(request, files) if files else Standing(written)
 
 
 def is_plain_path(path: str) -> bool:
@@ -105,7 +117,7 @@ def stream(commits: Sequence[Written], *, ref: str, tip: str, committer: Identit
         parts.append(("\n".join(lines) + "\n").encode())
         parts.append(_data(message(request).encode("utf-8", "replace")))
         parts.append(f"from {parent}\n".encode())
-        parts.append(_file_change(commit))
+        parts.extend(_file_change(path, content) for path, content in commit.files.items())
         parts.append(f"get-mark :{mark}\n".encode())
     parts.append(b"done\n")
     return b"".join(parts)
@@ -120,13 +132,13 @@ def message(request: CommitRequest) -> str:
     return "\n\n".join(filter(None, paragraphs)) + "\n"
 
 
-def _file_change(commit: Written) -> bytes:
-    if not is_plain_path(commit.request.path):
-        raise ValueError(f"{commit.request.path[:80]!r} is not a plain path")
-    path = commit.request.path.encode()
-    if commit.content is None:
+def _file_change(name: str, content: bytes | None) -> bytes:
+    if not is_plain_path(name):
+        raise ValueError(f"{name[:80]!r} is not a plain path")
+    path = name.encode()
+    if content is None:
         return b"D " + path + b"\n"
-    return b"M 100644 inline " + path + b"\n" + _data(commit.content)
+    return b"M 100644 inline " + path + b"\n" + _data(content)
 
 
 def _data(content: bytes) -> bytes:

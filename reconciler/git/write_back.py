@@ -53,14 +53,19 @@ _RACES: Final = re.compile(
 )
 _UNKNOWN_OUTCOMES: Final = frozenset({"GitTimeout", "RemoteUnavailable"})
 
-Record = Callable[[Mapping[str, str]], Awaitable[None]]
-"""Takes note durably of commits: id → the only path that it changes."""
+Record = Callable[[Mapping[str, tuple[str, ...]]], Awaitable[None]]
+"""Takes note durably of commits: id → the only paths that it changes, sorted."""
 Jitter = Callable[[float], float]
 """Most seconds to wait → seconds to wait."""
 
 
-async def no_record(_: Mapping[str, str]) -> None:
+async def no_record(_: Mapping[str, tuple[str, ...]]) -> None:
     """Take no note."""
+
+
+def nowhere(_: str) -> bool:
+    """Let people write no file."""
+    return False
 
 
 def full_jitter(most: float) -> float:
@@ -84,18 +89,22 @@ class _Batch:
     base: str
     tip: str
     outcomes: Mapping[str, Outcome]
-    made: Mapping[str, str]
-    """Commit → the only path that it changes."""
+    made: Mapping[str, tuple[str, ...]]
+    """Commit → the only paths that it changes, sorted."""
 
 
 class WriteBack:
-    """Writes to the remote of ``mirror``: only files whose path ``allowed`` matches as a whole."""
+    """Writes to the remote of ``mirror``: only files whose path ``allowed`` matches as a whole.
+
+    For requests ``by_person`` the path must be one that ``persons`` says yes to instead.
+    """
 
     def __init__(
         self,
         mirror: Mirror,
         *,
         allowed: re.Pattern[str],
+        persons: Callable[[str], bool] = nowhere,
         committer: Identity = CONTROL_PLANE,
         record: Record = no_record,
         tries: int = TRIES,
@@ -104,6 +113,7 @@ class WriteBack:
     ) -> None:
         self._mirror = mirror
         self._allowed = allowed
+        self._persons = persons
         self._committer = committer
         self._record = record
         self._tries = tries
@@ -193,29 +203,33 @@ class WriteBack:
     async def _build(self, requests: Sequence[CommitRequest], tip: str, repeated: Collection[str] = ()) -> _Batch:
         found = await earlier(self._mirror, tip, [request for request in requests if request.id in repeated])
         fresh = [request for request in requests if request.id not in found]
-        decisions = decide(fresh, await self._present(fresh, tip))
+        refused = {request.id: no for request in fresh if (no := self._refused(request)) is not None}
+        wanted = {path for request in fresh if request.id not in refused for path in request.edits}
+        decisions = decide(fresh, await self._present(wanted, tip), refused)
         written = [decision for decision in decisions if isinstance(decision, Written)]
         ids = await self._write(written, tip) if written else []
         done = {request_id: Committed(revision) for request_id, revision in found.items()}
         outcomes = done | _outcomes(fresh, decisions, [tip, *ids])
-        made = {revision: one.request.path for revision, one in zip(ids, written, strict=True)}
+        made = {revision: tuple(sorted(one.files)) for revision, one in zip(ids, written, strict=True)}
         return _Batch(base=tip, tip=ids[-1] if ids else tip, outcomes=outcomes, made=made)
 
-    async def _present(self, requests: Sequence[CommitRequest], tip: str) -> dict[str, bytes | Conflicted | None]:
+    def _refused(self, request: CommitRequest) -> Conflicted | None:
+        """Say why a request may not be made, whatever the files hold."""
+        may = self._persons if request.by_person else self._allowed.fullmatch
+        wrong = next((path for path in request.edits if not (may(path) and is_plain_path(path))), None)
+        return None if wrong is None else Conflicted(f'"{wrong}" is not a file that may be written.')
+
+    async def _present(self, paths: Collection[str], tip: str) -> dict[str, bytes | Conflicted | None]:
         """Return what each path holds at the tip, or why it must not be touched."""
-        present: dict[str, bytes | Conflicted | None] = {}
-        for path in {request.path for request in requests}:
-            is_allowed = self._allowed.fullmatch(path) and is_plain_path(path)
-            present[path] = None if is_allowed else Conflicted(f'"{path}" is not a file that may be written.')
-        allowed = [path for path, content in present.items() if content is None]
-        if not allowed:
+        present: dict[str, bytes | Conflicted | None] = dict.fromkeys(paths)
+        if not paths:
             return present
-        folders = {parent for path in allowed for parent in _folders(path)}
-        entries = (await self._mirror.entries(tip, sorted({*allowed, *folders}))).files
-        files = {path: entries[path] for path in allowed if path in entries}
+        folders = {parent for path in paths for parent in _folders(path)}
+        entries = (await self._mirror.entries(tip, sorted({*paths, *folders}))).files
+        files = {path: entries[path] for path in paths if path in entries}
         regular = [file.blob for file in files.values() if file.mode == REGULAR_FILE]
         contents = await self._mirror.read(regular, max_bytes=MAX_FILE_BYTES)
-        for path in allowed:
+        for path in paths:
             if any(folder in entries and entries[folder].mode != "040000" for folder in _folders(path)):
                 present[path] = Conflicted(f'A folder of "{path}" is not a folder in the repository.')
             elif path in files:

@@ -36,7 +36,7 @@ class Repository(Protocol):
 
 class Source:
     """``approved(checksum)`` says whether a person agreed to what a checksum stands for; ``own(revision)`` the only
-    path that a commit of the control plane changes, None for everybody else's.
+    paths that a commit of the control plane changes, sorted, None for everybody else's.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Source:
         repository: Repository,
         keys: SigningKeys,
         approved: Callable[[str], Awaitable[bool]],
-        own: Callable[[str], Awaitable[str | None]],
+        own: Callable[[str], Awaitable[tuple[str, ...] | None]],
     ) -> None:
         self._repository = repository
         self._keys = keys
@@ -146,15 +146,17 @@ class Source:
             if below == this.base.revision:
                 return
             commit = await self._repository.commit(below)
-        raise _unsigned(f"the newest {MAX_COMMITS} commits are enrolments", "Push a signed commit on top of them.")
+        raise _unsigned(
+            f"the newest {MAX_COMMITS} commits are the control plane's", "Push a signed commit on top of them."
+        )
 
     async def _is_own(self, commit: CommitInfo) -> bool:
-        """Say whether the control plane made this very commit, and it changes its one file and nothing else."""
-        path = await self._own(commit.revision)
-        if path is None or len(commit.parents) != 1:
+        """Say whether the control plane made this very commit, and it changes its files and nothing else."""
+        paths = await self._own(commit.revision)
+        if paths is None or len(commit.parents) != 1:
             return False
         changes = await self._repository.changes(commit.parents[0], commit.revision)
-        return [change.path for change in changes] == [path]
+        return sorted(change.path for change in changes) == list(paths)
 
     async def _require_signature(self, revision: str) -> None:
         signature = await self._repository.signature(revision, self._keys)

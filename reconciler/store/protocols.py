@@ -46,7 +46,7 @@ class OutboxEntry:
     """An accepted write that is not yet on the remote. ``payload`` is JSON and holds no secret."""
 
     id: str
-    kind: Literal["enrolment", "revocation", "route"]
+    kind: Literal["enrolment", "revocation", "route", "change"]
     payload: Mapping[str, Any]
     accepted_at: float
     attempts: int = 0
@@ -141,12 +141,12 @@ class ApiTokenStore(Protocol):
 
 
 class OwnCommits(Protocol):
-    async def put_own_commits(self, commits: Mapping[str, str]) -> None:
-        """Durable. ``commits``: id → the only path that it changes."""
+    async def put_own_commits(self, commits: Mapping[str, tuple[str, ...]]) -> None:
+        """Durable. ``commits``: id → the only paths that it changes, sorted."""
         ...
 
-    async def own_commit(self, revision: str) -> str | None:
-        """Return the only path that a commit of ours changes; None where we did not make it."""
+    async def own_commit(self, revision: str) -> tuple[str, ...] | None:
+        """Return the only paths that a commit of ours changes, sorted; None where we did not make it."""
         ...
 
 

@@ -195,12 +195,12 @@ class SQLiteStore:
 
     # --- OwnCommits ---
 
-    async def put_own_commits(self, commits: Mapping[str, str]) -> None:
+    async def put_own_commits(self, commits: Mapping[str, tuple[str, ...]]) -> None:
         now = self._clock()
         await self._outbox.run(partial(own_commits.put, commits=commits, now=now), Mode.DURABLE)
 
-    async def own_commit(self, revision: str) -> str | None:
-        return await self._outbox.run(partial(own_commits.path_of, revision=revision))
+    async def own_commit(self, revision: str) -> tuple[str, ...] | None:
+        return await self._outbox.run(partial(own_commits.paths_of, revision=revision))
 
     # --- SeenStore ---
 

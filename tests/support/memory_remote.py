@@ -55,15 +55,15 @@ class MemoryRemote:
 
     def _apply(self, commit: CommitRequest, files: dict[str, bytes]) -> Outcome:
         try:
-            wanted = commit.edit(files.get(commit.path))
+            wanted = {path: edit(files.get(path)) for path, edit in commit.edits.items()}
         except EditConflict as conflict:
             return Conflicted(str(conflict))
-        if wanted == files.get(commit.path):
+        if all(content == files.get(path) for path, content in wanted.items()):
             return AlreadyThere(self._revision())
-        if wanted is None:
-            del files[commit.path]
-        else:
-            files[commit.path] = wanted
+        for path, content in wanted.items():
+            files.pop(path, None)
+            if content is not None:
+                files[path] = content
         self.log.append(commit)
         return Committed(self._revision())
 

@@ -115,9 +115,13 @@ def test_trailer_in_the_text_of_another_commit_proves_nothing(tmp_path: Path, re
 
 def test_commits_are_on_record_before_anybody_can_see_them(tmp_path: Path, remote: BareRepo) -> None:
     """What is on record is what was pushed, each with its file; where it cannot be recorded, nothing is pushed."""
-    mirror, recorded, failures = open_mirror(tmp_path, remote.path), dict[str, str](), [Transient("disk full")]
+    mirror, recorded, failures = (
+        open_mirror(tmp_path, remote.path),
+        dict[str, tuple[str, ...]](),
+        [Transient("disk full")],
+    )
 
-    async def record(commits: Mapping[str, str]) -> None:
+    async def record(commits: Mapping[str, tuple[str, ...]]) -> None:
         assert remote.log() == ["Start"]
         if failures:
             raise failures.pop()
@@ -133,6 +137,6 @@ def test_commits_are_on_record_before_anybody_can_see_them(tmp_path: Path, remot
         a, b = pushed.outcomes["a"], pushed.outcomes["b"]
         assert isinstance(a, Committed)
         assert isinstance(b, Committed)
-        assert recorded == {a.revision: "agents/a.yaml", b.revision: "agents/b.yaml"}
+        assert recorded == {a.revision: ("agents/a.yaml",), b.revision: ("agents/b.yaml",)}
 
     run(mirror, scenario)

@@ -13,6 +13,7 @@ from reconciler.git.fast_import import Identity, Standing, Written, decide, is_p
 
 TIP = "0123456789abcdef0123456789abcdef01234567"
 US = Identity("CloudLunacy", "cloudlunacy@localhost")
+A = "agents/a.yaml"
 
 
 def request(identity: str = "r1", **fields: object) -> CommitRequest:
@@ -37,10 +38,10 @@ def test_edits_run_in_order() -> None:
     one, two = request("1", edit=lambda before: (before or b"") + b"1"), request("2", edit=lambda _: b"01")
     three, four = request("3", edit=refuse), request("4", edit=lambda _: None)
     assert decide([one, two, three, four, four], {"agents/a.yaml": b"0"}) == [
-        Written(one, b"01"),
+        Written(one, {A: b"01"}),
         Standing(1),
         Conflicted("no"),
-        Written(four, None),
+        Written(four, {A: None}),
         Standing(2),
     ]
 
@@ -51,10 +52,33 @@ def test_path_that_must_not_be_touched() -> None:
     assert decide([request(edit=lambda _: pytest.fail("ran"))], {"agents/a.yaml": no}) == [no]
 
 
+def test_several_files_are_one_commit() -> None:
+    """All edits of a request are made or none; files that stay as they are do not stand in the commit."""
+
+    def refuse(_: bytes | None) -> bytes:
+        raise EditConflict("no")
+
+    two = request("1", further={"agents/b.yaml": lambda _: None, "agents/c.yaml": lambda before: before})
+    half = request("2", edit=lambda _: b"other", further={"agents/c.yaml": refuse})
+    present: dict[str, bytes | Conflicted | None] = {A: b"old", "agents/b.yaml": b"b", "agents/c.yaml": b"c"}
+    written = Written(two, {A: b"new", "agents/b.yaml": None})
+    assert decide([two, half, two], present) == [written, Conflicted("no"), Standing(1)]
+    lines = stream([written], ref="refs/x", tip=TIP, committer=US).decode().split("\n")
+    assert lines[lines.index(f"from {TIP}") + 1 :] == [
+        f"M 100644 inline {A}", "data 3", "new", "D agents/b.yaml", "get-mark :1", "done", ""
+    ]  # fmt: skip
+
+
+def test_refused_request_is_not_run() -> None:
+    """What may not be written is not even looked at."""
+    no = Conflicted("no")
+    assert decide([request(edit=lambda _: pytest.fail("ran"))], {}, {"r1": no}) == [no]
+
+
 def test_stream() -> None:
     """The input says author, committer, parent, file and asks for the id; times are in UTC."""
     time = datetime(2026, 1, 1, 2, tzinfo=timezone(timedelta(hours=2)))
-    batch = [Written(request(time=time), b"a\n"), Written(request("r2"), None)]
+    batch = [Written(request(time=time), {A: b"a\n"}), Written(request("r2"), {A: None})]
     assert stream(batch, ref="refs/outgoing/main", tip=TIP, committer=US).decode() == (
         "commit refs/outgoing/main\nmark :1\n"
         "author A <a@x> 1767225600 +0000\ncommitter CloudLunacy <cloudlunacy@localhost> 1767225600 +0000\n"
@@ -74,13 +98,13 @@ def test_stream() -> None:
 def test_path_that_is_not_plain_never_reaches_the_stream(path: str) -> None:
     """A path with a line end, a quote or a way out of the tree is refused before git is told anything."""
     with pytest.raises(ValueError, match="not a plain path"):
-        stream([Written(request(path=path), b"x")], ref="refs/x", tip=TIP, committer=US)
+        stream([Written(request(), {path: b"x"})], ref="refs/x", tip=TIP, committer=US)
 
 
 @given(st.text())
 def test_a_file_change_is_one_command(path: str) -> None:
     """Whatever the path, the stream holds one change and it names exactly that path, or there is no stream."""
-    wanted = Written(request(path=path), None)
+    wanted = Written(request(), {path: None})
     if not is_plain_path(path):
         return
     lines = stream([wanted], ref="refs/x", tip=TIP, committer=US).decode().split("\n")
@@ -98,7 +122,7 @@ def test_no_text_forges_a_line(subject: str, body: str, name: str, email: str, v
         id="r",
         trailers={"Reason": value, "No way": "x"},
     )
-    header = stream([Written(wanted, b"")], ref="refs/x", tip=TIP, committer=US).decode().split("\ndata ")[0]
+    header = stream([Written(wanted, {A: b""})], ref="refs/x", tip=TIP, committer=US).decode().split("\ndata ")[0]
     assert [line.split(" ")[0] for line in header.split("\n")] == ["commit", "mark", "author", "committer"]
     trailers = message(wanted).rstrip("\n").split("\n\n")[-1].split("\n")
     assert [line.partition(":")[0] for line in trailers] == ["CloudLunacy-Request", "Reason"]

@@ -37,7 +37,7 @@ def taken(
     *,
     approved: Iterable[str] = (),
     revision: str = "",
-    own: Mapping[str, str] | None = None,
+    own: Mapping[str, tuple[str, ...]] | None = None,
     keys: SigningKeys = NO_KEYS,
 ) -> Pass:
     """Let the source step judge the newest commit."""
@@ -46,10 +46,10 @@ def taken(
         async def is_approved(checksum: str) -> bool:
             return checksum in set(approved)
 
-        async def path_of_own(commit: str) -> str | None:
+        async def paths_of_own(commit: str) -> tuple[str, ...] | None:
             return (own or {}).get(commit)
 
-        source = Source(mirror, keys, is_approved, path_of_own)
+        source = Source(mirror, keys, is_approved, paths_of_own)
         this = Pass(revision or mirror.head, base)
         await source.fetch(this)
         await source.accept(this, mode)
@@ -229,10 +229,10 @@ def test_own_commits_need_no_signature(mode: SignatureMode) -> None:
     """Enrolments on what is published, and between signed commits, are let in."""
     mirror = MemoryMirror()
     base = published(mirror)
-    own = {mirror.push({OWN: agent("vps-2")}): OWN}
+    own = {mirror.push({OWN: agent("vps-2")}): (OWN,)}
     assert taken(mirror, base, mode, own=own).changes
     mirror.signed = {mirror.push({NEW: route("new")})}
-    own[mirror.push({OWN: None})] = OWN
+    own[mirror.push({OWN: None})] = (OWN,)
     assert taken(mirror, base, mode, own=own).changes == ADDED
 
 
@@ -242,7 +242,7 @@ def test_an_own_commit_vouches_for_nothing_below_it(mode: SignatureMode) -> None
     mirror = MemoryMirror()
     base = published(mirror)
     unsigned = mirror.push({NEW: route("new")})
-    own = {mirror.push({OWN: agent("vps-2")}): OWN}
+    own = {mirror.push({OWN: agent("vps-2")}): (OWN,)}
     with pytest.raises(Rejected, match=unsigned[:12]):
         taken(mirror, base, mode, own=own)
 
@@ -254,7 +254,7 @@ def test_an_own_commit_changes_its_one_file(mode: SignatureMode, changed: dict[s
     mirror = MemoryMirror()
     mirror.push({NEW: route("new"), OWN: agent("vps-2")}, onto="")
     base = published(mirror)
-    own = {mirror.push(dict(changed)): OWN}
+    own = {mirror.push(dict(changed)): (OWN,)}
     with pytest.raises(Rejected, match="no good signature"):
         taken(mirror, base, mode, own=own)
 
@@ -265,6 +265,6 @@ def test_an_own_merge_has_to_be_signed(mode: SignatureMode) -> None:
     mirror = MemoryMirror()
     base = published(mirror)
     other = mirror.push({OWN: agent("vps-2")}, onto=base.revision)
-    own = {mirror.push({OWN: agent("vps-2")}, onto=base.revision, merging=other): OWN, other: OWN}
+    own = {mirror.push({OWN: agent("vps-2")}, onto=base.revision, merging=other): (OWN,), other: (OWN,)}
     with pytest.raises(Rejected, match="no good signature"):
         taken(mirror, base, mode, own=own)

@@ -333,13 +333,13 @@ def test_own_commits_are_known_after_a_restart(tmp_path: Path) -> None:
     async def scenario() -> None:
         for _ in range(2):
             store = await SQLiteStore.open(tmp_path, clock=lambda: now[0])
-            await store.put_own_commits({"a1" * 20: "agents/vps-1.yaml"})
+            await store.put_own_commits({"a1" * 20: ("agents/vps-1.yaml", "fleet.yaml")})
             assert await store.own_commit("b2" * 20) is None
             await store.close()
         store = await SQLiteStore.open(tmp_path, clock=lambda: now[0])
-        assert await store.own_commit("a1" * 20) == "agents/vps-1.yaml"
+        assert await store.own_commit("a1" * 20) == ("agents/vps-1.yaml", "fleet.yaml")
         now[0] += 401 * 86_400
-        await store.put_own_commits({"b2" * 20: "agents/vps-2.yaml"})
+        await store.put_own_commits({"b2" * 20: ("agents/vps-2.yaml",)})
         assert await store.own_commit("a1" * 20) is None
         await store.close()
 
