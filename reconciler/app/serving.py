@@ -21,6 +21,7 @@ from reconciler.app.deployments import Deployments, asked_routes
 from reconciler.app.installing import install_api
 from reconciler.app.measuring import measure_api
 from reconciler.app.own_names import url_of
+from reconciler.app.pages import make_site, pages
 from reconciler.app.rollouts import RollingOut
 from reconciler.app.rotating import rotation_api
 from reconciler.app.rotation import Rotations
@@ -112,6 +113,7 @@ class Serving(Answering):
         )
         endpoint = TokenEndpoint(keys=keys, agents=self._directory, authenticator=authenticator, replays=replays)
         endpoint.lifetime *= self._settings.rotation_pace
+        site = make_site(authenticator)
         application = make_application(
             api=Api(
                 control=self,
@@ -156,7 +158,9 @@ class Serving(Answering):
                     open_sealed=keys.opener.open,
                 ),
                 self.health.api(authenticator),
+                *pages(self, site),
             ),
+            handlers=site.handlers(),
         )
         return make_server(application, self.certificate.context)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Protocol
 
@@ -74,8 +74,9 @@ def make_application(
     probes: Probes,
     version: str,
     others: Sequence[Part] = (),
+    handlers: Mapping[Any, Any] = HANDLERS,
 ) -> ASGIApp:
-    """Assemble the routes."""
+    """Assemble the routes. ``handlers``: how is answered what was refused."""
     parts: tuple[Part, ...] = (api, agents, certificates, access, rotations, webhooks, stream, probes, *others)
     table = tuple(endpoint for part in parts for endpoint in part.endpoints())
 
@@ -92,7 +93,6 @@ def make_application(
         Route("/openapi.json", serve_openapi, methods=["GET"]),
         WebSocketRoute(STREAM_PATH, stream),
     ]
-    handlers: dict[Any, Any] = dict(HANDLERS)
-    application = Starlette(routes=routes, exception_handlers=handlers)
+    application = Starlette(routes=routes, exception_handlers=dict(handlers))
     application.router.redirect_slashes = False  # a path is what it is, and a redirect would say so without a body
     return Limits(application, bodies={WEBHOOK_PATH: MAX_BODY})

@@ -72,28 +72,20 @@ def _challenge(code: str) -> str:
     return f'DPoP error="{error}", algs="ES256", Bearer error="{error}"'
 
 
-async def _on_refused(_: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)
-    return problem(error)
+def refusal_of(request: Request, error: Exception) -> Refused:
+    """Return what to say of anything that ended a request; a surprise is logged, and nothing of it is told.
 
-
-async def _on_http(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    code = _BY_STATUS.get(error.status_code, "http-error")
-    response = problem(Refused(error.detail, status=error.status_code, code=code))
-    response.headers.update(error.headers or {})
-    return response
-
-
-async def _on_transient(_: Request, error: Exception) -> Response:
-    assert isinstance(error, Transient)
-    log.warning("a request cannot be served now", reason=error.reason)
-    wait = error.retry_after or 5.0
-    return problem(Refused("Something that this needs is away.", status=503, code="unavailable", retry_after=wait))
-
-
-async def _on_surprise(request: Request, error: Exception) -> Response:
-    """Answer 500 and name nothing: the message of a surprise may hold anything. The log gets type and place."""
+    The message of a surprise may hold anything. The log gets type and place.
+    """
+    if isinstance(error, Refused):
+        return error
+    if isinstance(error, HTTPException):
+        code = _BY_STATUS.get(error.status_code, "http-error")
+        return Refused(error.detail, status=error.status_code, code=code)
+    if isinstance(error, Transient):
+        log.warning("a request cannot be served now", reason=error.reason)
+        wait = error.retry_after or 5.0
+        return Refused("Something that this needs is away.", status=503, code="unavailable", retry_after=wait)
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -105,16 +97,21 @@ async def _on_surprise(request: Request, error: Exception) -> Response:
         error=type(error).__name__,
         place=place,
     )
-    return problem(
-        Refused("The control plane failed to answer; its log says where.", status=500, code="internal-error")
-    )
+    return Refused("The control plane failed to answer; its log says where.", status=500, code="internal-error")
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    response = problem(refusal_of(request, error))
+    if isinstance(error, HTTPException):
+        response.headers.update(error.headers or {})
+    return response
 
 
 HANDLERS: Final[Mapping[Any, Callable[[Request, Exception], Any]]] = {
-    Refused: _on_refused,
-    HTTPException: _on_http,
-    Transient: _on_transient,
-    Broken: _on_surprise,
-    Exception: _on_surprise,
+    Refused: _on_error,
+    HTTPException: _on_error,
+    Transient: _on_error,
+    Broken: _on_error,
+    Exception: _on_error,
 }
 """For ``Starlette(exception_handlers=…)``."""

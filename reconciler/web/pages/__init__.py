@@ -1,0 +1,1 @@
+"""The dashboard: pages for people, drawn on the server from the API's own models (docs/dashboard.md)."""
