@@ -110,6 +110,33 @@ OUTBOX: Final[Migrations] = (
             paused_at REAL NOT NULL
         )""",
     ),
+    (
+        # Sessions of people in their browsers, and the links that begin one, without their secrets (docs/adr/0048).
+        """CREATE TABLE sessions (
+            id TEXT NOT NULL PRIMARY KEY,
+            secret_sha256 TEXT NOT NULL,
+            name TEXT NOT NULL,
+            created_at REAL NOT NULL,
+            last_used_at REAL NOT NULL,
+            expires_at REAL NOT NULL,
+            full_name TEXT NOT NULL,
+            mail TEXT NOT NULL,
+            issuer TEXT NOT NULL,
+            subject TEXT NOT NULL,
+            "groups" TEXT NOT NULL,
+            roles TEXT NOT NULL,
+            teams TEXT NOT NULL
+        )""",
+        """CREATE TABLE login_links (
+            id TEXT NOT NULL PRIMARY KEY,
+            secret_sha256 TEXT NOT NULL,
+            name TEXT NOT NULL,
+            created_by TEXT NOT NULL,
+            expires_at REAL NOT NULL,
+            roles TEXT NOT NULL,
+            teams TEXT NOT NULL
+        )""",
+    ),
 )
 
 STATE: Final[Migrations] = (

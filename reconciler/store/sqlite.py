@@ -39,6 +39,7 @@ from reconciler.store.protocols import (
 )
 from reconciler.store.schema import OUTBOX_SCHEMA, STATE_SCHEMA
 from reconciler.store.seen import Drained, SeenAgent
+from reconciler.store.sqlite_sessions import SQLiteSessions
 from reconciler.store.tables import (
     api_tokens,
     events,
@@ -64,7 +65,7 @@ GENERATIONS_AHEAD: Final = 1000
 """The mark in ``outbox.db`` is set this far ahead, so that it costs one fsync in a thousand publications."""
 
 
-class SQLiteStore:
+class SQLiteStore(SQLiteSessions):
     """Open with ``await SQLiteStore.open(directory)``, then use from the event loop, and ``close``."""
 
     def __init__(
