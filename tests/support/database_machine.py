@@ -24,7 +24,7 @@ from agent.deployments.mongodb_workload import Runtime
 from agent.deployments.service import DeploymentService
 from agent.sealing import Sealer
 from schemas.session import Item
-from tests.support.deployment_agent import AGENT, IN_MEMORY
+from tests.support.deployment_agent import AGENT, in_memory
 from tests.support.deployment_agent import item as deployment_item
 from tests.support.networked_engine import NetworkedEngine
 from tests.support.service_world import World, make_issuer
@@ -43,7 +43,7 @@ def on_engine(machine: NetworkedEngine, folder: Path, agent: str = AGENT) -> Dat
     """An agent with a container engine."""
 
     def driver(_: Path) -> Driver:
-        return DockerEngine(machine.socket, agent, firewall=IpTables(), secret_files=IN_MEMORY)
+        return DockerEngine(machine.socket, agent, firewall=IpTables(), secret_files=in_memory(machine.socket))
 
     return DatabaseMachine(folder, driver, "container")
 

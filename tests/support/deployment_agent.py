@@ -23,8 +23,6 @@ from agent.deployments.shared_directories import NOTHING_SHARED, Shared
 from schemas.session import Item, digest_of
 
 AGENT: Final = "vps-1"
-IN_MEMORY: Final = Path("/dev/shm/cloudlunacy-tests")
-"""Where every Linux has a tmpfs."""
 SETTINGS: Final = LaneSettings(settle=0.3, drain=0.1, retry_base=0.2, retry_cap=1.0)
 
 
@@ -34,11 +32,18 @@ def item(name: str, *, team: str = "shop", **spec: Any) -> Item:
     return Item(id=f"Deployment/{team}/{name}", kind="Deployment", digest=digest_of(whole), spec=whole)
 
 
+def in_memory(socket: str) -> Path:
+    """Return where files of secrets lie, on the tmpfs that every Linux has: of each engine's agents apart, for they
+    remove what belongs to no container of their engine."""
+    return Path("/dev/shm") / f"cloudlunacy-{Path(socket).parent.name}"
+
+
 def service(
-    socket: str, data: Path, *, secret_files: Path = IN_MEMORY, shared: Shared = NOTHING_SHARED, **more: Any
+    socket: str, data: Path, *, secret_files: Path | None = None, shared: Shared = NOTHING_SHARED, **more: Any
 ) -> DeploymentService:
     """Return the service as an agent would have it, with short times."""
-    driver = DockerEngine(socket, AGENT, firewall=IpTables(), secret_files=secret_files, shared=shared)
+    files = secret_files or in_memory(socket)
+    driver = DockerEngine(socket, AGENT, firewall=IpTables(), secret_files=files, shared=shared)
     return DeploymentService(data, [driver], settings=SETTINGS, **more)
 
 

@@ -24,6 +24,7 @@ from typing import Any, Final, TypeVar
 
 import pytest
 
+from tests.support.deployment_agent import in_memory
 from tests.support.engine import START_SECONDS, DockerEngine, end_engine, unmount_all
 from tests.support.orphans import tied
 from tests.support.parts import require
@@ -58,6 +59,8 @@ class NetworkedEngine(DockerEngine):
         self._daemon = daemon
         self.folder = folder
         self._process: subprocess.Popen[bytes] | None = None
+        self.memory = in_memory(self.socket)
+        """Where agents put files of secrets."""
         self._starter = ThreadPoolExecutor(1)
         """What it starts is tied to its thread, which has to live as long."""
 
@@ -185,3 +188,4 @@ def networked_engine(kind: type[NetworkedEngine] = NetworkedEngine) -> Iterator[
         holder.kill()
         holder.communicate()
         shutil.rmtree(folder)
+        shutil.rmtree(engine.memory, ignore_errors=True)

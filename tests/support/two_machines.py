@@ -9,6 +9,7 @@ All that a scenario starts at the centre is tied to one thread, which lives as l
 from __future__ import annotations
 
 import ctypes
+import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +32,8 @@ from tests.support.waiting import wait_for
 T = TypeVar("T")
 CENTRE: Final = "192.0.2.1"
 SERVER: Final = "192.0.2.2"
-AGENT: Final = "vps-1"
+AGENT: Final = f"vps-{os.getpid()}"
+"""Files of secrets lie in the memory of the real machine by the name of the agent, so no other test may have it."""
 _CLONE_NEWNET: Final = 0x40000000
 
 

@@ -18,7 +18,6 @@ from agent.deployments.given import Given
 from agent.deployments.shared_directories import SharedDirectory
 from agent.deployments.workload import Workload
 from tests.support.container_machine import containers, images_and_states, page, running, settled, web
-from tests.support.deployment_agent import IN_MEMORY
 from tests.support.networked_engine import NetworkedEngine, write_image
 from tests.support.registry import registry
 from tests.support.waiting import eventually
@@ -49,12 +48,12 @@ def test_a_secret_file_is_in_memory_and_its_users_alone(machine: NetworkedEngine
             assert (said.state, said.message) == ("Applied", "")
             assert inside(machine, "id -u; id -g; cat /etc/app/token").split() == ["1000", "1001", CANARY]
             assert "Read-only file system" in inside(machine, "echo x > /etc/app/token")
-            (file,) = [path for path in IN_MEMORY.rglob("*") if path.is_file()]
+            (file,) = [path for path in machine.memory.rglob("*") if path.is_file()]
             status = file.stat()
             assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (1000, 1001, 0o400)
             assert not _on_disk(machine.folder, tmp_path)
             await settled(found)
-            await eventually(lambda: not any(path.is_file() for path in IN_MEMORY.rglob("*")), 10)
+            await eventually(lambda: not any(path.is_file() for path in machine.memory.rglob("*")), 10)
 
     machine.inside(scenario)
 
@@ -73,7 +72,7 @@ def test_after_the_memory_was_lost_it_is_made_anew(machine: NetworkedEngine, tmp
         async with running(machine, tmp_path, secrets=given) as found:
             await settled(found, wanted)
         await asyncio.to_thread(machine.shut_down)
-        shutil.rmtree(IN_MEMORY)
+        shutil.rmtree(machine.memory)
         await asyncio.to_thread(machine.boot)
         async with running(machine, tmp_path, secrets=given) as found:
             await settled(found, wanted)
@@ -199,7 +198,7 @@ def test_a_directory_of_the_server_is_its_owners_to_share(machine: NetworkedEngi
 
 
 @pytest.fixture(autouse=True)
-def without_files() -> None:
+def without_files(machine: NetworkedEngine) -> None:
     """Begin with no file of a secret."""
-    shutil.rmtree(IN_MEMORY, ignore_errors=True)
-    assert os.access(IN_MEMORY.parent, os.W_OK)
+    shutil.rmtree(machine.memory, ignore_errors=True)
+    assert os.access(machine.memory.parent, os.W_OK)
