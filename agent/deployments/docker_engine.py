@@ -39,7 +39,7 @@ from agent.deployments.container_exec import execute
 from agent.deployments.container_images import ensure_image, owner_of_files
 from agent.deployments.container_state import KEPT, read_instance
 from agent.deployments.driver import DriverError, Stats, Written
-from agent.deployments.engine_errors import translated
+from agent.deployments.engine_errors import BEING_REMOVED, translated
 from agent.deployments.firewall import Firewall
 from agent.deployments.given import Given
 from agent.deployments.health import Probe
@@ -177,7 +177,7 @@ class DockerEngine:
             # after the grace that it was made with
             await _call(container.stop(), gone=True, seconds=_CALL_SECONDS + LONGEST_GRACE)
         else:
-            await _call(container.delete(force=True, v=True), gone=True)
+            await _remove(container)
             self._secret_files.remove(container_name(self._agent, action.key, action.instance.slot))
 
     async def _keep(self, action: Keep, container: DockerContainer) -> None:
@@ -201,7 +201,7 @@ class DockerEngine:
                 raise
             # somebody removed its network, or the machine was started anew, which ends what is in memory; a container
             # cannot be given another one, so it is made anew
-            await _call(container.delete(force=True), gone=True)
+            await _remove(container)
             text = "What it needs was removed from the container engine; it is made anew."
             raise DriverError("Removed", text, retryable=True) from None
 
@@ -370,6 +370,16 @@ async def _call(answer: Awaitable[T], *, gone: bool = False, seconds: float = _C
             if not (gone and error.status == 404):
                 raise
             return None  # type: ignore[return-value]
+
+
+async def _remove(container: DockerContainer) -> None:
+    """Remove it with its anonymous volumes. A removal that was cut short goes on in the engine, and is waited for."""
+    try:
+        await _call(container.delete(force=True, v=True), gone=True)
+    except DriverError as error:
+        if error.reason != BEING_REMOVED:
+            raise
+        await _call(container.wait(condition="removed"), gone=True)
 
 
 async def _has_its_files(container: DockerContainer) -> bool:

@@ -15,6 +15,7 @@ from agent.deployments.driver import DriverError
 _NOT_CONNECTED: Final = 900
 """The status that the library gives where there is no engine."""
 _LONGEST: Final = 500
+BEING_REMOVED: Final = "BeingRemoved"
 _SAID: Final = (
     (r"port is already allocated|address already in use", "PortTaken", "A port that it needs is taken: {}", True),
     (r"no space left on device", "DiskFull", "The disk of the agent is full: {}", True),
@@ -22,6 +23,7 @@ _SAID: Final = (
     (r"exec: .*permission denied", "CannotStart", "Its program may not be run: {}", False),
     (r"no command specified", "CannotStart", "Neither the image nor the deployment names a program: {}", False),
     (r"is already in use by container", "NameTaken", "A container that is not ours has its name: {}", True),
+    (r"removal of container .* is already in progress", BEING_REMOVED, "It is on its way out: {}", True),
 )
 """What it says, the reason and the sentence for it, and whether it may pass."""
 
