@@ -62,7 +62,7 @@ def compile_middlewares(team: str, route: str, middlewares: Sequence[wanted.Midd
     for index, middleware in enumerate(middlewares):
         kind = middleware.name
         options = getattr(middleware, kind)
-        key, word = _KEYS[kind]
+        key, word = KEYS[kind]
         name = f"{route}_{word}-{index + 1}"
         place = Place(team, name, ("spec", "middlewares", index, key), lookup)
         if kind == "maintenance":
@@ -82,7 +82,7 @@ def compile_tcp_middlewares(
     """Turn the list of a route of type tcp or mongodb into objects, named as by :func:`compile_middlewares`."""
     objects = []
     for number, middleware in enumerate(middlewares, start=1):
-        name = f"{route}_{_KEYS[middleware.name][1]}-{number}"
+        name = f"{route}_{KEYS[middleware.name][1]}-{number}"
         if middleware.connection_limit is not None:
             value: dict[str, dict[str, Any]] = {"inFlightConn": {"amount": middleware.connection_limit.amount}}
         else:
@@ -248,7 +248,7 @@ _BUILD: Final[dict[str, _Build]] = {
     "strip_prefix": _strip_prefix,
     "add_prefix": _add_prefix,
 }
-_KEYS: Final = {
+KEYS: Final = {
     name: (info.alias or name, name.replace("_", "-")) for name, info in wanted.Middleware.model_fields.items()
 }
 """Kind → its key in a document, its word in a Traefik object's name."""
