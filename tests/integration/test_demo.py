@@ -17,74 +17,9 @@ import pytest
 
 from reconciler.commands.demo.folder import open_folder
 from schemas.status import STAGES
-from tests.support.orphans import tied
+from tests.support.demo import DEADLINE, UP, RunningDemo
 from tests.support.parts import require
 from tests.support.waiting import wait_for
-
-DEADLINE = 120.0
-UP = "Below, each push is told stage by stage."
-
-
-class RunningDemo:
-    """A demo in a directory of its own, in a process group of its own."""
-
-    def __init__(self, directory: Path, *options: str) -> None:
-        self.directory = directory / "demo"
-        self._output = directory / "output.txt"
-        with self._output.open("wb") as output:
-            self.process = subprocess.Popen(
-                tied(
-                    [
-                        *(sys.executable, "-m", "reconciler", "demo", "--free-ports", "--dir", str(self.directory)),
-                        *("--timeout", str(DEADLINE), *options),
-                    ]
-                ),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    @property
-    def said(self) -> str:
-        return self._output.read_text(encoding="utf-8")
-
-    def wait_for(self, text: str) -> None:
-        def found() -> bool:
-            assert self.process.poll() is None, self.said
-            return text in self.said
-
-        wait_for(found, DEADLINE, what=text)
-
-    def end(self, number: int) -> int:
-        """Send a signal to the demo alone; return its exit code."""
-        self.process.send_signal(number)
-        return self.process.wait(60)
-
-    def children(self) -> dict[str, psutil.Process]:
-        """Everything that lives in the demo's directory, by command line: the demo itself does not."""
-        found = {}
-        for process in psutil.process_iter():
-            with suppress(psutil.Error, OSError):
-                line = " ".join(process.cmdline())
-                if process.pid != self.process.pid and (
-                    str(self.directory) in line or Path(process.cwd()).is_relative_to(self.directory)
-                ):
-                    found[line] = process
-        return found
-
-    def child(self, words: str) -> psutil.Process:
-        return next(process for line, process in self.children().items() if words in line)
-
-    def git(self, *arguments: str) -> None:
-        subprocess.run(["git", "-C", str(self.directory / "work"), *arguments], check=True, capture_output=True)
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.end(signal.SIGKILL)
-        for process in self.children().values():
-            with suppress(psutil.Error):
-                process.kill()
 
 
 @pytest.fixture

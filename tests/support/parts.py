@@ -20,6 +20,7 @@ import pytest
 Part = Literal[
     "bwrap",
     "busybox",
+    "chromium",
     "curl",
     "docker",
     "dockerd",
@@ -97,6 +98,7 @@ def _named(name: str) -> Callable[[], Path | None]:
 _PARTS: Final[dict[Part, tuple[Callable[[], Path | None], str]]] = {
     "bwrap": (_named("bwrap"), "bubblewrap is not installed; apt-get install bubblewrap"),
     "busybox": (_static_busybox, "no busybox that runs by itself; apt-get install busybox-static"),
+    "chromium": (_named("chromium"), "Chromium is not installed; apt-get install chromium"),
     "curl": (_named("curl"), "curl is not installed; apt-get install curl"),
     "docker": (_named("docker"), "the docker command is not installed; apt-get install docker.io"),
     "dockerd": (_named("dockerd"), "the Docker Engine is not installed; apt-get install docker.io"),

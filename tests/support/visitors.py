@@ -1,0 +1,50 @@
+"""People in front of a browser: a running demo, and windows in which somebody is logged in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from playwright.sync_api import Browser
+
+from reconciler.commands.client import Client, local_target
+from tests.support.browser import DESK, Window, window
+from tests.support.demo import RunningDemo
+
+EVERYTHING: Final = ("read", "plan", "approve", "enrol", "operate", "write", "exec")
+
+
+class Site:
+    """The dashboard of a running demo."""
+
+    def __init__(self, demo: RunningDemo, browser: Browser) -> None:
+        self.demo = demo
+        self.browser = browser
+        self.target = local_target(demo.data)
+        self.origin = self.target.server
+        self._tokens: dict[tuple[str, ...], str] = {}
+
+    def ask(self, path: str, **query: Any) -> dict[str, Any]:
+        """GET below /api/v1 as the operator of the machine."""
+        with Client(self.target) as client:
+            found: dict[str, Any] = client.get(path, **query)
+            return found
+
+    @contextmanager
+    def visit(self, *scopes: str, width: int = DESK, **options: Any) -> Iterator[Window]:
+        """Open a window of somebody who may do what the scopes say; everything without them."""
+        wanted = scopes or EVERYTHING
+        if wanted not in self._tokens:
+            with Client(self.target) as client:
+                body = {"kind": "person", "name": f"visitor-{len(self._tokens)}", "scopes": list(wanted)}
+                self._tokens[wanted] = str(client.post("/tokens", body)["token"])
+        headers = {"Authorization": f"Bearer {self._tokens[wanted]}"}
+        with window(self.browser, self.origin, width=width, extra_http_headers=headers, **options) as one:
+            yield one
+
+    @contextmanager
+    def stranger(self, width: int = DESK, **options: Any) -> Iterator[Window]:
+        """Open a window of somebody who is not logged in."""
+        with window(self.browser, self.origin, width=width, **options) as one:
+            yield one
