@@ -82,7 +82,7 @@ class NoTokens:
 class NoSessions:
     """Knows none."""
 
-    def check(self, cookie: str, now: float) -> Identity:  # noqa: ARG002
+    def check(self, cookie: str, now: float, *, active: bool) -> Identity:  # noqa: ARG002
         """Refuse whatever it is."""
         raise refused("session-ended", "The session is not known here.", "Log in.")
 
@@ -145,8 +145,8 @@ class Identity:
 class GivenSessions(Protocol):
     """Sessions of browsers. :class:`reconciler.access.sessions.Sessions` is one."""
 
-    def check(self, cookie: str, now: float) -> Identity:
-        """Return whose it is. ``cookie`` is the value of :data:`SESSION_COOKIE`.
+    def check(self, cookie: str, now: float, *, active: bool) -> Identity:
+        """Return whose it is. ``cookie`` is the value of :data:`SESSION_COOKIE`; ``active``: a person did something.
 
         Raises:
             Refused: 401 ``session-ended``; 403 ``no-role``.
@@ -195,7 +195,7 @@ class Authenticator:
         fields = {name.lower(): value for name, value in headers.items()}
         if "authorization" not in fields and url.startswith("http") and (cookie := session_cookie(fields)):
             self.require_own_origin(method, fields)
-            return self._sessions.check(cookie, now)
+            return self._sessions.check(cookie, now, active=is_by_a_person(method, fields))
         scheme, _, token = fields.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             bearer = token.strip()
@@ -301,6 +301,14 @@ def session_cookie(headers: Mapping[str, str]) -> str:
     pairs = (part.strip().partition("=") for part in headers.get("cookie", "").split(";"))
     found = {value for name, _, value in pairs if name == SESSION_COOKIE}
     return found.pop() if len(found) == 1 else ""
+
+
+def is_by_a_person(method: str, headers: Mapping[str, str]) -> bool:
+    """Say whether somebody did something, and not the page by itself: what a script fetches has no destination.
+
+    See Fetch Metadata Request Headers, 2.2; browsers that do not send them count as people.
+    """
+    return method not in SAFE_METHODS or headers.get("sec-fetch-dest") != "empty"
 
 
 def quarantined(name: str) -> Refused:

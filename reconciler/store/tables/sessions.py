@@ -42,14 +42,14 @@ def use_link(connection: sqlite3.Connection, link_id: str) -> bool:
 
 def _put(connection: sqlite3.Connection, statement: str, names: tuple[str, ...], values: Mapping[str, Any]) -> None:
     columns, marks = ", ".join(f'"{name}"' for name in names), ", ".join("?" * len(names))
-    row = tuple(_stored(name, values[name]) for name in names)
+    row = tuple(_stored(values[name]) for name in names)
     connection.execute(f"{statement} ({columns}) VALUES ({marks})", row)
 
 
-def _stored(name: str, value: Any) -> str | float:
-    if name in _LISTS:
+def _stored(value: str | float | tuple[str, ...]) -> str | float:
+    if isinstance(value, tuple):
         return json.dumps(value)
-    return storable(value) if isinstance(value, str) else float(value)
+    return storable(value) if isinstance(value, str) else value
 
 
 def _select(connection: sqlite3.Connection, names: tuple[str, ...], rest: str) -> Iterator[dict[str, Any]]:

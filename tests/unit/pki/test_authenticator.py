@@ -19,7 +19,11 @@ OTHER_URL = "https://10.0.0.1:7300"
 class Sessions:
     """One is good."""
 
-    def check(self, cookie: str, now: float) -> Identity:
+    def __init__(self) -> None:
+        self.active: list[bool] = []
+
+    def check(self, cookie: str, now: float, *, active: bool) -> Identity:
+        self.active.append(active)
         if cookie != "good":
             raise Refused("gone", status=401, code="session-ended")
         return ADA
@@ -65,6 +69,18 @@ def test_a_page_of_others_reads_nothing_either(door: Authenticator) -> None:
     """A foreign Origin is refused with a GET too: whoever sends one is a script."""
     assert door.authenticate("GET", ISSUER, {**COOKIE, "Origin": ISSUER}, NOW) is ADA
     assert refusal(door, "GET", {**COOKIE, "Origin": "https://evil.example"}) == (403, "foreign-origin")
+
+
+def test_what_a_page_fetches_by_itself_is_nobodys_doing(keys: KeyStore) -> None:
+    """A page that is left open keeps itself up to date, and its session comes to its end all the same."""
+    sessions = Sessions()
+    door = Authenticator(
+        issuer=ISSUER, origins=(), keys=keys, agents=Agents(), replays=ReplayCache(), sessions=sessions
+    )
+    for method, destination in (("GET", "document"), ("GET", ""), ("GET", "empty"), ("POST", "empty")):
+        fields = {"Sec-Fetch-Dest": destination} if destination else {}
+        door.authenticate(method, ISSUER, {**COOKIE, "Origin": ISSUER, **fields}, NOW)
+    assert sessions.active == [True, True, False, True]
 
 
 def test_a_websocket_takes_no_cookie(door: Authenticator) -> None:
