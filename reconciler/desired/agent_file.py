@@ -7,19 +7,13 @@ replaced; to enrol another key, somebody deletes it first, and that is a commit 
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from typing import Final
 
-from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
 from reconciler.desired.edits import Edit, EditConflict
-from reconciler.desired.yaml_editing import MAX_FILE, load, plain, scalar
-
-_SEQUENCE: Final = re.compile(r"^( *)[A-Za-z][\w-]*:[ \t]*(?:#.*)?\r?\n( *)- ", re.MULTILINE)
+from reconciler.desired.yaml_editing import dump, load, plain, scalar
 
 
 def enrolment_edit(
@@ -117,7 +111,7 @@ def _with_identity(name: str, content: bytes, thumbprint: str, address: str) -> 
 def _written(name: str, text: str, document: CommentedMap, otherwise: str) -> bytes:
     """Return the file with the edited document, where it reads back as that."""
     wanted = deepcopy(plain(document))
-    edited = _dump(text, document)
+    edited = dump(text, document)
     if plain(load(f"agents/{name}.yaml", edited)[1]) != wanted:
         raise EditConflict(f"agents/{name}.yaml cannot be edited without changing its form. {otherwise}")
     return edited
@@ -131,20 +125,3 @@ def _identity_of(name: str, spec: CommentedMap) -> str | None:
     if not isinstance(thumbprint, str):
         raise EditConflict(f"spec.identity in agents/{name}.yaml is not readable; mend or remove it first.")
     return str(thumbprint)
-
-
-def _dump(text: str, document: CommentedMap) -> bytes:
-    out = io.StringIO()
-    _yaml(text).dump(document, out)
-    edited = out.getvalue()
-    return (edited.replace("\n", "\r\n") if "\r\n" in text else edited).encode()
-
-
-def _yaml(text: str) -> YAML:
-    yaml = YAML(typ="rt", pure=True)
-    yaml.preserve_quotes = True
-    yaml.width = MAX_FILE
-    sequence = _SEQUENCE.search(text)
-    offset = len(sequence[2]) - len(sequence[1]) if sequence else 0
-    yaml.indent(mapping=2, sequence=offset + 2, offset=max(offset, 0))
-    return yaml

@@ -6,6 +6,7 @@ form that the edit does not know, nothing is written and the person is told.
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from reconciler.desired.edits import EditConflict
 MAX_FILE: Final = 64 * 1024
 """Bytes; larger files are no objects."""
 _PLAIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*(?:[./][A-Za-z0-9_-]+)*|[0-9]+(?:\.[0-9]+){3}")
+_SEQUENCE: Final = re.compile(r"^( *)[A-Za-z][\w-]*:[ \t]*(?:#.*)?\r?\n( *)- ", re.MULTILINE)
 _WORDS: Final = frozenset(["true", "false", "yes", "no", "on", "off", "null", "y", "n"])
 
 
@@ -58,3 +60,21 @@ def plain(value: object) -> object:
 def scalar(value: str) -> str:
     """Write a text so that it reads back as this text in YAML 1.1 and 1.2."""
     return value if _PLAIN.fullmatch(value) and value.lower() not in _WORDS else json.dumps(value)
+
+
+def dump(text: str, document: CommentedMap) -> bytes:
+    """Write an edited document the way ``text`` was written: its line ends, and how its lists are indented."""
+    out = io.StringIO()
+    _writer(text).dump(document, out)
+    edited = out.getvalue()
+    return (edited.replace("\n", "\r\n") if "\r\n" in text else edited).encode()
+
+
+def _writer(text: str) -> YAML:
+    yaml = YAML(typ="rt", pure=True)
+    yaml.preserve_quotes = True
+    yaml.width = MAX_FILE
+    sequence = _SEQUENCE.search(text)
+    offset = len(sequence[2]) - len(sequence[1]) if sequence else 0
+    yaml.indent(mapping=2, sequence=offset + 2, offset=max(offset, 0))
+    return yaml
