@@ -6,7 +6,9 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Final, Literal
 
+from reconciler.forges.markdown import code
 from schemas.plan import AgentChange, DataLoss, ObjectChange, Plan, TrafficChange
+from schemas.problem import Problem
 
 Style = Literal["text", "markdown", "json"]
 _SIGNS: Final = {"create": "+", "update": "~", "delete": "-", "added": "+", "changed": "~", "removed": "-"}
@@ -24,7 +26,7 @@ def format_plan(plan: Plan, style: Style, *, colour: bool = False) -> str:
     """Write the plan; ends with a line end."""
     if style == "json":
         return json.dumps(plan.model_dump(mode="json", by_alias=True), indent=2) + "\n"
-    lines = _markdown(plan) if style == "markdown" else _text(plan, colour=colour)
+    lines = markdown_lines(plan) if style == "markdown" else _text(plan, colour=colour)
     return "\n".join(lines) + "\n"
 
 
@@ -86,51 +88,59 @@ def _agent_lines(change: AgentChange) -> Iterator[str]:
             yield f"{sign} {change.name}: {item}"
 
 
-def _markdown(plan: Plan) -> Iterator[str]:
+def markdown_lines(plan: Plan, *, html: bool = True, problems: Sequence[Problem] | None = None) -> Iterator[str]:
+    """Yield the plan as Markdown, line by line. Every text of the repository stands in code, where it does nothing.
+
+    Args:
+        plan: what would change.
+        html: fold its parts with ``<details>``; some forges show HTML as it is written.
+        problems: what is wrong, where more is known than the plan says.
+    """
     yield "### CloudLunacy plan"
     yield ""
     yield summary(plan)
     if plan.guard is not None:
         yield ""
-        yield f"> **Held**: {_cell(plan.guard.message)}. After the merge a person must approve it: {HOW_TO_APPROVE}."
+        yield f"> **Held**: {code(plan.guard.message)}. After the merge a person must approve it: {HOW_TO_APPROVE}."
     rows = [
-        f"| {_SIGNS[one.action]} | {one.host} {_cell(one.match)} | {_cell(one.before) or '–'} "
-        f"| {_cell(one.after) or '–'} | {', '.join(one.effects)} |"
+        f"| {_SIGNS[one.action]} | {code(f'{one.host} {one.match}')} | {code(one.before) or '–'} "
+        f"| {code(one.after) or '–'} | {', '.join(code(effect) for effect in one.effects)} |"
         for one in plan.traffic
     ]
-    yield from _table("Traffic", "|  | host | before | after | effect |\n|---|---|---|---|---|", rows)
+    yield from _table("Traffic", "|  | host | before | after | effect |\n|---|---|---|---|---|", rows, html=html)
     rows = [
-        f"| {_SIGNS[one.action]} | {one.kind} | `{one.path}` | {', '.join(f'`{field}`' for field in one.fields)} |"
+        f"| {_SIGNS[one.action]} | {one.kind} | {code(one.path)} | {', '.join(code(field) for field in one.fields)} |"
         for one in plan.changes
     ]
-    yield from _table("Objects", "|  | kind | file | fields |\n|---|---|---|---|", rows)
-    rows = [f"| {line[0]} | {_cell(line[2:])} |" for one in plan.agents for line in _agent_lines(one)]
-    yield from _table("Agents", "|  | item |\n|---|---|", rows)
-    yield from _table(LOST, "| what |\n|---|", [f"| {_cell(_loss(one))} |" for one in plan.losses])
-    yield from _table(REVOKED, "| file |\n|---|", [f"| `{path}` |" for path in plan.revoked])
-    rows = [
-        f"| `{one.file}:{one.line}` | {one.code} | {_cell(one.message)} {_cell(one.hint)} |" for one in plan.problems
-    ]
-    yield from _table("Problems", "| where | code | what |\n|---|---|---|", rows)
+    yield from _table("Objects", "|  | kind | file | fields |\n|---|---|---|---|", rows, html=html)
+    rows = [f"| {line[0]} | {code(line[2:])} |" for one in plan.agents for line in _agent_lines(one)]
+    yield from _table("Agents", "|  | item |\n|---|---|", rows, html=html)
+    yield from _table(LOST, "| what |\n|---|", [f"| {code(_loss(one))} |" for one in plan.losses], html=html)
+    yield from _table(REVOKED, "| file |\n|---|", [f"| {code(path)} |" for path in plan.revoked], html=html)
+    yield from problem_lines(plan.problems if problems is None else problems, html=html)
 
 
-def _table(title: str, head: str, rows: Sequence[str]) -> Iterator[str]:
+def problem_lines(problems: Sequence[Problem], *, html: bool = True) -> Iterator[str]:
+    """Yield a table of what is wrong, nothing where nothing is."""
+    rows = [f"| {code(f'{one.file}:{one.line}')} | {code(one.code)} | {_words(one)} |" for one in problems]
+    yield from _table("Problems", "| where | code | what |\n|---|---|---|", rows, html=html)
+
+
+def _words(problem: Problem) -> str:
+    return " ".join(filter(None, (code(problem.message), code(problem.hint))))
+
+
+def _table(title: str, head: str, rows: Sequence[str], *, html: bool) -> Iterator[str]:
     if not rows:
         return
     yield ""
-    yield f"<details open><summary>{title} ({len(rows)})</summary>"
+    yield f"<details open><summary>{title} ({len(rows)})</summary>" if html else f"#### {title} ({len(rows)})"
     yield ""
-    yield head
+    yield from head.split("\n")
     yield from rows[:MARKDOWN_ROWS]
     if len(rows) > MARKDOWN_ROWS:
         yield ""
         yield f"… and {len(rows) - MARKDOWN_ROWS} more"
-    yield ""
-    yield "</details>"
-
-
-def _cell(text: str) -> str:
-    """Keep text of the repository from becoming Markdown or HTML of its own."""
-    for mark in "\\`*_[]<>|":
-        text = text.replace(mark, f"\\{mark}")
-    return text.replace("\n", " ")
+    if html:
+        yield ""
+        yield "</details>"

@@ -80,11 +80,10 @@ def test_text_of_the_repository_is_no_markup() -> None:
     traffic = TRAFFIC.model_copy(update={"before": EVIL, "match": EVIL})
     plan = PLAN.model_copy(update={"problems": (problem,), "guard": guard, "traffic": (traffic,)})
     text = format_plan(plan, "markdown")
-    assert "<script>" not in text
     ours = re.sub(r"</?(?:details open|details|summary)>", "", text)
-    assert re.search(r"(?<!\\)[\[\]<]|(?<!\\)`z", ours) is None
+    assert re.search(r"[\[\]<]", re.sub(r"(`+)(?!`).+?(?<!`)\1(?!`)", "", ours)) is None
     rows = [line for line in text.splitlines() if line.startswith("|") and "alert" in line]
-    assert {row.replace("\\|", "").count("|") for row in rows} <= {4, 6}
+    assert {row.count("|") for row in rows} == {4, 6}
 
 
 def test_markdown_stays_within_a_comment() -> None:
@@ -153,5 +152,5 @@ def test_data_that_is_deleted_has_its_own_part() -> None:
     plan = PLAN.model_copy(update={"losses": losses})
     said = "Data that is deleted (deletionPolicy: delete)"
     assert f"{said}:\n  ! vps-1: the database and volume <b> of shop/db\n" in format_plan(plan, "text")
-    assert "\n| vps-1: the database and volume \\<b\\> of shop/db |\n" in format_plan(plan, "markdown")
+    assert "\n| `vps-1: the database and volume <b> of shop/db` |\n" in format_plan(plan, "markdown")
     assert said not in format_plan(PLAN, "text") + format_plan(PLAN, "markdown")
