@@ -77,6 +77,8 @@ class AgentObserver:
         self.on_usage: Callable[[str, Sequence[DeploymentUsage], float], None] = lambda _name, _usage, _now: None
         """Called with what deployments use."""
         self.witness: Witness | None = None
+        self.on_news: Callable[[str], None] = lambda _name: None
+        """Called with agents that came, went, or said how they stand; not with each sign of life."""
 
     @property
     def seen(self) -> Mapping[str, AgentObservation]:
@@ -140,6 +142,7 @@ class AgentObserver:
             self.watching.connected(name, hello, now)
         if self.witness is not None:
             self.witness.connected(name)
+        self.on_news(name)
 
     def disconnected(self, name: str, reason: str, now: float) -> None:
         self._connected.discard(name)
@@ -152,6 +155,7 @@ class AgentObserver:
         self.on_gone(name)
         if self.witness is not None:
             self.witness.disconnected(name)
+        self.on_news(name)
 
     def reported(self, name: str, report: Report, now: float) -> None:
         applied = {"applied_generation": report.generation, "applied_digest": report.digest}
@@ -177,6 +181,7 @@ class AgentObserver:
             self._failing[name] = text
         elif report.outcome == "applied":
             self._failing.pop(name, None)
+        self.on_news(name)
 
     def heartbeat(self, name: str, heartbeat: Heartbeat, now: float) -> None:
         self._note(name, now, connected=True, metrics=dict(heartbeat.metrics))
@@ -193,6 +198,7 @@ class AgentObserver:
         """What the agent sees of its deployments."""
         if self.witness is not None:
             self.witness.told(name, observation)
+        self.on_news(name)
 
     def usage(self, name: str, usage: Usage, now: float) -> None:
         """What the agent's deployments use."""

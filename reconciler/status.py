@@ -6,7 +6,6 @@ while they move, written to the store when they change, and told to whoever list
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -15,7 +14,6 @@ from reconciler.convergence import Record, from_store, judge, taken_up, time_of,
 from reconciler.store.protocols import RecordStore
 from schemas.status import AgentProgress, DeploymentRollout, RevisionState, RevisionStatus, Stage
 
-MAX_LISTENERS = 256
 KEPT = 64
 TRIED_AGAIN = frozenset({"PreflightFailed", "ReadBackFailed"})
 """Reasons of Traefik's to hold a revision: a person who approves its plan has it tried once more."""
@@ -33,11 +31,12 @@ class Tracker:
         """Agent → digest of the document that it said it has applied last."""
         self._present: set[str] = set()
         """Agents that are connected."""
-        self._listeners: set[asyncio.Queue[RevisionStatus | None]] = set()
         self.newest = ""
         """Revision that the branch was last seen at."""
         self.on_state: Callable[[Record, RevisionState], None] = lambda _, __: None
         """Called when a record's state becomes another one."""
+        self.on_change: Callable[[Record], None] = lambda _: None
+        """Called with every change of a record; it must be quick."""
 
     # --- what the loop reports ----------------------------------------------------------------------------------
 
@@ -261,26 +260,7 @@ class Tracker:
         await self.flush()
         return [from_store(one) for one in await self._store.records(limit=limit, before=before)]
 
-    # --- telling ------------------------------------------------------------------------------------------------
-
-    def listen(self) -> asyncio.Queue[RevisionStatus | None] | None:
-        """Return a queue that gets every change, None when too many listen. Slow listeners lose the oldest.
-
-        None in the queue means that no more will come.
-        """
-        if len(self._listeners) >= MAX_LISTENERS:
-            return None
-        queue: asyncio.Queue[RevisionStatus | None] = asyncio.Queue(maxsize=100)
-        self._listeners.add(queue)
-        return queue
-
-    def unlisten(self, queue: asyncio.Queue[RevisionStatus | None]) -> None:
-        self._listeners.discard(queue)
-
-    def close(self) -> None:
-        """Send every listener home."""
-        for queue in self._listeners:
-            _offer(queue, None)
+    # --- keeping --------------------------------------------------------------------------------------------------
 
     def _put(self, record: Record) -> None:
         former = self._records.get(record.revision)
@@ -291,10 +271,7 @@ class Tracker:
             self.on_state(record, state)
         self._records[record.revision] = record
         self._dirty[record.revision] = None
-        if self._listeners:
-            status = to_status(record)
-            for queue in self._listeners:
-                _offer(queue, status)
+        self.on_change(record)
 
     async def flush(self) -> None:
         """Write what changed to the store.
@@ -324,12 +301,6 @@ class Tracker:
         for revision in list(self._records)[:-KEPT]:
             if judge(self._records[revision])[0] not in ("Converged", "Superseded"):
                 self.supersede(revision, self.newest)
-
-
-def _offer(queue: asyncio.Queue[RevisionStatus | None], status: RevisionStatus | None) -> None:
-    if queue.full():
-        queue.get_nowait()
-    queue.put_nowait(status)
 
 
 def _only_agents_are_missing(record: Record) -> bool:

@@ -19,7 +19,7 @@ from reconciler.steps.passing import Published
 from reconciler.store.protocols import AgentObservation
 from reconciler.store.sqlite import SQLiteStore
 from schemas.api import AgentCondition, FrontStatus
-from schemas.health_api import AgentHealth
+from schemas.health_api import AgentHealth, Presence
 from schemas.plan import Plan
 from schemas.problem import Problem
 
@@ -59,6 +59,9 @@ class Answering:
 
     def health_of(self, name: str) -> AgentHealth:
         return self.health.of(name)
+
+    def presence_of(self, name: str) -> Presence:
+        return self.health.presence(name)
 
     def wake(self) -> None:
         self.loop.wake()

@@ -16,6 +16,7 @@ from reconciler.agents.session import SessionLimits
 from reconciler.app.acme import Acme
 from reconciler.app.certificate import OwnCertificate
 from reconciler.app.deployments import Deployments
+from reconciler.app.feeding import Feeding
 from reconciler.app.health import Health
 from reconciler.app.measuring import Measuring
 from reconciler.app.mongodb import MongoDB
@@ -136,6 +137,7 @@ class Parts(Serving):
         self._tracker = Tracker(self._store, time.time)
         self._tracker.on_state = self._count_state
         self._observer = AgentObserver(self._tracker, self._store, self._store, self._metrics)
+        self.feeding = Feeding(self, self._store, self._tracker, self._observer)
         self.measuring = Measuring(
             self._settings.data,
             state=lambda: self.loop.published.state,

@@ -30,7 +30,7 @@ from reconciler.store.sqlite import SQLiteStore
 from reconciler.traefik.severing import Severing
 from reconciler.waking import Waking
 from reconciler.web.drain_api import DrainApi, drain_view
-from schemas.health_api import AgentHealth, EndpointHealth
+from schemas.health_api import AgentHealth, EndpointHealth, Presence
 from schemas.objects import ObjectKey
 
 log = get_logger(__name__)
@@ -132,6 +132,11 @@ class Health:
             drain=None if drained is None else drain_view(drained),
             endpoints=tuple(sorted(shown, key=lambda one: one.port)),
         )
+
+    def presence(self, name: str) -> Presence:
+        """Return whether an agent is there."""
+        seen, judge = self.observing.judge.agents.get(name), self.observing.judge
+        return "Unknown" if seen is None else seen.presence(time.monotonic(), judge.timeout)
 
     def _endpoints(self, name: str) -> list[Endpoint]:
         """Return those that git knows; what else an agent tells of is nobody's business."""

@@ -129,6 +129,10 @@ class Measuring:
             name: tuple(condition_view(one.condition) for one in self._look(name, now, connected)) for name in names
         }
 
+    def statuses(self, name: str) -> tuple[str, ...]:
+        """Return the statuses of an agent's conditions when somebody last looked at it."""
+        return tuple(one.condition.status for one in self._shown.get(name, {}).values())
+
     def _look(self, name: str, now: float, connected: frozenset[str]) -> Sequence[Shown]:
         facts, before = self._facts(name, connected), self._shown.get(name, {})
         self._shown[name] = {kind: shown(kind, before.get(kind), judge(kind, facts, now), now) for kind in TYPES}

@@ -60,6 +60,7 @@ class ControlPlane(Parts):
             self._task("mongodb", self.mongodb.run()),
             self._task("measuring", self.measuring.run()),
             self._task("health", self.health.run()),
+            self._task("feed", self.feeding.run()),
             self._task("probing", self._probing().run()),
             *(self._task(name, coroutine) for name, coroutine in self._access.tasks().items()),
             *(self._task(name, coroutine) for name, coroutine in self._deployments.tasks().items()),
@@ -82,7 +83,7 @@ class ControlPlane(Parts):
 
     async def _close(self, tasks: set[asyncio.Task[None]]) -> None:
         await self._hub.close()
-        self._tracker.close()
+        self.feeding.feed.close()
         self.server.should_exit = True
         serving = [task for task in tasks if task.get_name() == "server" and not task.done()]
         if serving:

@@ -18,6 +18,7 @@ from reconciler.app.acme import Acme
 from reconciler.app.answering import Answering
 from reconciler.app.certificate import OwnCertificate
 from reconciler.app.deployments import Deployments, asked_routes
+from reconciler.app.feeding import Feeding
 from reconciler.app.installing import install_api
 from reconciler.app.measuring import measure_api
 from reconciler.app.own_names import url_of
@@ -57,6 +58,7 @@ class Serving(Answering):
     certificate: OwnCertificate
     acme: Acme
     rollouts: RollingOut
+    feeding: Feeding
     rotations: Rotations
     address: str
     issuer: str
@@ -158,6 +160,7 @@ class Serving(Answering):
                     open_sealed=keys.opener.open,
                 ),
                 self.health.api(authenticator),
+                self.feeding.api(authenticator, time.time),
                 *pages(self, site),
             ),
             handlers=site.handlers(),

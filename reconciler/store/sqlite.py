@@ -85,6 +85,8 @@ class SQLiteStore(SQLiteSessions):
         self._generation_mark = 0
         self._plan_written = ("", "", 0)
         """Revision and checksum of the plan written last, and in which file: it need not be written again."""
+        self.on_event: Callable[[Event], None] = lambda _: None
+        """Called with every event once it is on disk; it must be quick."""
 
     @classmethod
     async def open(
@@ -331,8 +333,10 @@ class SQLiteStore(SQLiteSessions):
     # --- EventStore ---
 
     async def append(self, event: Event) -> Event:
-        """Durable."""
-        return await self._state.run(partial(events.append, event=event), Mode.DURABLE)
+        """Durable. ``on_event`` hears of it afterwards."""
+        stored = await self._state.run(partial(events.append, event=event), Mode.DURABLE)
+        self.on_event(stored)
+        return stored
 
     async def events(
         self,

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from reconciler.errors import Refused
 from reconciler.pki.authenticator import Authenticator, Identity, Scope
@@ -21,6 +20,7 @@ from reconciler.store.protocols import AgentObservation, Approval, ApprovalStore
 from reconciler.web.agent_views import agent_status
 from reconciler.web.bodies import read_json
 from reconciler.web.endpoint import Endpoint
+from reconciler.web.event_views import event_view
 from reconciler.web.problem import invalid
 from reconciler.web.queries import LARGEST_PAGE, limit_of, number_of, page_of
 from schemas.agent import Agent
@@ -31,7 +31,6 @@ from schemas.api import (
     ApprovalAnswer,
     ApprovalRequest,
     EventList,
-    EventView,
     FleetStatus,
     FrontStatus,
     ObjectList,
@@ -40,14 +39,12 @@ from schemas.api import (
     PublishedState,
     RevisionList,
 )
-from schemas.health_api import AgentHealth
+from schemas.health_api import AgentHealth, Presence
 from schemas.objects import key_of_path
 from schemas.plan import Plan
 from schemas.problem import Problem
 from schemas.status import RevisionStatus
 
-KEEP_ALIVE_SECONDS: Final = 15.0
-_EXPIRED: Final = 'event: expired\ndata: {"hint": "Come again with a new token."}\n\n'
 _REVISION: Final = re.compile(r"^[0-9a-f]{7,64}$")
 M = TypeVar("M", bound=BaseModel)
 
@@ -64,6 +61,7 @@ class Control(Protocol):
     def connected(self) -> frozenset[str]: ...
     def conditions(self, names: Iterable[str]) -> dict[str, tuple[AgentCondition, ...]]: ...
     def health_of(self, name: str) -> AgentHealth: ...
+    def presence_of(self, name: str) -> Presence: ...
     async def fronts(self) -> tuple[FrontStatus, ...]: ...
     async def superseding(self, revision: str) -> str | None:
         """Return the known revision that a never considered commit is part of, None where there is none."""
@@ -112,7 +110,6 @@ class Api:
             Endpoint("GET", "/api/v1/events", "Timeline", self.events, "read", response=EventList,
                      query={"after": "id of the last event seen", "limit": f"at most {LARGEST_PAGE}",
                             "subject": "only these"}),
-            Endpoint("GET", "/api/v1/stream", "Changes of records as server-sent events", self.stream, "read"),
             Endpoint("POST", "/api/v1/approvals", "Approve a held plan by its checksum", self.approve, "approve",
                      request=ApprovalRequest, response=ApprovalAnswer, status=201),
             Endpoint("POST", "/api/v1/reconcile", "Look at the remote now", self.reconcile, "operate",
@@ -225,35 +222,6 @@ class Api:
             raise Refused("this revision was not looked at.", status=404, code="unknown-revision", hint=hint)
         return status
 
-    async def stream(self, request: Request) -> Response:
-        """Where the newest revision stands, then every change, until the caller's token is good no more."""
-        until = self._caller(request, "read").accepted_until
-        newest = await self._tracker.newest_status()
-        queue = self._tracker.listen()
-        if queue is None:
-            raise Refused("too many listen already.", status=503, code="busy", retry_after=10.0)
-        if newest is not None:
-            queue.put_nowait(newest)
-        return StreamingResponse(
-            self._changes(queue, until), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
-        )
-
-    async def _changes(self, queue: asyncio.Queue[RevisionStatus | None], until: float) -> AsyncIterator[str]:
-        try:
-            yield ": connected\n\n"
-            while (left := until - self._clock()) > 0:
-                try:
-                    status = await asyncio.wait_for(queue.get(), min(left, KEEP_ALIVE_SECONDS))
-                except TimeoutError:
-                    yield ": still here\n\n"
-                    continue
-                if status is None:
-                    return
-                yield f"event: revision\ndata: {status.model_dump_json(by_alias=True)}\n\n"
-            yield _EXPIRED
-        finally:
-            self._tracker.unlisten(queue)
-
     async def events(self, request: Request) -> Response:
         self._caller(request, "read")
         found = await self._events.events(
@@ -261,7 +229,7 @@ class Api:
             limit=limit_of(request),
             subject=request.query_params.get("subject"),
         )
-        return _answer(EventList(events=tuple(_event(one) for one in found)))
+        return _answer(EventList(events=tuple(event_view(one) for one in found)))
 
     # --- what a person decides ----------------------------------------------------------------------------------
 
@@ -315,19 +283,6 @@ def _published_objects(published: Published) -> tuple[PublishedObject, ...]:
             document=one.object.model_dump(mode="json", by_alias=True, exclude_unset=True),
         )
         for key, one in sorted(published.state.served.items())
-    )
-
-
-def _event(event: Event) -> EventView:
-    return EventView(
-        id=event.id,
-        time=datetime.fromtimestamp(event.time, UTC),
-        type=event.type,
-        severity=event.severity,
-        subject=event.subject,
-        message=event.message,
-        revision=event.revision,
-        actor=event.actor,
     )
 
 

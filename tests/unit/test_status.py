@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 
 from reconciler.convergence import Record, from_store, judge, to_status, to_store
-from reconciler.status import KEPT, MAX_LISTENERS, Tracker
+from reconciler.status import KEPT, Tracker
 from reconciler.store.protocols import RevisionRecord
 from schemas.plan import Plan
 from schemas.problem import Problem
@@ -265,32 +265,14 @@ def test_a_status_is_found_by_an_abbreviated_revision() -> None:
     asyncio.run(scenario())
 
 
-def test_listeners_hear_every_change_and_slow_ones_lose_the_oldest() -> None:
-    """Nobody can make the tracker wait, or make it remember without end."""
-    follower = tracker()
-    queue = follower.listen()
-    assert queue is not None
+def test_every_change_is_told_and_what_changes_nothing_is_not() -> None:
+    """Whoever hears of it may count on the record as it is then."""
+    follower, heard = tracker(), list[Record]()
+    follower.on_change = heard.append
     follower.begin(ONE)
-    assert queue.get_nowait() is not None
-    for number in range(500):
-        follower.wait(ONE, "Away", str(number))
-    heard = [queue.get_nowait() for _ in range(queue.qsize())]
-    assert len(heard) == 100
-    assert heard[-1] is not None
-    assert heard[-1].message == "499"
-    follower.unlisten(queue)
-    follower.wait(ONE, "Away", "unheard")
-    assert queue.empty()
-
-
-def test_too_many_listeners_are_turned_away() -> None:
-    """And get in when another one leaves."""
-    follower = tracker()
-    queues = [follower.listen() for _ in range(MAX_LISTENERS)]
-    assert follower.listen() is None
-    assert queues[0] is not None
-    follower.unlisten(queues[0])
-    assert follower.listen() is not None
+    follower.wait(ONE, "Away", "the remote is away")
+    follower.wait(ONE, "Away", "the remote is away")
+    assert [one.waiting for one in heard] == [("", ""), ("Away", "the remote is away")]
 
 
 def test_memory_holds_only_the_newest_records() -> None:

@@ -25,7 +25,7 @@ RECONNECT_SECONDS: Final = 1.0
 EVENTS_SECONDS: Final = 1.0
 PAGE: Final = 1000
 _DATA: Final = "data: "
-_EXPIRED: Final = "event: expired"
+_EVENT: Final = "event: "
 
 
 class Stream:
@@ -66,7 +66,7 @@ class Stream:
 
     def _read(self) -> bool:
         """Read until the stream ends; True where it ended because the token has."""
-        url = f"{self._target.server}/api/v1/stream"
+        url = f"{self._target.server}/api/v1/stream?topics=revision"
         timeout = httpx.Timeout(10.0, read=60.0)  # the control plane says every 15 s that it is still there
         with (
             httpx.Client(verify=self._target.tls(), timeout=timeout, trust_env=False) as client,
@@ -74,10 +74,12 @@ class Stream:
         ):
             answer.raise_for_status()
             self._socket = answer.extensions["network_stream"].get_extra_info("socket")
+            event = ""
             for line in answer.iter_lines():
-                if line == _EXPIRED:
+                event = line.removeprefix(_EVENT) if line.startswith(_EVENT) else event
+                if event == "expired":
                     return True
-                if line.startswith(_DATA):
+                if event == "revision" and line.startswith(_DATA):
                     self._found.put(RevisionStatus.model_validate_json(line.removeprefix(_DATA)))
                 if self._ended.is_set():
                     break

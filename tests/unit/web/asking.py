@@ -14,6 +14,7 @@ import httpx
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
+from reconciler.convergence import to_status
 from reconciler.pki import tokens
 from reconciler.pki.authenticator import Authenticator
 from reconciler.pki.keystore import KeyStore
@@ -24,10 +25,12 @@ from reconciler.store.protocols import AgentObservation
 from reconciler.store.sqlite import SQLiteStore
 from reconciler.web.api import Api
 from reconciler.web.endpoint import routes_of
+from reconciler.web.feed import Feed
 from reconciler.web.limits import Limits
 from reconciler.web.problem import HANDLERS
+from reconciler.web.stream_api import StreamApi
 from schemas.api import AgentCondition, FrontStatus
-from schemas.health_api import AgentHealth
+from schemas.health_api import AgentHealth, Presence
 from schemas.plan import Plan
 from schemas.problem import Problem
 from schemas.tokens import token_hash
@@ -65,6 +68,9 @@ class WaxControl:
     def health_of(self, name: str) -> AgentHealth:
         return AgentHealth()
 
+    def presence_of(self, name: str) -> Presence:
+        return "Connected" if name in self.present else "Unknown"
+
     def conditions(self, names: Iterable[str]) -> dict[str, tuple[AgentCondition, ...]]:
         return {name: self.judged.get(name, ()) for name in names}
 
@@ -95,19 +101,33 @@ class Asked:
     now: float = NOW
     app: ASGIApp = field(init=False)
     api: Api = field(init=False)
+    feed: Feed = field(default_factory=Feed)
+    stream: StreamApi = field(init=False)
+    authenticator: Authenticator = field(init=False)
 
     def __post_init__(self) -> None:
-        authenticator = Authenticator(issuer=ISSUER, origins=(), keys=self.keys, agents=Agents(), replays=ReplayCache())
+        self.authenticator = authenticator = Authenticator(
+            issuer=ISSUER, origins=(), keys=self.keys, agents=Agents(), replays=ReplayCache()
+        )
         self.api = Api(
             control=self.control,
             tracker=self.tracker,
             approvals=self.store,
             events=self.store,
             authenticator=authenticator,
-            clock=lambda: self.now,
+            clock=self.clock,
         )
-        routes = routes_of(self.api.endpoints())
+        self.stream = stream = StreamApi(
+            feed=self.feed, tracker=self.tracker, authenticator=authenticator, clock=self.clock, pace=0.01
+        )
+        self.tracker.on_change = lambda record: self.feed.tell(
+            "revision", record.revision, lambda: to_status(record).model_dump_json(by_alias=True)
+        )
+        routes = routes_of((*self.api.endpoints(), *stream.endpoints()))
         self.app = Limits(Starlette(routes=routes, exception_handlers=dict(HANDLERS)))
+
+    def clock(self) -> float:
+        return self.now
 
     def bearer(self, *scopes: str, made: float | None = None) -> dict[str, str]:
         """A token of the operator, good for a minute and the leeway from ``made`` on."""

@@ -90,9 +90,10 @@ def test_the_table_is_all_there_is(tmp_path: Path) -> None:
     """The matrix of callers covers every endpoint of the table."""
 
     async def scenario(one: Asked) -> None:
-        paths = {each.path.replace("{revision}", "newest").removeprefix(API) for each in one.api.endpoints()}
+        table = (*one.api.endpoints(), *one.stream.endpoints())
+        paths = {each.path.replace("{revision}", "newest").removeprefix(API) for each in table}
         assert paths == {*READ, *CHANGE}
-        assert {each.scope for each in one.api.endpoints()} == {"read", "plan", "approve", "operate"}
+        assert {each.scope for each in table} == {"read", "plan", "approve", "operate"}
 
     run(tmp_path, scenario)
 
