@@ -34,7 +34,7 @@ class Answers:
         backends = tuple(text for backend in spec.backends for text in _backend(key.team, backend, self.view))
         for claim in served.claims:
             yield Answer(
-                key, claim.pattern, claim.entry_point, _match(claim), spec, backends, self.compiled.get(key, ())
+                key, claim.pattern, claim.entry_point, match_words(claim), spec, backends, self.compiled.get(key, ())
             )
 
 
@@ -163,7 +163,8 @@ def _claims_elsewhere(state: State, answer: Answer) -> Iterator[Claim]:
     return (claim for claim in state.claims.at("http", answer.host) if claim.entry_point != answer.entry_point)
 
 
-def _match(claim: Claim) -> str:
+def match_words(claim: Claim) -> str:
+    """Say which requests to its host a claim takes; empty for all of them."""
     if claim.match is EVERYTHING:
         return ""
     paths = [path if kind == "prefix" else f"={path}" for kind, path in sorted(claim.match.paths)]

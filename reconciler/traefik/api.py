@@ -18,6 +18,7 @@ from reconciler.errors import Broken, Transient
 from reconciler.traefik.binary import require_supported
 
 _LARGEST_ANSWER: Final = 16 * 2**20
+_LARGEST_METRICS: Final = 64 * 2**20
 _PAGE: Final = 100
 _MOST_FAILURES: Final = 1000
 _MOST_DIGITS: Final = 18
@@ -109,6 +110,13 @@ class TraefikAPI:
         here = urlsplit(self.url).hostname or ""
         return (here if listens in ("", "0.0.0.0", "::") else listens), int(port)  # noqa: S104 - what Traefik says
 
+    async def metrics(self) -> str:
+        """Return what Traefik tells Prometheus, which our static configuration has at the entry point of the API."""
+        content = await self._content("/metrics", absent=(404,), largest=_LARGEST_METRICS)
+        if content is None:
+            raise _answer("no metrics: its static configuration has none at the entry point of the API")
+        return content.decode(errors="replace")
+
     async def overview(self) -> Overview:
         answer = await self._get("/api/overview")
         errors: dict[str, int] = {}
@@ -147,24 +155,39 @@ class TraefikAPI:
 
     async def _get(self, path: str, query: dict[str, str] | None = None, *, missing: bool = False) -> Any:  # noqa: ANN401 - JSON
         """Get JSON; with ``missing`` None for 404 and for a page that is not there."""
+        content = await self._content(path, query, absent=(400, 404) if missing else ())
+        if content is None:
+            return None
+        try:
+            return httpx.Response(200, content=content).json()
+        except (ValueError, RecursionError):  # the latter from lists in lists in lists
+            raise _answer(f"no JSON for {path}") from None
+
+    async def _content(
+        self,
+        path: str,
+        query: dict[str, str] | None = None,
+        *,
+        absent: tuple[int, ...] = (),
+        largest: int = 0,
+    ) -> bytes | None:
+        """Get what is there; None for a status that means ``absent``. ``largest``: bytes, if not those of JSON."""
+        largest = largest or _LARGEST_ANSWER
         try:
             async with self._client.stream("GET", path, params=query) as response:
-                if missing and response.status_code in (400, 404):
+                if response.status_code in absent:
                     return None
                 if response.status_code != 200:
                     raise _answer(f"status {response.status_code} for {path}")
-                content = b""
+                content = bytearray()
                 async for part in response.aiter_bytes():
                     content += part
-                    if len(content) > _LARGEST_ANSWER:
-                        raise _answer(f"more than {_LARGEST_ANSWER} bytes for {path}")
-                response_json = httpx.Response(200, content=content).json()
+                    if len(content) > largest:
+                        raise _answer(f"more than {largest} bytes for {path}")
+                return bytes(content)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             reason = str(error) or type(error).__name__
             raise Transient(f"Traefik's API at {self.url} is away: {reason}", reason="TraefikUnavailable") from None
-        except (ValueError, RecursionError):  # the latter from lists in lists in lists
-            raise _answer(f"no JSON for {path}") from None
-        return response_json
 
 
 def _items(answer: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - JSON
