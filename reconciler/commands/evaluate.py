@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from reconciler.commands.tree import Tree
-from reconciler.desired.finding import Finding, to_problem
-from reconciler.desired.locate import START, positions
+from reconciler.desired.locate import in_order, located
 from reconciler.desired.news import FileNews, Gone
 from reconciler.desired.plan import make_plan
 from reconciler.desired.revoked import findings_of
 from reconciler.desired.routing import compile_route
 from reconciler.desired.settle import Settled, settle
 from reconciler.desired.state import State
+from reconciler.desired.tree import Tree
 from schemas.objects import key_of_path
 from schemas.plan import Plan
 from schemas.problem import Problem
@@ -42,9 +41,9 @@ def judge(tree: Tree, base: State | None = None, *, revision: str = "") -> Verdi
     news = _news(tree, base)
     settled = settle(base, revision, news, compile_route=compile_route, open_sealed=lambda _: _ANY_HTPASSWD)
     findings = findings_of(settled.state)
-    problems = [problem for path, found in findings.items() for problem in _located(tree, path, found)]
+    problems = [problem for path, found in findings.items() for problem in located(path, _content(tree, path), found)]
     objects = sum(key_of_path(path) is not None for path in tree.files)
-    return Verdict(settled, tuple(sorted(problems, key=_place)), objects)
+    return Verdict(settled, in_order(problems), objects)
 
 
 def plan_between(base: State, tree: Tree) -> tuple[Plan, Verdict]:
@@ -61,16 +60,6 @@ def _news(tree: Tree, base: State) -> list[FileNews]:
     return [*gone, *changed]
 
 
-def _located(tree: Tree, path: str, found: tuple[Finding, ...]) -> list[Problem]:
+def _content(tree: Tree, path: str) -> bytes | None:
     file = tree.files.get(path)
-    content = tree.contents.get(file.blob) if file is not None else None
-    places = [START] * len(found) if content is None else positions(content, found)
-    key = key_of_path(path)
-    return [
-        to_problem(finding, finding.position or place, str(key) if key is not None else "")
-        for finding, place in zip(found, places, strict=True)
-    ]
-
-
-def _place(problem: Problem) -> tuple[str, int, int, str]:
-    return problem.file, problem.line, problem.column, problem.code
+    return tree.contents.get(file.blob) if file is not None else None

@@ -2,41 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
-from reconciler.desired.news import FileNews, Unusable
-from reconciler.desired.parse import Parsed, examine_path, is_object_path, parse_file
+from reconciler.desired.parse import is_object_path
 from reconciler.desired.snapshot import File
+from reconciler.desired.tree import Tree, blob_id
 from reconciler.desired.yaml_reader import MAX_BYTES
 from reconciler.errors import Broken
-from schemas.objects import FLEET_PATH, key_of_path
+from schemas.objects import FLEET_PATH
+
+__all__ = ["Tree", "blob_id", "read_directory"]
 
 MAX_FILES = 200_000
-
-
-@dataclass(frozen=True, slots=True)
-class Tree:
-    """Object files: path → entry, and blob → content. A file that is too large has no content."""
-
-    files: Mapping[str, File]
-    contents: Mapping[str, bytes]
-
-    def news(self) -> list[FileNews]:
-        """Say what each file is, as :func:`reconciler.desired.settle.settle` takes it."""
-        return [one for path, file in sorted(self.files.items()) if (one := self._file(path, file)) is not None]
-
-    def _file(self, path: str, file: File) -> Parsed | Unusable | None:
-        finding = examine_path(path, file)
-        if finding is not None:
-            return Unusable(path, file.blob, finding)
-        if key_of_path(path) is None:
-            return None
-        return parse_file(path, file.blob, self.contents.get(file.blob))
 
 
 def read_directory(directory: Path) -> Tree:
@@ -91,8 +71,3 @@ def _read(path: Path) -> tuple[File, bytes | None]:
         return File(git_mode, f"too-large-{path.name}"), None
     content = path.read_bytes()
     return File(git_mode, blob_id(content)), content
-
-
-def blob_id(content: bytes) -> str:
-    """Return the id that git gives a blob (SHA-1 object format)."""
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()

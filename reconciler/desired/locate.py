@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from reconciler.desired.finding import FieldPath, Finding
+from reconciler.desired.finding import FieldPath, Finding, to_problem
+from schemas.objects import key_of_path
+from schemas.problem import Problem
 
 Position = tuple[int, int]
 START: Final[Position] = (1, 1)
@@ -29,6 +31,21 @@ def positions(content: bytes, findings: Sequence[Finding]) -> list[Position]:
         return [finding.position or START for finding in findings]
     root = _compose(content)
     return [finding.position or _position(root, finding.field, at_key=finding.at_key) for finding in findings]
+
+
+def located(path: str, content: bytes | None, findings: Sequence[Finding]) -> tuple[Problem, ...]:
+    """Return the findings of one file as problems with their places; without its content they point at its start."""
+    places = [START] * len(findings) if content is None else positions(content, findings)
+    key = key_of_path(path)
+    subject = str(key) if key is not None else ""
+    return tuple(
+        to_problem(finding, finding.position or place, subject) for finding, place in zip(findings, places, strict=True)
+    )
+
+
+def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Sort problems by file and place."""
+    return tuple(sorted(problems, key=lambda one: (one.file, one.line, one.column, one.code)))
 
 
 def duplicate_key(content: bytes) -> Position | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from reconciler.desired.claims import Claim, ClaimIndex
 from reconciler.desired.finding import Finding
 from reconciler.desired.parse import Parsed
+from reconciler.desired.snapshot import REGULAR_FILE, File
 from reconciler.desired.traefik_model import TraefikObjects
 from reconciler.desired.view import OpenSecret, View, sealed_for_somebody_else
 from schemas.fleet import Fleet
@@ -73,3 +74,9 @@ class State:
     def quarantined(self) -> Iterator[str]:
         """Paths of files whose newest version is kept out of service."""
         return (path for path, found in self.findings.items() if any(one.severity == "error" for one in found))
+
+
+def files_of(state: State) -> dict[str, File]:
+    """Return the object files that a state came from: path and newest blob, quarantined ones included."""
+    files = {key.path: File(REGULAR_FILE, one.blob) for key, one in state.served.items()}
+    return files | {path: File(REGULAR_FILE, blob) for path, blob in state.blobs.items() if blob}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
-from reconciler.desired.finding import Finding, to_problem
-from reconciler.desired.locate import START, positions
+from reconciler.desired.finding import Finding
+from reconciler.desired.locate import in_order, located
 from reconciler.desired.plan import make_plan
 from reconciler.desired.revoked import findings_of
 from reconciler.desired.routing import compile_route
@@ -83,7 +83,7 @@ class Desire:
         contents = await self._reader.contents([blob for blob, _ in new[:MAX_LOCATED] if blob])
         fresh = await asyncio.to_thread(_locate_all, {one: wanted[one] for one in new}, contents)
         self._located = {one: fresh.get(one) or self._located[one] for one in wanted}
-        return tuple(sorted((p for found in self._located.values() for p in found), key=_place))
+        return in_order(problem for found in self._located.values() for problem in found)
 
 
 def _blob_of(state: State, path: str) -> str:
@@ -93,19 +93,5 @@ def _blob_of(state: State, path: str) -> str:
     return state.blobs.get(path) or (served.blob if served is not None else "")
 
 
-def _place(problem: Problem) -> tuple[str, int, int, str]:
-    return problem.file, problem.line, problem.column, problem.code
-
-
 def _locate_all(wanted: Mapping[Located, str], contents: Mapping[str, bytes]) -> dict[Located, tuple[Problem, ...]]:
-    located = {}
-    for (blob, findings), path in wanted.items():
-        content = contents.get(blob)
-        places = [START] * len(findings) if content is None else positions(content, findings)
-        key = key_of_path(path)
-        subject = str(key) if key is not None else ""
-        located[blob, findings] = tuple(
-            to_problem(finding, finding.position or place, subject)
-            for finding, place in zip(findings, places, strict=True)
-        )
-    return located
+    return {(blob, findings): located(path, contents.get(blob), findings) for (blob, findings), path in wanted.items()}

@@ -16,12 +16,12 @@ from typing import Final
 from reconciler.desired.routing import compile_route
 from reconciler.desired.settle import settle
 from reconciler.desired.snapshot import Change, File, changes_between
-from reconciler.desired.state import State
+from reconciler.desired.state import State, files_of
 from reconciler.desired.view import OpenSecret
 from reconciler.errors import Rejected, Transient
 from reconciler.observability.logs import get_logger
 from reconciler.steps.reading import DocumentReader
-from reconciler.steps.source import Repository, files_of
+from reconciler.steps.source import Repository
 from schemas.objects import key_of_path
 
 log = get_logger(__name__)

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from typing import Literal, Protocol
 
 from reconciler.desired.parse import Parsed
-from reconciler.desired.snapshot import REGULAR_FILE, Change, File, Snapshot, changes_between
-from reconciler.desired.state import State
+from reconciler.desired.snapshot import Change, Snapshot, changes_between
+from reconciler.desired.state import files_of
 from reconciler.errors import Rejected
 from reconciler.git.commits import CommitInfo
 from reconciler.git.signatures import Signature, SigningKeys
@@ -174,12 +174,6 @@ def _unsigned(message: str, hint: str) -> Rejected:
 def rewrite_checksum(base: str, revision: str) -> str:
     """Return what a person approves to let a rewritten history in: this step from base to revision, no other."""
     return f"rewrite:{base}..{revision}"
-
-
-def files_of(state: State) -> dict[str, File]:
-    """Return the object files that a state came from: path and newest blob, quarantined ones included."""
-    files = {key.path: File(REGULAR_FILE, one.blob) for key, one in state.served.items()}
-    return files | {path: File(REGULAR_FILE, blob) for path, blob in state.blobs.items() if blob}
 
 
 def _summary(commit: CommitInfo) -> CommitSummary:
