@@ -17,6 +17,7 @@ from reconciler.app.acme import Acme
 from reconciler.app.certificate import OwnCertificate
 from reconciler.app.deployments import Deployments
 from reconciler.app.feeding import Feeding
+from reconciler.app.forges import Forges
 from reconciler.app.health import Health
 from reconciler.app.measuring import Measuring
 from reconciler.app.mongodb import MongoDB
@@ -94,6 +95,7 @@ class Parts(Serving):
         self._metrics = Metrics(problem_codes=frozenset(CODES))
         self._build_git()
         self._build_agents(keys)
+        self._build_forges()
         self._build_loop(keys)
         self.server = self._build_web(keys)
         certificate.on_bundle = partial(self._write_trust, keys)
@@ -179,6 +181,16 @@ class Parts(Serving):
         )
         self._metrics.messages_of(lambda: self._hub.counters.messages)
         self._deployments = Deployments(self, self._hub, self._store, self._observer, self.health.observing.judge)
+
+    def _build_forges(self) -> None:
+        self.forges = Forges(
+            self._settings.forge_file,
+            remote=self.mirror.remote.url,
+            public_url=self.issuer,
+            data=self._settings.data,
+            events=self._store,
+            statuses=lambda limit: self._tracker.statuses(limit=limit),
+        )
 
     def _session_limits(self) -> SessionLimits:
         """What the fleet in service says of heartbeats, else what ``serve`` was told."""

@@ -39,6 +39,7 @@ class ControlPlane(Parts):
         await self._observer.load()
         await self.health.load(self._observer.seen)
         await self._access.load()
+        await self.forges.load()
         await self.rollouts.pauses.load()
         for notice in self._store.notices:
             log.warning("store replaced", notice=notice)
@@ -63,6 +64,7 @@ class ControlPlane(Parts):
             self._task("feed", self.feeding.run()),
             self._task("probing", self._probing().run()),
             *(self._task(name, coroutine) for name, coroutine in self._access.tasks().items()),
+            *(self._task(name, coroutine) for name, coroutine in self.forges.tasks().items()),
             *(self._task(name, coroutine) for name, coroutine in self._deployments.tasks().items()),
             self._task("server", self.server.serve(sockets=[self._socket])),
             self._task("stop", _wait(stop)),
@@ -98,6 +100,7 @@ class ControlPlane(Parts):
         except Exception:  # a bug must not keep the rest from being closed
             log.exception("writing what agents said last ended by a bug")
         await self.health.close()
+        await self.forges.close()
         await self.measuring.close()
         await self._preflight.close()
         for front in self._fronts.fronts:

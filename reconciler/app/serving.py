@@ -11,7 +11,7 @@ from reconciler.agents.certificates import AgentCertificates, Enrolled
 from reconciler.agents.directory import AgentDirectory
 from reconciler.agents.enrolment import Enrolments, recorder
 from reconciler.agents.enrolment_tokens import EnrolmentTokens
-from reconciler.agents.group_commit import GroupCommitter, Settled
+from reconciler.agents.group_commit import PROPOSED, GroupCommitter, Settled
 from reconciler.agents.rates import Bucket
 from reconciler.app.access import Access, composer
 from reconciler.app.acme import Acme
@@ -19,6 +19,7 @@ from reconciler.app.answering import Answering
 from reconciler.app.certificate import OwnCertificate
 from reconciler.app.deployments import Deployments, asked_routes
 from reconciler.app.feeding import Feeding
+from reconciler.app.forges import Forges
 from reconciler.app.installing import install_api
 from reconciler.app.measuring import measure_api
 from reconciler.app.own_names import url_of
@@ -60,6 +61,7 @@ class Serving(Answering):
     rollouts: RollingOut
     feeding: Feeding
     rotations: Rotations
+    forges: Forges
     address: str
     issuer: str
     _settings: Settings
@@ -171,6 +173,8 @@ class Serving(Answering):
         self._access.published(names)
 
     async def _note_settled(self, entry: OutboxEntry, settled: Settled) -> None:
+        if settled.outcome == PROPOSED:
+            await self.forges.pushed(composer(self._settings.git.branch)(entry))
         if entry.kind == "revocation":
             await self._access.settled(entry, settled)
             return
@@ -188,6 +192,7 @@ class Serving(Answering):
     def _count_state(self, record: Record, state: RevisionState) -> None:
         self._metrics.revision(state)
         self._access.judged(record)
+        self.forges.judged(record)
         if record.revision == self._tracker.newest:
             waits = state in ("Progressing", "Held", "Failed")
             self._metrics.waiting_since(record.stages.get("fetched", time.time()) if waits else None)

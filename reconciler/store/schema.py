@@ -208,6 +208,27 @@ HISTORY: Final[Migrations] = (
     ),
 )
 
+FORGES: Final[Migrations] = (
+    (
+        # What a forge shows for a commit, and the branches that still need a pull request (docs/pull-requests.md).
+        """CREATE TABLE shown (
+            revision TEXT NOT NULL PRIMARY KEY,
+            state TEXT NOT NULL,
+            description TEXT NOT NULL,
+            url TEXT NOT NULL,
+            at REAL NOT NULL,
+            sure INTEGER NOT NULL
+        )""",
+        """CREATE TABLE proposed (
+            branch TEXT NOT NULL PRIMARY KEY,
+            base TEXT NOT NULL,
+            title TEXT NOT NULL,
+            body TEXT NOT NULL,
+            at REAL NOT NULL
+        )""",
+    ),
+)
+
 
 class Schema(NamedTuple):
     """What a database file must look like, and what to tell a person when it does not."""
@@ -221,6 +242,7 @@ class Schema(NamedTuple):
 OUTBOX_SCHEMA: Final = Schema("outbox.db", OUTBOX, disposable=False)
 STATE_SCHEMA: Final = Schema("state.db", STATE, disposable=True)
 HISTORY_SCHEMA: Final = Schema("history.db", HISTORY, disposable=True)
+FORGES_SCHEMA: Final = Schema("forges.db", FORGES, disposable=True)
 
 
 def migrate(connection: sqlite3.Connection, schema: Schema) -> None:
