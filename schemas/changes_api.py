@@ -52,8 +52,7 @@ MAX_BODY: Final = 1024 * 1024
 """Bytes of a change of several files."""
 
 FilePath = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[A-Za-z0-9._/-]+$")]
-Revision = Annotated[str, StringConstraints(pattern=r"^(?:|[0-9a-f]{7,64})$")]
-Blob = Annotated[str, StringConstraints(pattern=r"^(?:|[0-9a-f]{40}|[0-9a-f]{64})$")]
+ObjectId = Annotated[str, StringConstraints(pattern=r"^(?:|[0-9a-f]{40}|[0-9a-f]{64})$")]
 Message = Annotated[str, StringConstraints(max_length=4000)]
 BackendName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
@@ -63,7 +62,7 @@ class FileEdit(Model):
 
     path: FilePath
     text: Annotated[str, StringConstraints(max_length=MAX_FILE)] | None = None
-    expected: Blob | None = None
+    expected: ObjectId | None = None
     """Blob id of the version that the person saw, empty where there was none. None: whatever is there."""
 
 
@@ -73,7 +72,7 @@ class Change(Model):
     edits: Annotated[tuple[FileEdit, ...], Field(min_length=1, max_length=MAX_EDITS)]
     message: Message = ""
     """The first line is the commit's subject. Without it one is made of what changes."""
-    base: Revision = ""
+    base: ObjectId = ""
     """Revision that the person saw: a file that was changed since is not overwritten. Empty: whatever is there."""
     proposal: bool | None = None
     """True: a branch that waits to be merged; None: as the fleet says."""
