@@ -37,7 +37,7 @@ class Site:
         wanted = scopes or EVERYTHING
         if wanted not in self._tokens:
             with Client(self.target) as client:
-                body = {"kind": "person", "name": f"visitor-{len(self._tokens)}", "scopes": list(wanted)}
+                body = {"kind": "person", "scopes": list(wanted)}
                 self._tokens[wanted] = str(client.post("/tokens", body)["token"])
         headers = {"Authorization": f"Bearer {self._tokens[wanted]}"}
         with window(self.browser, self.origin, width=width, extra_http_headers=headers, **options) as one:

@@ -91,12 +91,19 @@ def octets(value: float) -> str:
 
 def segment(text: object) -> str:
     """Return text as one segment of a path, so that it can name no other page."""
-    return quote(str(text), safe="")
+    return quote(str(text), safe="", errors="surrogateescape")
 
 
 def within(text: object) -> str:
     """Return text as the rest of a path: its slashes count."""
-    return quote(str(text), safe="/")
+    return quote(str(text), safe="/", errors="surrogateescape")
+
+
+def shortened(text: str, most: int = 28) -> str:
+    """Return text with ids in it cut to what tells them apart; git's usual ten digits."""
+    head, slash, tail = text.partition("/")
+    long = slash and len(tail) > most and not tail.strip("0123456789abcdef:sharewit.")
+    return f"{head}/{tail.rpartition(':')[2][:10]}…" if long else text
 
 
 def external(url: object) -> str:
@@ -125,5 +132,6 @@ def filters(clock: Callable[[], float]) -> dict[str, Callable[..., object]]:
         "seg": segment,
         "within": within,
         "external": external,
+        "shortened": shortened,
         "visible": visible,
     }

@@ -2,7 +2,8 @@
 //
 // /api/v1/stream says that something changed; the page is fetched again and its parts with [data-region] are exchanged
 // where they differ, each by its id. What a person does there (focus, scrolling, what is folded open, text begun) stays.
-// A page says with <main data-live="agent timeline"> or any [data-live] which topics concern it; without it all do.
+// A page says with data-live="agent timeline" on any element which topics concern it; without it all do.
+// A page that nobody sees lets go of its stream: browsers open six connections to one host, for all tabs together.
 
 const SILENCE = 35_000; // the stream says something every 15 s
 const GAP = 1_500; // between two fetches
@@ -166,7 +167,9 @@ let stream = null;
 
 function listen() {
   stream?.close();
-  stream = new EventSource("/api/v1/stream");
+  const wanted = document.querySelector("[data-live]")?.dataset.live?.split(" ") ?? TOPICS;
+  stream = new EventSource(`/api/v1/stream?topics=${wanted.join(",")}`);
+  heard = Date.now();
   stream.onopen = live;
   stream.onerror = () => {
     stale();
@@ -175,11 +178,10 @@ function listen() {
   stream.onmessage = live;
   stream.addEventListener("ping", live);
   stream.addEventListener("expired", again);
-  const wanted = document.querySelector("[data-live]")?.dataset.live?.split(" ") ?? TOPICS;
-  for (const topic of TOPICS) {
+  for (const topic of [...wanted, "missed"]) {
     stream.addEventListener(topic, () => {
       live();
-      if (wanted.includes(topic)) plan();
+      plan();
     });
   }
 }
@@ -192,14 +194,23 @@ async function again() {
 }
 
 setInterval(() => {
+  if (document.hidden) return;
   tellTimes();
   if (Date.now() - heard > SILENCE) {
     stale();
     plan();
   }
 }, 5_000);
+let hidden = 0;
 document.addEventListener("visibilitychange", () => {
-  if (!document.hidden && isMissed) plan();
+  clearTimeout(hidden);
+  if (document.hidden) {
+    hidden = setTimeout(() => stream?.close(), 10_000);
+  } else if (!isOver) {
+    tellTimes();
+    if (stream?.readyState === EventSource.CLOSED) again();
+    else if (isMissed) plan();
+  }
 });
 // A menu closes when one goes elsewhere in the page, or presses Escape.
 document.addEventListener("click", (event) => closeMenus(event.target));
