@@ -38,6 +38,7 @@ COMMANDS: Final = (
     Entry("explain", "reconciler.commands.explain_command", "say who answers a URL, and why"),
     Entry("approve", "reconciler.commands.approve_command", "approve a held revision"),
     Entry("deploy", "reconciler.commands.deploy_command", "look at deployments, and act on them"),
+    Entry("login", "reconciler.commands.login_command", "print a link that lets somebody in by the browser"),
     Entry("token", "reconciler.commands.token_command", "make tokens for agents, people and CI"),
     Entry("secret", "reconciler.commands.secret_command", "seal and open secrets"),
     Entry("mongodb", "reconciler.commands.mongodb_command", "print and check connection strings"),

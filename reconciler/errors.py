@@ -9,9 +9,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from schemas.problem import Problem
+
+NOTHING_MORE: Final[Mapping[str, object]] = {}
 
 
 class CloudLunacyError(Exception):
@@ -53,15 +56,29 @@ class Transient(CloudLunacyError):
 
 
 class Refused(CloudLunacyError):
-    """An answer of the API. ``status`` is the HTTP status, ``code`` ends the problem's type URI (RFC 9457)."""
+    """An answer of the API. ``status`` is the HTTP status, ``code`` ends the problem's type URI (RFC 9457).
+
+    ``actor`` is who is known, and may not do it; it is for the audit and not told. ``more``: further members of the
+    problem, as JSON.
+    """
 
     def __init__(
-        self, message: str, *, status: int, code: str, hint: str = "", retry_after: float | None = None
+        self,
+        message: str,
+        *,
+        status: int,
+        code: str,
+        hint: str = "",
+        retry_after: float | None = None,
+        actor: str = "",
+        more: Mapping[str, object] = NOTHING_MORE,
     ) -> None:
         super().__init__(message, hint=hint)
         self.status = status
         self.code = code
         self.retry_after = retry_after
+        self.actor = actor
+        self.more = more
 
 
 class Broken(CloudLunacyError):

@@ -26,6 +26,7 @@ ENVIRONMENT = {
     "CLOUDLUNACY_KEY_PASSPHRASE_FILE": "file with a passphrase, instead of that key",
     "CLOUDLUNACY_ACME_FILE": "file that says whom ACME servers and name servers are trusted by (docs/certificates.md)",
     "CLOUDLUNACY_FORGE_FILE": "file that says which forge gets statuses and pull requests (docs/pull-requests.md)",
+    "CLOUDLUNACY_OIDC_FILE": "file that says which provider people log in with (docs/access.md)",
     "TRAEFIK_BIN": "Traefik program for the preflight (default: looked up on PATH)",
 }
 """Every variable that is read, for ``--help`` and the documentation."""
@@ -87,6 +88,7 @@ class Settings:
     """One of these two seals the private keys; without, they lie in clear."""
     acme_file: Path | None = None
     forge_file: Path | None = None
+    oidc_file: Path | None = None
     acme_http_port: int = 0
     """On loopback, where fronts lead ACME servers that look for answers; 0 takes a free one."""
     heartbeat_seconds: float = 15.0

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
-from typing import Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
+from reconciler.access.audit import Audit
+from reconciler.access.login_links import LoginLinks
+from reconciler.access.oidc_settings import OidcSettings, read_settings
+from reconciler.access.sessions import Sessions
 from reconciler.agents.asked_routes import compose_route
 from reconciler.agents.certificates import AgentCertificates
 from reconciler.agents.directory import AgentDirectory
@@ -19,13 +24,24 @@ from reconciler.pki.authenticator import Authenticator
 from reconciler.store.protocols import OutboxEntry
 from reconciler.store.sqlite import SQLiteStore
 from reconciler.web.access_api import AccessApi
+from reconciler.web.pages.kit import Site
+from reconciler.web.pages.login import CALLBACK_PATH, LoginPages
+from reconciler.web.session_api import SessionApi
+from schemas.fleet import Access as AccessRules
 from schemas.fleet import Fleet
+
+if TYPE_CHECKING:
+    from reconciler.access.oidc import Provider
 
 _COMPOSERS: Final = {"enrolment": compose, "revocation": compose_revocation, "route": compose_route}
 
 
 class Access:
-    """``reconsider`` has a revision that is held looked at again."""
+    """``reconsider`` has a revision that is held looked at again; ``oidc_file`` says which provider there is.
+
+    Raises:
+        Broken: when that file does not say what it should.
+    """
 
     def __init__(
         self,
@@ -37,11 +53,16 @@ class Access:
         certificates: AgentCertificates,
         fleet: Callable[[], Fleet | None],
         reconsider: Callable[[], None],
+        oidc_file: Path | None = None,
     ) -> None:
         self.tokens = ApiTokens(store)
+        self.audit = Audit(store)
+        self.sessions = Sessions(store, self.audit, partial(_rules, fleet))
+        self._links = LoginLinks(store, self.audit)
+        self._oidc = read_settings(oidc_file)
         self._certificates = certificates
         self._reconsider = reconsider
-        self._revocations = Revocations(
+        self.revocations = Revocations(
             store=store,
             committer=committer,
             directory=directory,
@@ -53,31 +74,56 @@ class Access:
 
     def api(self, authenticator: Authenticator) -> AccessApi:
         """Return its endpoints."""
-        return AccessApi(authenticator=authenticator, revocations=self._revocations, tokens=self.tokens)
+        return AccessApi(authenticator=authenticator, revocations=self.revocations, tokens=self.tokens)
+
+    def login(self, site: Site) -> tuple[SessionApi, LoginPages]:
+        """Return what lets people in by their browsers."""
+        door = site.authenticator
+        provider = None if self._oidc is None else _provider(self._oidc, f"{door.issuer}{CALLBACK_PATH}")
+        pages = LoginPages(site, sessions=self.sessions, links=self._links, audit=self.audit, provider=provider)
+        return SessionApi(authenticator=door, sessions=self.sessions, links=self._links), pages
 
     async def load(self) -> None:
         """Take up what an earlier process knew. Call it before anybody is let in."""
-        await self._revocations.load()
+        await self.revocations.load()
         await self.tokens.load()
+        await self.sessions.load()
+        await self._links.load()
 
     def tasks(self) -> Mapping[str, Coroutine[Any, Any, None]]:
         """Return what has to run, by name."""
-        return {"revocations": self._revocations.run(), "api-tokens": self.tokens.run()}
+        return {
+            "revocations": self.revocations.run(),
+            "api-tokens": self.tokens.run(),
+            "sessions": self.sessions.run(),
+            "audit": self.audit.run(),
+        }
 
     def published(self, gone: frozenset[str]) -> None:
         """Note that a state is in service, and who is out by it."""
         self._certificates.revoke(gone)
-        self._revocations.published()
+        self.revocations.published()
 
     def judged(self, record: Record) -> None:
         """Note that a record's state has become another one."""
         if record.plan is not None and judge(record)[:2] == ("Held", "DeletionGuard"):
-            self._revocations.held(record.plan)
+            self.revocations.held(record.plan)
 
     async def settled(self, entry: OutboxEntry, settled: Settled) -> None:
         """Note what became of a revocation's commit."""
         self._reconsider()
-        await self._revocations.settled(entry, settled)
+        await self.revocations.settled(entry, settled)
+
+
+def _provider(settings: OidcSettings, redirect_uri: str) -> Provider:
+    from reconciler.access.oidc import Provider  # noqa: PLC0415  a fifth of a second that most starts do without
+
+    return Provider(settings, redirect_uri)
+
+
+def _rules(fleet: Callable[[], Fleet | None]) -> AccessRules:
+    found = fleet()
+    return AccessRules() if found is None else found.spec.access
 
 
 def composer(branch: str) -> Callable[[OutboxEntry], Job]:

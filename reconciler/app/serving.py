@@ -44,6 +44,7 @@ from reconciler.web.agent_api import AgentApi
 from reconciler.web.agent_stream import AgentStream
 from reconciler.web.api import Api
 from reconciler.web.application import Probes, make_application
+from reconciler.web.audited import audited
 from reconciler.web.certificate_api import CertificateApi
 from reconciler.web.server import Server, make_server
 from reconciler.web.webhooks import WebhookEndpoint
@@ -95,6 +96,7 @@ class Serving(Answering):
             certificates=self._certificates,
             fleet=lambda: self.loop.published.state.fleet,
             reconsider=self.reconsider,
+            oidc_file=self._settings.oidc_file,
         )
         authenticator = Authenticator(
             issuer=self.issuer,
@@ -103,6 +105,7 @@ class Serving(Answering):
             agents=self._directory,
             replays=replays,
             given=self._access.tokens,
+            sessions=self._access.sessions,
         )
         enrolments = Enrolments(
             issuer=self.issuer,
@@ -163,9 +166,10 @@ class Serving(Answering):
                 ),
                 self.health.api(authenticator),
                 self.feeding.api(authenticator, time.time),
+                *self._access.login(site),
                 *pages(self, site),
             ),
-            handlers=site.handlers(),
+            handlers=audited(site.handlers(), self._access.audit),
         )
         return make_server(application, self.certificate.context)
 

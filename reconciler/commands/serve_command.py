@@ -135,6 +135,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
         key_passphrase_file=secret_file(os.environ, "CLOUDLUNACY_KEY_PASSPHRASE_FILE"),
         acme_file=secret_file(os.environ, "CLOUDLUNACY_ACME_FILE"),
         forge_file=secret_file(os.environ, "CLOUDLUNACY_FORGE_FILE"),
+        oidc_file=secret_file(os.environ, "CLOUDLUNACY_OIDC_FILE"),
         acme_http_port=options.acme_http_port,
         heartbeat_seconds=options.heartbeat,
         agent_series=options.agent_series,

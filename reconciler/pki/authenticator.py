@@ -137,9 +137,9 @@ class Identity:
         """
         if self.team and team != self.team:
             text = f'This token is for deployments of team "{self.team}" alone.'
-            raise Refused(text, status=403, code="other-team")
+            raise Refused(text, status=403, code="other-team", actor=str(self))
         if not self.may(scope, team):
-            raise Refused(f'This needs the scope "{scope}".', status=403, code="insufficient-scope")
+            raise Refused(f'This needs the scope "{scope}".', status=403, code="insufficient-scope", actor=str(self))
 
 
 class GivenSessions(Protocol):

@@ -66,6 +66,8 @@ class Endpoint:
     """Of the answer; what comes line by line has the ``response`` on each line."""
     proof: bool = False
     """The caller proves a key without having an access token."""
+    anybody: bool = False
+    """Any caller who is known, whatever it may do."""
     page: bool = False
     """It answers people with HTML, or is what a page is made of; the OpenAPI document leaves it out."""
     tags: tuple[str, ...] = ()
