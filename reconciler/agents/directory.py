@@ -29,6 +29,7 @@ class AgentDirectory:
         self._entries: Mapping[str, Entry] = {}
         self._by_address: Mapping[str, str] = {}
         self._barred: frozenset[tuple[str, str]] = frozenset()
+        self._quarantining: frozenset[tuple[str, str]] = frozenset()
         self._is_known = False
 
     def __contains__(self, name: str) -> bool:
@@ -57,9 +58,9 @@ class AgentDirectory:
         """Say whether an operator has locked this key of the agent out, whatever git says of it."""
         return (name, thumbprint) in self._barred
 
-    def bar(self, keys: Iterable[tuple[str, str]]) -> None:
-        """Make these the barred keys, each a name and a thumbprint."""
-        self._barred = frozenset(keys)
+    def bar(self, keys: Iterable[tuple[str, str]], quarantining: Iterable[tuple[str, str]] = ()) -> None:
+        """Make these the barred keys, each a name and a thumbprint. ``quarantining``: those that may come back."""
+        self._barred, self._quarantining = frozenset(keys), frozenset(quarantining)
 
     @property
     def barred_keys(self) -> frozenset[tuple[str, str]]:
@@ -70,6 +71,12 @@ class AgentDirectory:
         """Say whether the agent's file keeps it out."""
         entry = self._entries.get(name)
         return entry is not None and entry.quarantined
+
+    def may_come_back(self, name: str) -> bool:
+        """Say whether the agent is kept out without having to enrol again: by its file, or by an operator whose word is
+        still on its way there.
+        """
+        return self.quarantined(name) or (name, self.published(name) or "") in self._quarantining
 
     def at(self, address: str) -> str | None:
         """Return the first agent in order of name that has this address."""

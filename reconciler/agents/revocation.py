@@ -89,7 +89,7 @@ class Revocations:
     async def load(self) -> None:
         """Take up the bars of an earlier process. Call it before anybody is let in."""
         self._bars = {(one.name, one.thumbprint): one for one in await self._store.barred()}
-        self._directory.bar(self._bars)
+        self._tell_directory()
 
     # --- locking out ----------------------------------------------------------------------------------------------
 
@@ -123,7 +123,7 @@ class Revocations:
         await self._store.bar(barred, entry)
         self._bars[name, thumbprint] = barred
         self._lifting.pop((name, thumbprint), None)
-        self._directory.bar(self._bars)
+        self._tell_directory()
         self._committer.add(entry)
         log.info("an agent was locked out", agent=name, thumbprint=thumbprint, actor=actor)
         await self._tell("AgentRevoked", barred, f"{actor} locked {name} out{_because(barred)}.")
@@ -224,7 +224,10 @@ class Revocations:
             self._lifting.pop(key, None)
             if self._bars.get(key) == bar:
                 del self._bars[key]
-                self._directory.bar(self._bars)
+                self._tell_directory()
+
+    def _tell_directory(self) -> None:
+        self._directory.bar(self._bars, (key for key, bar in self._bars.items() if bar.quarantine))
 
     async def _tell(self, kind: str, barred: Barred, message: str) -> None:
         await self._store.append(Event(barred.at, kind, "warning", f"agent/{barred.name}", message, actor=barred.by))

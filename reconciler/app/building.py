@@ -167,7 +167,7 @@ class Parts(Serving):
             keys.signer("desired"),
             self._is_authorised,
             self._observer,
-            quarantined=self._directory.quarantined,
+            quarantined=self._directory.may_come_back,
             session_limits=self._session_limits,
             certifier=service_certificates(
                 self.certificate.authority,

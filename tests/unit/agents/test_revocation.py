@@ -169,13 +169,18 @@ def test_quarantine_keeps_the_file_and_ends_the_bar_once_it_is_in_service() -> N
         assert done.state == "committed"
         assert out.world.remote.main[FILE].decode() == f"{GOOD}  state: quarantined\n"
         assert out.world.directory.thumbprint("vps-1") is None
+        assert out.world.directory.may_come_back("vps-1"), "it is told so at once"
         out.publish()
         await eventually(lambda: out.world.directory.thumbprint("vps-1") == KEY, 5)
         assert out.world.directory.quarantined("vps-1")
+        assert out.world.directory.may_come_back("vps-1")
         assert out.world.disk.bars == {}
         out.world.remote.main[FILE] = GOOD.encode()
         out.publish()
         assert not out.world.directory.quarantined("vps-1")
+        assert not out.world.directory.may_come_back("vps-1")
+        await out.revoke()
+        assert not out.world.directory.may_come_back("vps-1")
 
     run(scenario)
 
