@@ -37,6 +37,8 @@ _NO_SUCH_COMMAND: Final = 59
 _SELECTION_MS: Final = 2000
 _SOCKET_MS: Final = 20_000
 _LONG_MS: Final = 600_000
+_CLOSE_SECONDS: Final = 5.0
+"""How long somebody who is in a hurry waits for connections to be closed."""
 
 
 class AdminError(Exception):
@@ -100,7 +102,7 @@ def _short(error: Exception) -> str:
 
 @asynccontextmanager
 async def login(where: Endpoint, *, socket_ms: int = _SOCKET_MS) -> AsyncIterator[Client]:
-    """Connect as the agent's user. Raises what the driver raises; see :func:`translated`."""
+    """Log in as the agent's user. Raises what the driver raises; see :func:`translated`."""
     client: Client = AsyncMongoClient(
         where.host,
         where.port,
@@ -116,14 +118,29 @@ async def login(where: Endpoint, *, socket_ms: int = _SOCKET_MS) -> AsyncIterato
 
 @asynccontextmanager
 async def _closed_after(client: Client) -> AsyncIterator[None]:
-    """Close it in a task of its own: the driver swallows a cancellation that comes while it closes."""
+    """Connect, and close in the end, each in a task of its own: the driver leaves the socket open of a connection that
+    is cancelled while it is made, and swallows a cancellation that comes while it closes.
+    """
+    connecting = asyncio.create_task(client.admin.command("ping"), name="mongodb-connect")
     try:
+        await asyncio.shield(connecting)
         yield
     finally:
-        closing = asyncio.create_task(client.close(), name="mongodb-close")
+        closing = asyncio.create_task(_close(client, connecting), name="mongodb-close")
         _CLOSING.add(closing)
         closing.add_done_callback(_CLOSING.discard)
-        await asyncio.shield(closing)
+        try:
+            await asyncio.shield(closing)
+        except asyncio.CancelledError:
+            await asyncio.wait({closing}, timeout=_CLOSE_SECONDS)
+            raise
+
+
+async def _close(client: Client, connecting: asyncio.Task[dict[str, Any]]) -> None:
+    await asyncio.wait({connecting}, timeout=_SELECTION_MS / 1000)
+    connecting.cancel()
+    await asyncio.gather(connecting, return_exceptions=True)
+    await client.close()
 
 
 _CLOSING: Final[set[asyncio.Task[None]]] = set()
@@ -136,6 +153,7 @@ def _options(where: Endpoint, socket_ms: int = _SOCKET_MS) -> dict[str, Any]:
         "tlsCAFile": str(where.roots),
         "tlsAllowInvalidHostnames": True,
         "directConnection": True,
+        "serverMonitoringMode": "poll",  # else each login makes a third connection, and gives it up half made
         "retryWrites": False,
         "serverSelectionTimeoutMS": _SELECTION_MS,
         "connectTimeoutMS": _SELECTION_MS,
@@ -148,15 +166,14 @@ async def ensure_admin(where: Endpoint) -> None:
     """Have the agent's own user. Harmless when it is there. Raises AdminError."""
     async with translated():
         try:
-            async with login(where) as client:
-                await client.admin.command("ping")
+            async with login(where):
                 return
         except OperationFailure as error:
             if error.code not in _NOBODY:
                 raise
         await _first_login(where)
-        async with login(where) as client:
-            await client.admin.command("ping")
+        async with login(where):
+            pass
 
 
 async def _first_login(where: Endpoint) -> None:
@@ -183,7 +200,6 @@ async def ping(where: Endpoint) -> None:
     """Log in through TLS and ask whether it is writable. Raises AdminError."""
     async with translated(), login(where) as client:
         hello = await client.admin.command("hello")
-        await client.admin.command("ping")
     if not hello.get("isWritablePrimary"):
         raise AdminError("NotWritable", "mongod answers, and takes no writes.")
 

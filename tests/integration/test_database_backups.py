@@ -26,8 +26,6 @@ from tests.support.waiting import eventually
 
 pytestmark = [
     pytest.mark.timeout(180),
-    # what the driver of databases has begun to open when it is cancelled, the garbage collector closes
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
 RAW: Final[CodecOptions[RawBSONDocument]] = CodecOptions(document_class=RawBSONDocument)

@@ -137,5 +137,6 @@ class DatabaseMachine:
         }  # fmt: skip
         return AsyncMongoClient(
             "127.0.0.1", self.port, tls=True, tlsCAFile=str(self.roots), tlsAllowInvalidHostnames=True,
-            directConnection=True, retryWrites=False, serverSelectionTimeoutMS=30_000, **{**who, **more},
+            directConnection=True, serverMonitoringMode="poll", retryWrites=False, serverSelectionTimeoutMS=30_000,
+            **{**who, **more},
         )  # fmt: skip

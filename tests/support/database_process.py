@@ -165,6 +165,6 @@ class DatabaseProcess:
         who = {"username": "shop", "password": password, "authSource": "shop", "authMechanism": "SCRAM-SHA-256", **more}
         return AsyncMongoClient(
             "127.0.0.1", self.port, tls=True, tlsCAFile=str(self.databases.files.roots(KEY)),
-            tlsAllowInvalidHostnames=True, directConnection=True, retryWrites=False, serverSelectionTimeoutMS=30_000,
-            **who,
+            tlsAllowInvalidHostnames=True, directConnection=True, serverMonitoringMode="poll", retryWrites=False,
+            serverSelectionTimeoutMS=30_000, **who,
         )  # fmt: skip

@@ -30,8 +30,6 @@ from tests.support.waiting import eventually
 pytestmark = [
     pytest.mark.engine,
     pytest.mark.timeout(300),
-    # what the driver of databases has begun to open when it is cancelled, the garbage collector closes
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 KEY = Key("shop", "orders")
 

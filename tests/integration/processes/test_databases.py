@@ -21,8 +21,6 @@ from tests.support.process_agent import end_all, settled
 pytestmark = [
     pytest.mark.timeout(240),
     pytest.mark.skipif(bool(look().lacking), reason=look().lacking),
-    # what the driver of databases has begun to open when it is cancelled, the garbage collector closes
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 JOURNALLED = WriteConcern(w=1, j=True)
 
