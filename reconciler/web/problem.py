@@ -36,6 +36,7 @@ def problem(refused: Refused, extensions: Mapping[str, Any] | None = None) -> JS
         "status": refused.status,
         "detail": refused.message,
         **({"hint": refused.hint} if refused.hint else {}),
+        **refused.more,
         **(extensions or {}),
     }
     return JSONResponse(body, refused.status, _headers(refused), MEDIA_TYPE)
