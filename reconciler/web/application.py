@@ -21,8 +21,9 @@ from reconciler.web.agent_stream import PATH as STREAM_PATH
 from reconciler.web.agent_stream import AgentStream
 from reconciler.web.api import Api, Control
 from reconciler.web.certificate_api import CertificateApi
-from reconciler.web.endpoint import Endpoint, openapi, routes_of
+from reconciler.web.endpoint import Endpoint, routes_of
 from reconciler.web.limits import Limits
+from reconciler.web.openapi import openapi
 from reconciler.web.problem import HANDLERS
 from reconciler.web.rotation_api import RotationApi
 from reconciler.web.webhooks import MAX_BODY, WEBHOOK_PATH, WebhookEndpoint

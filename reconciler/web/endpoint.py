@@ -1,49 +1,29 @@
-"""One table of endpoints, from which both the routes and the OpenAPI document are made, so that they agree."""
+"""One table of endpoints, from which the routes and the OpenAPI document are made, so that they agree.
+
+Before a handler of the API is called, what its row says has been checked: that the caller takes what is answered, and
+that the query has known parameters in their form. Who the caller is, and what it may, the handler asks.
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from reconciler.errors import Refused
 from reconciler.pki.authenticator import Scope
+from reconciler.web.parameters import Parameter, check_query, parameter_of
 
 Handler = Callable[[Request], Awaitable[Response]]
-PROBLEM: Final = {
-    "description": "RFC 9457 problem details",
-    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}},
-}
-_PROBLEM_SCHEMA: Final = {
-    "type": "object",
-    "required": ["type", "title", "status"],
-    "properties": {
-        "type": {"type": "string"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "hint": {"type": "string"},
-        "errors": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["field", "message"],
-                "properties": {"field": {"type": "string"}, "message": {"type": "string"}},
-            },
-        },
-    },
-}
-_SECURITY_SCHEMES: Final = {
-    "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "Operators."},
-    "dpop": {"type": "http", "scheme": "DPoP", "description": "Agents: an access token, with a proof (RFC 9449)."},
-    "proof": {"type": "apiKey", "in": "header", "name": "DPoP", "description": "Proof of a key (RFC 9449, 4)."},
-}
+AnswerHeader = Literal["ETag", "Location", "Retry-After"]
+PROBLEM_MEDIA: Final = "application/problem+json"
+PROGRAMS: Final = "/api/"
+"""Below it is what programs ask for; what the rows say of it is checked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +37,8 @@ class Endpoint:
     scope: Scope | None = None
     request: type[BaseModel] | None = None
     response: type[BaseModel] | None = None
-    query: Mapping[str, str] | None = None
-    """Parameter → what it does."""
+    query: Mapping[str, str | Parameter] | None = None
+    """Parameter → what it does, or its whole description."""
     status: int = 200
     also: Mapping[int, str] | None = None
     """Further answers that are no problem, of the same shape: status → what it means."""
@@ -74,71 +54,67 @@ class Endpoint:
     """Groups of the API that it belongs to; without them the first word of its path after the version."""
     team: bool = False
     """The scope may be had for the team in the path, or be limited to it; else it must be for everything."""
+    problems: Mapping[int, str] | None = None
+    """Problems of its own that it answers with, besides those that its kind has: status → when."""
+    headers: tuple[AnswerHeader, ...] = ()
+    """Of its answers. With ``ETag`` who sends If-None-Match may be told 304."""
+    takes: Mapping[str, Mapping[str, Any]] | None = None
+    """Media type → JSON Schema of the body, where that is no ``request`` in JSON."""
+    example: Mapping[str, Any] | None = None
+    """A body that could be sent."""
+
+    @property
+    def parameters(self) -> dict[str, Parameter]:
+        """What may stand in the query."""
+        return {name: parameter_of(name, said) for name, said in (self.query or {}).items()}
 
 
 def routes_of(endpoints: Sequence[Endpoint]) -> list[Route]:
-    """Return Starlette's routes for a table."""
-    return [Route(one.path, one.handler, methods=[one.method]) for one in endpoints]
-
-
-def openapi(endpoints: Sequence[Endpoint], *, version: str) -> dict[str, Any]:
-    """Return an OpenAPI 3.1 document (https://spec.openapis.org/oas/v3.1.1)."""
-    endpoints = [one for one in endpoints if not one.page]
-    models = [model for one in endpoints for model in (one.request, one.response) if model is not None]
-    refs, definitions = models_json_schema(
-        [(model, "serialization") for model in dict.fromkeys(models)],
-        by_alias=True,
-        ref_template="#/components/schemas/{model}",
-    )
-    paths: dict[str, dict[str, Any]] = {}
+    """Return Starlette's routes for a table: one for each path, with all its methods, so that 405 names them all."""
+    paths: dict[str, dict[str, Endpoint]] = {}
     for one in endpoints:
-        schema_of = {model: refs[model, "serialization"] for model in models}
-        paths.setdefault(one.path, {})[one.method.lower()] = _operation(one, schema_of)
-    return {
-        "openapi": "3.1.0",
-        "info": {"title": "CloudLunacy", "version": version, "license": {"name": "Apache-2.0"}},
-        "paths": paths,
-        "components": {
-            "schemas": {**definitions.get("$defs", {}), "ProblemDetails": _PROBLEM_SCHEMA},
-            "securitySchemes": _SECURITY_SCHEMES,
-        },
-    }
+        paths.setdefault(one.path, {})[one.method] = one
+    return [Route(path, _dispatcher(methods), methods=list(methods)) for path, methods in paths.items()]
 
 
-def _operation(one: Endpoint, schema_of: Mapping[type[BaseModel], Mapping[str, Any]]) -> dict[str, Any]:
-    answer: dict[str, Any] = {"description": "Success"}
-    if one.response is not None:
-        answer["content"] = {one.media: {"schema": schema_of[one.response]}}
-    also = {str(status): {**answer, "description": text} for status, text in (one.also or {}).items()}
-    operation: dict[str, Any] = {
-        "summary": one.summary,
-        "operationId": one.handler.__name__,
-        "responses": {str(one.status): answer, **also, "default": PROBLEM},
-        "parameters": [*_path_parameters(one.path), *_query_parameters(one.query or {})],
-    }
-    if one.request is not None:
-        operation["requestBody"] = {
-            "required": True,
-            "content": {"application/json": {"schema": schema_of[one.request]}},
-        }
-    if one.scope is not None or one.proof:
-        scopes = [] if one.scope is None else [one.scope]
-        operation["security"] = [{name: scopes if name != "proof" else [] for name in _schemes(one)}]
-    return operation
+def _dispatcher(methods: Mapping[str, Endpoint]) -> Handler:
+    served = {method: _checked(one) for method, one in methods.items()}
+
+    async def dispatch(request: Request) -> Response:
+        return await served["GET" if request.method == "HEAD" else request.method](request)
+
+    return dispatch
 
 
-def _schemes(one: Endpoint) -> tuple[str, ...]:
-    if one.scope == "agent":
-        return "dpop", "proof"
-    return ("proof",) if one.scope is None else ("token",)
+def _checked(one: Endpoint) -> Handler:
+    known, media = one.parameters, (one.media, PROBLEM_MEDIA)
+
+    async def serve(request: Request) -> Response:
+        request.scope["endpoint"] = one.handler  # by it others know which row this was
+        if one.path.startswith(PROGRAMS) and not one.page:
+            _require_acceptable(request, media)
+            check_query(request.query_params, known)
+        return await one.handler(request)
+
+    return serve
 
 
-def _path_parameters(path: str) -> list[dict[str, Any]]:
-    names = re.findall(r"\{(\w+)\}", path)
-    return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
+def _require_acceptable(request: Request, media: Sequence[str]) -> None:
+    """Refuse who takes nothing of what is answered (RFC 9110, 12.5.1); of weights only 0 counts.
+
+    Raises:
+        Refused: 406.
+    """
+    accepted = ",".join(request.headers.getlist("accept"))
+    if not accepted:
+        return
+    for part in accepted.split(","):
+        wanted, _, weight = part.replace(" ", "").lower().partition(";")
+        if weight not in ("q=0", "q=0.0") and any(_fits(wanted, one) for one in media):
+            return
+    hint = "Leave the header Accept out, or send */*."
+    raise Refused(f"The answer is {media[0]}.", status=406, code="not-acceptable", hint=hint)
 
 
-def _query_parameters(query: Mapping[str, str]) -> list[dict[str, Any]]:
-    return [
-        {"name": name, "in": "query", "description": text, "schema": {"type": "string"}} for name, text in query.items()
-    ]
+def _fits(wanted: str, media: str) -> bool:
+    return wanted in ("*/*", media) or (wanted.endswith("/*") and media.startswith(wanted[:-1]))

@@ -25,7 +25,12 @@ MEDIA_TYPE: Final = "application/problem+json"
 TYPE_PREFIX: Final = "urn:cloudlunacy:problem:"
 MAX_ERRORS: Final = 20
 _PROOF_CODES: Final = frozenset({"proof-missing", "wrong-target", "key-mismatch", "replayed"})
-_BY_STATUS: Final = {404: "not-found", 405: "method-not-allowed", 400: "bad-request"}
+_BY_STATUS: Final = {
+    400: ("bad-request", "The request cannot be read."),
+    404: ("not-found", "There is nothing at this path."),
+    405: ("method-not-allowed", "What is at this path does not do that; the header Allow says what it does."),
+}
+"""What the framework refuses by itself."""
 
 
 def problem(refused: Refused, extensions: Mapping[str, Any] | None = None) -> JSONResponse:
@@ -81,8 +86,8 @@ def refusal_of(request: Request, error: Exception) -> Refused:
     if isinstance(error, Refused):
         return error
     if isinstance(error, HTTPException):
-        code = _BY_STATUS.get(error.status_code, "http-error")
-        return Refused(error.detail, status=error.status_code, code=code)
+        code, text = _BY_STATUS.get(error.status_code, ("http-error", f"{error.detail}."))
+        return Refused(text, status=error.status_code, code=code)
     if isinstance(error, Transient):
         log.warning("a request cannot be served now", reason=error.reason)
         wait = error.retry_after or 5.0

@@ -14,7 +14,7 @@ import pytest
 from reconciler.observability.metrics import Metrics
 from reconciler.web import application
 from reconciler.web.application import Probes, make_application
-from reconciler.web.endpoint import openapi
+from reconciler.web.openapi import openapi
 from tests.unit.web.asking import WaxControl, asked
 
 
