@@ -6,7 +6,8 @@
 4. Put it under the pull request, where this run was given a token that may write. A run for a fork never is: then the
    page of the run has the plan, and ``--from`` posts it from a run that nobody outside can change.
 
-The exit code is that of the checks. A comment that cannot be posted is a warning: it must keep nobody from merging.
+The exit code is that of the checks, 0 with ``--from``. A comment that cannot be posted is a warning: it must keep
+nobody from merging.
 """
 
 from __future__ import annotations
@@ -71,12 +72,12 @@ def run(options: argparse.Namespace) -> int:
     """Review, or post a review."""
     about = run_of(os.environ, _event(os.environ))
     if options.source is not None:
-        reviewed = _read(options.source)
-    else:
-        reviewed = _review(options.directory, options.base or about.base)
-        _annotate(reviewed, about)
-        if options.out is not None:
-            _write(options.out, reviewed)
+        _post(_read(options.source), about, options.number or about.number, os.environ.get(TOKEN, ""))
+        return 0
+    reviewed = _review(options.directory, options.base or about.base)
+    _annotate(reviewed, about)
+    if options.out is not None:
+        _write(options.out, reviewed)
     _summarise(reviewed, about)
     _post(reviewed, about, options.number or about.number, os.environ.get(TOKEN, ""))
     return 1 if reviewed.errors or reviewed.failure else 0

@@ -130,7 +130,9 @@ class FakeForge:
     @contextmanager
     def listening(self) -> Iterator[str]:
         """Answer on loopback; yields the URL of the API."""
-        server = uvicorn.Server(uvicorn.Config(self.app, host="127.0.0.1", port=0, log_level="error", lifespan="off"))
+        server = uvicorn.Server(
+            uvicorn.Config(self.app, host="127.0.0.1", port=0, log_level="error", lifespan="off", ws="none")
+        )
         thread = Thread(target=server.run, name=f"fake-{self.kind}", daemon=True)
         thread.start()
         try:

@@ -127,7 +127,7 @@ SOURCE = "git+https://git.example.com/platform/cloudlunacy.git@0123abc"
 
 
 def installs(repo: Path) -> list[str]:
-    """Return the commands with which CI installs the checks, of both forges."""
+    """Return the commands with which CI installs the checks, of each job of both forges."""
     yaml = YAML(typ="safe")
     github = yaml.load(repo / ".github/workflows/validate.yml")
     gitlab = yaml.load(repo / ".gitlab-ci.yml")
@@ -143,7 +143,7 @@ def test_ci_installs_from_a_url_and_from_nothing_else(tmp_path: Path, source: st
     (tmp_path / "pip").chmod(0o755)
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "CLOUDLUNACY_SOURCE": source}
     commands = installs(tmp_path / "fleet")
-    assert len(commands) == 2
+    assert len(commands) == 3
     for command in commands:
         done = subprocess.run(["/bin/sh", "-ec", command], env=environment, capture_output=True, text=True, check=False)
         if source == SOURCE:
