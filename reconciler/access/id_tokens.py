@@ -123,15 +123,12 @@ def _key(header: Mapping[str, Any], keys: Sequence[Mapping[str, Any]]) -> jwk.RS
             "The ID token is not good: no single key of the provider fits it.", status=403, code="login-refused"
         )
     public = {name: value for name, value in fitting[0].items() if name in ("kty", "n", "e", "crv", "x", "y")}
+    if ALGORITHMS[algorithm] == "RSA" and len(str(public.get("n", ""))) * 6 < MIN_RSA_BITS:  # base64url, 6 bits each
+        raise refused(f"the provider's key for it has less than {MIN_RSA_BITS} bits")
     try:
-        if ALGORITHMS[algorithm] == "EC":
-            return jwk.ECKey.import_key(public)
-        key = jwk.RSAKey.import_key(public)
+        return (jwk.ECKey if ALGORITHMS[algorithm] == "EC" else jwk.RSAKey).import_key(public)
     except (JoseError, ValueError, TypeError, KeyError):
         raise refused("the provider's key for it cannot be read") from None
-    if key.public_key.key_size < MIN_RSA_BITS:
-        raise refused(f"the provider's key for it has less than {MIN_RSA_BITS} bits")
-    return key
 
 
 def _require_times(claims: Mapping[str, Any], now: float) -> None:

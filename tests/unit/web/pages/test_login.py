@@ -31,7 +31,7 @@ from schemas.login_api import LoginLinkRequest
 from tests.support.tokens import ISSUER, NOW
 from tests.unit.pki.doors import Agents
 
-HTML = {"Accept": "text/html"}
+HTML = {"Accept": "text/html, */*;q=0.5"}
 FORM = {**HTML, "Origin": ISSUER}
 EVE = Person("eve@example.com", "Eve", "eve@example.com", "https://idp.example", "248", groups=("ops",))
 
