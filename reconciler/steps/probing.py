@@ -113,6 +113,16 @@ class Probing:
         for name, one in found.items():
             await self._tell(name, former.get(name, ()), one)
 
+    async def ask(self, name: str) -> tuple[ServedLeaf, ...]:
+        """Ask every front for one certificate now; nothing where it is not published, or nobody can be asked."""
+        fleet, pair = self._published().state.fleet, self._certificates.pairs.get(name)
+        if not self._fronts or fleet is None or pair is None or not self._is_published(name, pair):
+            return ()
+        point = fleet.spec.entry_points.https
+        found = await self._ask(name, pair, {front.name: await _place(front, point) for front in self._fronts})
+        self._certificates.probes = {**self._certificates.probes, name: found}
+        return found
+
     def _is_published(self, name: str, pair: CertificatePair) -> bool:
         """Say whether fronts are to show this pair by now: one that came just now is published soon."""
         return self._published().overlay.leaves.get(name) == pair.held.fingerprint
