@@ -124,7 +124,9 @@ def _of_revision(newest: RevisionStatus | None) -> Iterator[Need]:
         if rollout.state in ("Failed", "Paused"):
             urgency: Urgency = "error" if rollout.state == "Failed" else "warning"
             title = f"The roll-out of {deployment} {'failed' if rollout.state == 'Failed' else 'is paused'}"
-            yield _of_deployment(f"Rollout{rollout.state}", deployment, urgency, title, rollout.message, rollout.begun)
+            yield _of_deployment(
+                f"Rollout{rollout.state}", deployment, urgency, title, rollout.message, since=rollout.begun
+            )
 
 
 def _of_fronts(standing: Standing) -> Iterator[Need]:
@@ -236,7 +238,7 @@ def _of_rotations(rotations: Sequence[RotationView]) -> Iterator[Need]:
 
 
 def _of_deployment(
-    kind: str, deployment: str, urgency: Urgency, title: str, text: str, since: datetime | None = None
+    kind: str, deployment: str, urgency: Urgency, title: str, text: str, *, since: datetime | None = None
 ) -> Need:
     href, subject = f"/deployments/{within(deployment)}", f"Deployment/{deployment}"
     return Need(urgency, kind, subject, title, text, href, since=since, team=deployment.partition("/")[0])
