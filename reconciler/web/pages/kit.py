@@ -147,7 +147,7 @@ class Site:
         """
         response = RedirectResponse(local_path(path), 303, dict(PRIVATE))
         if notice:
-            value = quote(visible(notice)[:LONGEST_NOTICE])
+            value = quote(visible(notice)[:LONGEST_NOTICE], safe="")
             response.set_cookie(NOTICE_COOKIE, value, max_age=60, secure=True, httponly=True, samesite="strict")
         return response
 

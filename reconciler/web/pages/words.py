@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final, Literal
@@ -16,13 +17,14 @@ _TONES: Final[dict[Tone, str]] = {
     "busy": "progressing pending starting changing waiting proposed renewing issuing distribute activate prepare wait "
     "changed update",
     "warn": "held paused lastgood silent cordoned drained warning expiring superseded unhealthy conflicted removed "
-    "delete retained draining stale",
+    "delete retained draining stale due",
     "bad": "failed quarantined false unreachable error expired revoked broken lost",
     "idle": "unknown offline stopped none info nothing disabled unused",
 }
 TONE_OF: Final[dict[str, Tone]] = {word: tone for tone, words in _TONES.items() for word in words.split()}
 SHAPE_OF: Final[dict[Tone, str]] = {"good": "●", "busy": "◐", "warn": "▲", "bad": "■", "idle": "○"}
 """Each tone has a shape, for who does not see colours."""
+_ID: Final = re.compile(r"\b[0-9a-f]{32,64}\b")
 _STEPS: Final = ((60.0, 1.0, "s"), (3600.0, 60.0, "min"), (86400.0, 3600.0, "h"), (86400.0 * 400, 86400.0, "d"))
 
 
@@ -99,11 +101,9 @@ def within(text: object) -> str:
     return quote(str(text), safe="/", errors="surrogateescape")
 
 
-def shortened(text: str, most: int = 28) -> str:
+def shortened(text: str) -> str:
     """Return text with ids in it cut to what tells them apart; git's usual ten digits."""
-    head, slash, tail = text.partition("/")
-    long = slash and len(tail) > most and not tail.strip("0123456789abcdef:sharewit.")
-    return f"{head}/{tail.rpartition(':')[2][:10]}…" if long else text
+    return _ID.sub(lambda found: f"{found[0][:10]}…", text)
 
 
 def external(url: object) -> str:
