@@ -173,6 +173,21 @@ class Site:
         except AssertionError as error:
             raise AssertionError(f"{error}; it is {self.page(name)}\n{self.trouble()}") from None
 
+    def wait_in_service(self, text: str, name: str = "web") -> None:
+        """Wait until a deployment answers for good. One that answers before its agent has found it healthy is taken out
+        of fronts again until then: nobody has promised yet that it serves.
+        """
+        try:
+            wait_for(lambda: self._is_healthy(name), 60, what=f"{name} being healthy")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.trouble()}") from None
+        self.wait_for_page(text, name)
+
+    def _is_healthy(self, name: str) -> bool:
+        found = (self.one.agent(AGENT) or {}).get("endpoints", ())
+        mine = [one for one in found if one["deployment"] == f"shop/{name}"]
+        return bool(mine) and all(one["verdict"] == "healthy" and one["inService"] for one in mine)
+
     def trouble(self) -> str:
         with suppress(OSError):
             return f"--- agent\n{self.one.agent_log(AGENT)[-3000:]}\n--- serve\n{self.one.log()[-3000:]}"

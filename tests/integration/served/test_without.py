@@ -23,8 +23,8 @@ def test_an_agent_restarts_without_the_control_plane(served: Served) -> None:
     def scenario(site: Site) -> None:
         engine = site.machines.engine
         site.one.push({**files_of("web", app()), **files_of("api", app("web:2", "api", port=8082))})
-        site.wait_for_page("version 1")
-        site.wait_for_page("version 2", "api")
+        site.wait_in_service("version 1")
+        site.wait_in_service("version 2", "api")
         load = Load(site.https, site.host("web"))
         site.one.kill()
         site.kill_agent()
