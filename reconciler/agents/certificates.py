@@ -227,6 +227,10 @@ class AgentCertificates:
             raise Refused("This agent is not in service any more.", status=403, code="agent-revoked")
         return issued
 
+    async def newest(self, name: str) -> tuple[float, float | None] | None:
+        """Return end and time of revocation of the agent's newest certificate; None where there is none."""
+        return await asyncio.to_thread(self._issuer.last, name)
+
     async def _require(self, name: str, thumbprint: str) -> None:
         found = await asyncio.to_thread(self._issuer.last, name)
         applicant = Applicant(

@@ -19,6 +19,7 @@ from reconciler.status import Tracker
 from reconciler.store.protocols import EventStore
 from reconciler.store.sqlite import SQLiteStore
 from reconciler.web.deployment_api import Control, DeploymentApi
+from reconciler.web.errands import Errands
 from reconciler.web.route_api import RouteApi
 from schemas.objects import ObjectKey
 from schemas.observation import DeploymentObservation
@@ -63,6 +64,7 @@ class Deployments:
         judge: Judge,
     ) -> None:
         self.commands = Commands(hub, events)
+        self.errands = Errands(self.commands)
         self._control = control
         self._judge = judge
         observer.on_output = self.commands.said
@@ -75,13 +77,14 @@ class Deployments:
             commands=self.commands,
             authenticator=authenticator,
             clock=time.time,
-            seen=self._seen,
+            seen=self.seen,
         )
 
-    def _seen(self, agent: str, key: ObjectKey) -> DeploymentObservation | None:
+    def seen(self, agent: str, key: ObjectKey) -> DeploymentObservation | None:
+        """Return what an agent told last of a deployment."""
         known = self._judge.agents.get(agent)
         return None if known is None else known.told.get((key.team, key.name))
 
     def tasks(self) -> Mapping[str, Coroutine[Any, Any, None]]:
         """Return what has to run, by name."""
-        return {"commands": self.commands.run()}
+        return {"commands": self.commands.run(), "errands": self.errands.run()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -43,6 +43,14 @@ def places(state: State) -> tuple[Place, ...]:
         return ()
     view = state.view()
     return tuple(one for key in sorted(state.objects) for one in _of_route(key, state, view))
+
+
+def places_of(routes: Iterable[ObjectKey], state: State) -> tuple[Place, ...]:
+    """Return the databases that some routes lead to: others are not looked at."""
+    if state.fleet is None:
+        return ()
+    view = state.view()
+    return tuple(one for key in routes if key in state.objects for one in _of_route(key, state, view))
 
 
 def find(name: str, state: State) -> tuple[Place, ...]:

@@ -160,8 +160,7 @@ class DeploymentApi:
         except ValidationError as error:
             return invalid(error)
         assert isinstance(served.object, Deployment)
-        usual = min(LONGEST_COMMAND, seconds(served.object.spec.rollout.deadline) + RESTART_MARGIN)
-        limit = wanted.seconds or usual
+        limit = wanted.seconds or restart_seconds(served.object)
         agents = self._agents_for(key, wanted.agent)
         asked = [Asked(one, "restart", str(key), said_of("restart", one), limit, {}) for one in agents]
         return await self._lines.answer(asked, caller, one_by_one=True)
@@ -267,6 +266,11 @@ class DeploymentApi:
 
     def _authenticated(self, request: Request) -> Identity:
         return self._authenticator.authenticate(request.method, str(request.url), request.headers, self._clock())
+
+
+def restart_seconds(deployment: Deployment) -> float:
+    """Return how long a restart may take on one agent."""
+    return min(LONGEST_COMMAND, seconds(deployment.spec.rollout.deadline) + RESTART_MARGIN)
 
 
 def _may_exec(state: State, team: str) -> bool:

@@ -149,18 +149,10 @@ class MeasureApi:
         return Response(content, media_type=media_type)
 
     async def _history(self, agent: str, subject: str, wanted: _Asked, units: Mapping[str, Measure]) -> MetricsHistory:
-        answer = await self._known.history.series(
-            subject, wanted.since, wanted.until, step=wanted.step, names=wanted.names
-        )
-        return MetricsHistory.model_validate(
-            {
-                "agent": agent,
-                "from": moment(wanted.since),
-                "to": moment(wanted.until),
-                "step": answer.step,
-                "series": _series(answer, units),
-            }
-        )
+        return await history_of(
+            self._known.history, agent, subject, since=wanted.since, until=wanted.until, step=wanted.step,
+            names=wanted.names, units=units,
+        )  # fmt: skip
 
     def _agent(self, name: str) -> Agent:
         agent = self._known.agent(name)
@@ -183,6 +175,34 @@ class MeasureApi:
     def _require_reader(self, request: Request, team: str | None = None) -> None:
         identity = self._authenticator.authenticate(request.method, str(request.url), request.headers, self._clock())
         identity.require("read", team=team)
+
+
+async def history_of(
+    history: History,
+    agent: str,
+    subject: str,
+    *,
+    since: float,
+    until: float,
+    step: int | None,
+    units: Mapping[str, Measure],
+    names: frozenset[str] | None = None,
+) -> MetricsHistory:
+    """Return what was measured of an agent, or of a deployment there.
+
+    Raises:
+        Transient, Broken: as :meth:`History.series`.
+    """
+    answer = await history.series(subject, since, until, step=step, names=names)
+    return MetricsHistory.model_validate(
+        {
+            "agent": agent,
+            "from": moment(since),
+            "to": moment(until),
+            "step": answer.step,
+            "series": _series(answer, units),
+        }
+    )
 
 
 def _texts(table: Mapping[str, Measure]) -> dict[str, str]:

@@ -83,13 +83,13 @@ def test_no_task_ends_by_what_nobody_thought_of(tmp_path: Path, monkeypatch: pyt
                 bugs.into(plane._certificates, "_find_forgotten"),
                 bugs.into(plane.rotations, "look"),
                 bugs.into(orders, "look_at_renewals"),
-                bugs.into(plane._access._revocations, "_approve"),
+                bugs.into(plane._access.revocations, "_approve"),
                 bugs.into(plane._access.tokens, "look"),
                 bugs.into(plane.loop, "reconcile_once"),
             ]
             monkeypatch.setattr(Housekeeping, "once", _failing_method(bugs, "Housekeeping.once"))
             monkeypatch.setattr(Probing, "look", _failing_method(bugs, "Probing.look"))
-            plane._access._revocations._more.set()
+            plane._access.revocations._more.set()
             plane._certificates.revoke(())
             wanted = [takes_up, resumes, "Housekeeping.once", "Probing.look", *lasting]
             task = asyncio.create_task(plane.run(stop))

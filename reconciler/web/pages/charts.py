@@ -24,7 +24,7 @@ LEFT: Final = 58
 RIGHT: Final = 8
 TOP: Final = 10
 BOTTOM: Final = 24
-LINES: Final = 8
+LINES: Final = 6
 """Lines that one chart can tell apart."""
 WHOLE_DAY: Final = 86_400
 _GAP: Final = 2.5
