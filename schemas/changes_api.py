@@ -7,6 +7,7 @@
 ``GET    /api/v1/objects/{path}/history``         who changed it → :class:`History`
 ``POST   /api/v1/changes/check``                  what it would do :class:`Change` → :class:`ChangeCheck`
 ``POST   /api/v1/changes``                        several files :class:`Change` → :class:`ChangeAnswer`
+``GET    /api/v1/changes/{change}``               how one stands that was accepted → :class:`ChangeAnswer`
 ``GET    /api/v1/revisions/{revision}/diff``      what it changed → :class:`RevisionDiff`
 ``GET    /api/v1/revisions/{revision}/revert``    what taking it back would do → :class:`ChangeCheck`
 ``POST   /api/v1/revisions/{revision}/revert``    take it back :class:`ActRequest` → :class:`ChangeAnswer`
@@ -33,6 +34,7 @@ from schemas.problem import Problem
 OBJECT_PATH: Final = "/api/v1/objects/{path:path}"
 HISTORY_PATH: Final = "/api/v1/objects/{path:path}/history"
 CHANGES_PATH: Final = "/api/v1/changes"
+CHANGE_PATH: Final = "/api/v1/changes/{change}"
 CHECK_PATH: Final = "/api/v1/changes/check"
 DIFF_PATH: Final = "/api/v1/revisions/{revision}/diff"
 REVERT_PATH: Final = "/api/v1/revisions/{revision}/revert"

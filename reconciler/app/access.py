@@ -18,6 +18,7 @@ from reconciler.agents.enrolment import compose
 from reconciler.agents.group_commit import GroupCommitter, Job, Settled
 from reconciler.agents.hub import Hub
 from reconciler.agents.revocation import Revocations, compose_revocation
+from reconciler.changes.committing import compose_change
 from reconciler.convergence import Record, judge
 from reconciler.pki.api_tokens import ApiTokens
 from reconciler.pki.authenticator import Authenticator
@@ -33,7 +34,12 @@ from schemas.fleet import Fleet
 if TYPE_CHECKING:
     from reconciler.access.oidc import Provider
 
-_COMPOSERS: Final = {"enrolment": compose, "revocation": compose_revocation, "route": compose_route}
+_COMPOSERS: Final = {
+    "enrolment": compose,
+    "revocation": compose_revocation,
+    "route": compose_route,
+    "change": compose_change,
+}
 
 
 class Access:

@@ -15,6 +15,7 @@ from reconciler.agents.hub import Hub
 from reconciler.agents.session import SessionLimits
 from reconciler.app.acme import Acme
 from reconciler.app.certificate import OwnCertificate
+from reconciler.app.changing import is_object
 from reconciler.app.deployments import Deployments
 from reconciler.app.feeding import Feeding
 from reconciler.app.forges import Forges
@@ -72,7 +73,8 @@ CA_FILE: Final = "ca.pem"
 """In the data directory: the roots of this authority, for ``curl --cacert`` and whoever else connects."""
 _LABEL: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 WRITABLE: Final = re.compile(rf"agents/{_LABEL}\.yaml|routes/{_LABEL}/{NAME_PATTERN}\.yaml")
-"""The only files that commits of our own may touch: those of agents, and of routes that agents asked for."""
+"""The only files that commits of our own may touch that no person asked for: of agents, and of routes that agents
+asked for."""
 
 
 class Parts(Serving):
@@ -128,7 +130,9 @@ class Parts(Serving):
         )
         self.mirror = Mirror(self._settings.data / "mirror", remote, git.branch)
         self.mirror.keeper.runner.on_finished = self._count_git
-        self._write_back = WriteBack(self.mirror, allowed=WRITABLE, record=self._store.put_own_commits)
+        self._write_back = WriteBack(
+            self.mirror, allowed=WRITABLE, persons=is_object, record=self._store.put_own_commits
+        )
 
     def _count_git(self, operation: str, seconds: float, failed: bool) -> None:
         self._metrics.git_took(operation, seconds, failed=failed)

@@ -17,6 +17,7 @@ from reconciler.app.access import Access, composer
 from reconciler.app.acme import Acme
 from reconciler.app.answering import Answering
 from reconciler.app.certificate import OwnCertificate
+from reconciler.app.changing import change_apis, make_changes
 from reconciler.app.deployments import Deployments, asked_routes
 from reconciler.app.feeding import Feeding
 from reconciler.app.forges import Forges
@@ -27,6 +28,7 @@ from reconciler.app.pages import make_site, pages
 from reconciler.app.rollouts import RollingOut
 from reconciler.app.rotating import rotation_api
 from reconciler.app.rotation import Rotations
+from reconciler.changes.service import Changes
 from reconciler.convergence import Record
 from reconciler.git.write_back import WriteBack
 from reconciler.loop import Reconciler
@@ -61,6 +63,7 @@ class Serving(Answering):
     acme: Acme
     rollouts: RollingOut
     feeding: Feeding
+    changes: Changes
     rotations: Rotations
     forges: Forges
     address: str
@@ -88,6 +91,7 @@ class Serving(Answering):
             on_settled=self._note_settled,
         )
         self._committer.on_pushed = self._metrics.group_committed
+        self.changes = make_changes(self, self._committer, keys.opener.open)
         self._access = Access(
             store=self._store,
             committer=self._committer,
@@ -165,6 +169,7 @@ class Serving(Answering):
                     open_sealed=keys.opener.open,
                 ),
                 self.health.api(authenticator),
+                *change_apis(self, self.changes, authenticator),
                 self.feeding.api(authenticator, time.time),
                 *self._access.login(site),
                 *pages(self, site),
@@ -181,6 +186,9 @@ class Serving(Answering):
             await self.forges.pushed(composer(self._settings.git.branch)(entry))
         if entry.kind == "revocation":
             await self._access.settled(entry, settled)
+            return
+        if entry.kind == "change":
+            await self.changes.settled(entry, settled)
             return
         if entry.kind == "route":
             self.loop.wake()

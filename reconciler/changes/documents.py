@@ -120,6 +120,15 @@ def set_agent_state(path: str, text: str, state: AgentState) -> str:
     return _edited(path, text, change)
 
 
+def agent_state(text: str) -> str:
+    """Return what an agent's file says of its state, ``active`` where it says nothing that can be read."""
+    try:
+        spec = read_mapping(text.encode("utf-8", "surrogatepass")).get("spec")
+    except Unreadable:
+        return "active"
+    return str(spec.get("state", "active")) if isinstance(spec, Mapping) else "active"
+
+
 def _backends(path: str, found: CommentedMap) -> list[CommentedMap]:
     spec = found.get("spec")
     backends = spec.get("backends") if isinstance(spec, CommentedMap) else None

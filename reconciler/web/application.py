@@ -28,6 +28,8 @@ from reconciler.web.problem import HANDLERS
 from reconciler.web.rotation_api import RotationApi
 from reconciler.web.webhooks import MAX_BODY, WEBHOOK_PATH, WebhookEndpoint
 from schemas.api import Health
+from schemas.changes_api import CHANGES_PATH, CHECK_PATH
+from schemas.changes_api import MAX_BODY as MAX_CHANGE
 
 
 class Probes:
@@ -96,4 +98,4 @@ def make_application(
     ]
     application = Starlette(routes=routes, exception_handlers=dict(handlers))
     application.router.redirect_slashes = False  # a path is what it is, and a redirect would say so without a body
-    return Limits(application, bodies={WEBHOOK_PATH: MAX_BODY})
+    return Limits(application, bodies={WEBHOOK_PATH: MAX_BODY, CHANGES_PATH: MAX_CHANGE, CHECK_PATH: MAX_CHANGE})
