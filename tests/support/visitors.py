@@ -23,7 +23,7 @@ class Site:
         self.browser = browser
         self.target = local_target(demo.data)
         self.origin = self.target.server
-        self._tokens: dict[tuple[str, ...], str] = {}
+        self._tokens: dict[tuple[str, ...], dict[str, Any]] = {}
 
     def ask(self, path: str, **query: Any) -> dict[str, Any]:
         """GET below /api/v1 as the operator of the machine."""
@@ -38,10 +38,27 @@ class Site:
         if wanted not in self._tokens:
             with Client(self.target) as client:
                 body = {"kind": "person", "scopes": list(wanted)}
-                self._tokens[wanted] = str(client.post("/tokens", body)["token"])
-        headers = {"Authorization": f"Bearer {self._tokens[wanted]}"}
+                self._tokens[wanted] = client.post("/tokens", body)
+        headers = {"Authorization": f"Bearer {self._tokens[wanted]['token']}"}
         with window(self.browser, self.origin, width=width, extra_http_headers=headers, **options) as one:
             yield one
+
+    @contextmanager
+    def member(self, role: str | None = None, *teams: str, width: int = DESK, **options: Any) -> Iterator[Window]:
+        """Open a window in which somebody has logged in by a link, with a session as browsers have it."""
+        with Client(self.target) as client:
+            link = client.post("/login-links", {"name": "ann", "role": role, "teams": list(teams)})
+        key = str(link["url"]).partition("?")[2]
+        with self.stranger(width, **options) as one:
+            one.open(f"/login/link?{key}")
+            one.submit("Log in")
+            yield one
+
+    def log_out(self, *scopes: str) -> None:
+        """Let no window go on that was opened with the scopes."""
+        token = self._tokens.pop(scopes)
+        with Client(self.target) as client:
+            client.post(f"/tokens/{token['id']}/revocation", {})
 
     @contextmanager
     def stranger(self, width: int = DESK, **options: Any) -> Iterator[Window]:
