@@ -54,5 +54,6 @@ def pages(plane: Serving, site: Site) -> tuple[Part, ...]:
             lines=QuotedLines(plane.mirror),
         ),
         EventsPage(site=site, events=store),
+        *plane.traffic.pages(site),
         *agent_pages(plane, site),
     )

@@ -63,6 +63,7 @@ class ControlPlane(Parts):
             self._task("health", self.health.run()),
             self._task("feed", self.feeding.run()),
             self._task("probing", self._probing().run()),
+            self._task("figures", self.traffic.figures.run()),
             *(self._task(name, coroutine) for name, coroutine in self._access.tasks().items()),
             *(self._task(name, coroutine) for name, coroutine in self.forges.tasks().items()),
             *(self._task(name, coroutine) for name, coroutine in self._deployments.tasks().items()),

@@ -28,6 +28,7 @@ from reconciler.app.pages import make_site, pages
 from reconciler.app.rollouts import RollingOut
 from reconciler.app.rotating import rotation_api
 from reconciler.app.rotation import Rotations
+from reconciler.app.traffic import Traffic
 from reconciler.changes.service import Changes
 from reconciler.convergence import Record
 from reconciler.git.write_back import WriteBack
@@ -64,6 +65,7 @@ class Serving(Answering):
     rollouts: RollingOut
     feeding: Feeding
     changes: Changes
+    traffic: Traffic
     rotations: Rotations
     forges: Forges
     address: str
@@ -92,6 +94,7 @@ class Serving(Answering):
         )
         self._committer.on_pushed = self._metrics.group_committed
         self.changes = make_changes(self, self._committer, keys.opener.open)
+        self.traffic = Traffic(self, keys.opener.open)
         self._access = Access(
             store=self._store,
             committer=self._committer,
@@ -169,6 +172,7 @@ class Serving(Answering):
                     open_sealed=keys.opener.open,
                 ),
                 self.health.api(authenticator),
+                self.traffic.api(authenticator),
                 *change_apis(self, self.changes, authenticator),
                 self.feeding.api(authenticator, time.time),
                 *self._access.login(site),

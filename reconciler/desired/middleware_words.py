@@ -128,11 +128,11 @@ def _redirect(options: wanted.Redirect) -> str:
 def _breaker(options: wanted.CircuitBreaker) -> str:
     when = []
     if options.network_error_ratio is not None:
-        when.append(f"{options.network_error_ratio:.0%} cannot be sent")
+        when.append(f"{options.network_error_ratio:.0%} of requests cannot be sent")
     if options.server_error_ratio is not None:
-        when.append(f"{options.server_error_ratio:.0%} are answered 5xx")
+        when.append(f"{options.server_error_ratio:.0%} of answers are 5xx")
     if options.median_latency is not None:
-        when.append(f"half take longer than {options.median_latency}")
+        when.append(f"half of the answers take longer than {options.median_latency}")
     return f"answers 503 for {options.fallback_duration} when {' or '.join(when)}"
 
 
