@@ -14,10 +14,10 @@ LOCK_TOOLS := $(VENV)/lock-tools
 PYTEST ?=
 WORKERS ?= auto
 
-.PHONY: help setup demo test check format bench schemas lock clean
+.PHONY: help setup demo test check format bench schemas screenshots lock clean
 
 help: ## List the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
 setup: $(STAMP) ## Make .venv with every dependency, pinned by hash, and the command cloudlunacy
 
@@ -58,6 +58,9 @@ bench: $(STAMP) ## Measure against the references of bench/README.md; ROWS=commi
 
 schemas: $(STAMP) ## Generate schemas/json and the copy in the example
 	@$(BIN)/python -m reconciler.commands.schemas $(SCHEMA_FOLDERS)
+
+screenshots: $(STAMP) ## Take the pictures in docs/screenshots anew, of a demo in Chromium
+	@$(BIN)/python -m tests.support.screenshots
 
 COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(LOCK_TOOLS)/bin/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras \
 	  --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options --no-annotate

@@ -52,6 +52,7 @@ def pages(plane: Serving, site: Site) -> tuple[Part, ...]:
             tracker=tracker,
             approving=Approving(control=plane, tracker=tracker, approvals=store, events=store, clock=time.time),
             lines=QuotedLines(plane.mirror),
+            changes=plane.changes,
         ),
         EventsPage(site=site, events=store),
         *plane.traffic.pages(site),
