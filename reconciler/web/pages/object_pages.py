@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 from urllib.parse import quote
@@ -24,6 +25,7 @@ from schemas.problem import Problem
 
 COMMITS: Final = 30
 MOST_REFERENCES: Final = 100
+_SEALED: Final = re.compile(r"-----BEGIN AGE.*?(?:END AGE ENCRYPTED FILE-----|\Z)", re.DOTALL)
 
 
 class Plane(Protocol):
@@ -75,7 +77,8 @@ class ObjectPages:
         if text is None and not history and not wants_edit:
             raise Refused("There is no such file in the state repo.", status=404, code="unknown-object")
         may_write = identity.may(scope_of(key), key.team or None)
-        template = "object_edit.html.j2" if wants_edit and may_write else "object.html.j2"
+        may_edit = may_write and key.kind != "Secret"
+        template = "object_edit.html.j2" if wants_edit and may_edit else "object.html.j2"
         state = self._plane.published.state
         problems = tuple(one for one in self._plane.problems() if one.file == key.path)
         return await self._site.render(
@@ -85,13 +88,14 @@ class ObjectPages:
             key=key,
             text=text,
             blob=blob_of(text),
-            lines=tuple((text or "").splitlines()),
+            lines=tuple(shown(key, text or "").splitlines()),
             problems=problems,
             at_line=by_line(problems),
             state=state_of(state, key, problems, is_there=text is not None),
             references=references(state, key),
             history=history,
             may_write=may_write,
+            may_edit=may_edit,
             host_pages=hosts(state, key),
         )
 
@@ -120,6 +124,11 @@ class ObjectPages:
 def scope_of(key: ObjectKey) -> Scope:
     """Return what changing an object needs: the fleet's file says who may what."""
     return "admin" if key.kind == "Fleet" else "write"
+
+
+def shown(key: ObjectKey, text: str) -> str:
+    """Return what a page shows of a file: of a secret all but what is sealed, line by line."""
+    return _SEALED.sub(lambda found: re.sub(r"\S[^\n]*", "(sealed)", found[0]), text) if key.kind == "Secret" else text
 
 
 def blob_of(text: str | None) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
@@ -13,6 +14,7 @@ from starlette.responses import Response
 
 from reconciler.changes.service import Changes
 from reconciler.desired.state import State
+from reconciler.errors import CloudLunacyError
 from reconciler.pki.authenticator import Identity
 from reconciler.steps.passing import Published
 from reconciler.web.endpoint import Endpoint
@@ -23,6 +25,10 @@ from schemas.secret import Secret
 
 PAGE: Final = 50
 MOST_REFERRERS: Final = 20
+LOOK_SECONDS: Final = 0.15
+"""That a page waits for what git says of its files."""
+AT_ONCE: Final = 4
+MOST_KNOWN: Final = 10_000
 _STANZA: Final = re.compile(rb"^-> (\S+)", re.MULTILINE)
 _END_OF_HEADER: Final = b"\n---"
 
@@ -48,6 +54,9 @@ class SecretPages:
         self._published = published
         self._state = State()
         self._names: dict[str, ObjectKey] = {}
+        self._changed: dict[tuple[str, str], datetime | None] = {}
+        """Path and blob → when the file became so."""
+        self._turns = asyncio.Semaphore(AT_ONCE)
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """The table."""
@@ -64,7 +73,9 @@ class SecretPages:
             names, lambda name: (not team or names[name].team == team) and text in name, asked.get("after", ""), PAGE
         )
         recipients = state.fleet.spec.recipients if state.fleet is not None else ()
-        rows = [await self._row(state, names[name], len(recipients)) for name in page]
+        shown = [names[name] for name in page]
+        await self._look_up(state, shown)
+        rows = [self._row(state, key, len(recipients)) for key in shown]
         return await self._site.render(
             request,
             identity,
@@ -85,11 +96,30 @@ class SecretPages:
             self._state, self._names = state, {f"{key.team}/{key.name}": key for key in found}
         return self._names
 
-    async def _row(self, state: State, key: ObjectKey, wanted: int) -> Row:
+    async def _look_up(self, state: State, keys: Sequence[ObjectKey]) -> None:
+        """Find out when files were changed; what takes longer than a page may is left for the next view."""
+        missing = [key for key in keys if (key.path, state.served[key].blob) not in self._changed]
+        if not missing:
+            return
+        tasks = [asyncio.create_task(self._when(key, state.served[key].blob), name="secret-age") for key in missing]
+        await asyncio.wait(tasks, timeout=LOOK_SECONDS)
+        for task in tasks:
+            task.cancel()
+        for found in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(found, Exception) and not isinstance(found, CloudLunacyError):
+                raise found
+
+    async def _when(self, key: ObjectKey, blob: str) -> None:
+        async with self._turns:
+            commits = await self._changes.history(key.path, 1)
+        if len(self._changed) >= MOST_KNOWN:
+            self._changed.clear()
+        self._changed[key.path, blob] = commits[0].time if commits else None
+
+    def _row(self, state: State, key: ObjectKey, wanted: int) -> Row:
         found = state.objects[key]
         assert isinstance(found, Secret)
         referrers = sorted(state.referrers.get(key, ()))
-        commits = await self._changes.history(key.path, 1)
         count = recipients_of(next(iter(found.spec.sealed.values()), ""))
         return Row(
             key,
@@ -98,7 +128,7 @@ class SecretPages:
             not wanted or count == wanted,
             tuple(referrers[:MOST_REFERRERS]),
             max(0, len(referrers) - MOST_REFERRERS),
-            commits[0].time if commits else None,
+            self._changed.get((key.path, state.served[key].blob)),
         )
 
 

@@ -25,7 +25,7 @@ from schemas.route import Route
 
 PAGE: Final = 50
 COMMITS: Final = 5
-MOST_ROUTES: Final = 20
+MOST_ROUTES: Final = 10
 """Of one host that are drawn with their history."""
 LARGEST_WEIGHT: Final = 1000
 STATES: Final = (

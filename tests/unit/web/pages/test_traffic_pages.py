@@ -253,3 +253,17 @@ def test_strangers_are_led_to_the_login(tmp_path: Path, path: str) -> None:
         assert (answer.status_code, answer.headers["location"].partition("?")[0]) == (303, "/login")
 
     run(tmp_path, scenario)
+
+
+def test_a_secret_is_shown_without_what_is_sealed(tmp_path: Path) -> None:
+    """Its keys and lines are there; it is set by a command, not here."""
+
+    async def scenario(one: Visit) -> None:
+        answer = await one.get("/objects/secrets/shop/users.yaml")
+        assert "htpasswd" in answer.text
+        assert "(sealed)" in answer.text
+        assert "BEGIN AGE" not in answer.text
+        assert "edit=1" not in answer.text
+        assert 'name="text"' not in (await one.get("/objects/secrets/shop/users.yaml?edit=1")).text
+
+    run(tmp_path, scenario)
