@@ -260,6 +260,14 @@ class Tracker:
         await self.flush()
         return [from_store(one) for one in await self._store.records(limit=limit, before=before)]
 
+    async def page(
+        self, *, limit: int, before: int | None = None, states: Collection[str] = ()
+    ) -> list[tuple[int, RevisionStatus]]:
+        """Return statuses in the order in which the revisions were first looked at, newest first, with their places."""
+        await self.flush()
+        found = await self._store.page_of_records(limit=limit, before=before, states=states)
+        return [(place, from_store(one)) for place, one in found]
+
     # --- keeping --------------------------------------------------------------------------------------------------
 
     def _put(self, record: Record) -> None:

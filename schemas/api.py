@@ -11,7 +11,7 @@ from schemas.base import Model
 from schemas.health_api import Drain, EndpointHealth, Presence
 from schemas.problem import Problem
 from schemas.session import ItemResult
-from schemas.status import RevisionStatus
+from schemas.status import AgentState, RevisionState, RevisionStatus, Stage
 
 
 class FrontStatus(Model):
@@ -42,7 +42,33 @@ class FleetStatus(Model):
 
 
 class RevisionList(Model):
+    """Newest first, by when each was first looked at."""
+
     revisions: tuple[RevisionStatus, ...]
+    next: str = ""
+    """Give it as ``before`` for the next page; empty on the last one. A revision keeps its place, whatever it does."""
+
+
+class StageReached(Model):
+    """A stage of a revision's way. ``seconds``: after the stage before it that was reached."""
+
+    stage: Stage
+    at: datetime | None = None
+    seconds: float | None = None
+
+
+class Convergence(Model):
+    """How far a revision has come, and what it waits for."""
+
+    revision: str
+    state: RevisionState
+    reason: str = ""
+    message: str = ""
+    stages: tuple[StageReached, ...]
+    agents: dict[AgentState, int]
+    """State → agents concerned that are in it."""
+    waiting: tuple[str, ...] = ()
+    """The first hundred agents that have not applied it."""
 
 
 class ObjectSummary(Model):
@@ -142,6 +168,25 @@ class EventView(Model):
 
 class EventList(Model):
     events: tuple[EventView, ...]
+    next: str = ""
+    """Give it as ``after`` for the next page, or as ``before`` where the newest come first; empty on the last one."""
+
+
+class SecretSummary(Model):
+    """A secret: what it is called, and which keys it has. Its values are nobody's business here."""
+
+    team: str
+    name: str
+    path: str
+    keys: tuple[str, ...]
+    used_by: tuple[str, ...] = ()
+    """Paths of objects in service that refer to it."""
+
+
+class SecretList(Model):
+    secrets: tuple[SecretSummary, ...]
+    next: str = ""
+    """Give it as ``after`` for the next page; empty on the last one."""
 
 
 Checksum = Annotated[
@@ -152,6 +197,25 @@ Checksum = Annotated[
 class ApprovalRequest(Model):
     checksum: Checksum
     """Of the plan, or of the rewrite, as the status shows it."""
+
+
+class ApprovalView(Model):
+    """What a person let through, or is asked to."""
+
+    checksum: str
+    state: Literal["waiting", "approved"]
+    approved_by: str = ""
+    approved_at: datetime | None = None
+    revision: str = ""
+    """The newest revision, where it waits for this."""
+
+
+class ApprovalList(Model):
+    """What waits comes first, then what was approved, newest first."""
+
+    approvals: tuple[ApprovalView, ...]
+    next: str = ""
+    """Give it as ``before`` for the next page; empty on the last one."""
 
 
 class ApprovalAnswer(Model):

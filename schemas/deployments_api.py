@@ -1,6 +1,7 @@
 """Requests and answers of the API for deployments.
 
 ``GET  /api/v1/deployments``                       all that the caller may see    → :class:`DeploymentList`
+``GET  /api/v1/databases``                         those that are databases       → :class:`DeploymentList`
 ``GET  /api/v1/deployments/{team}/{name}``         one                            → :class:`DeploymentView`
 ``GET  /api/v1/deployments/{team}/{name}/logs``    what it wrote                  → lines of :class:`CommandLine`
 ``POST /api/v1/deployments/{team}/{name}/restart`` :class:`RestartRequest`        → lines of :class:`CommandLine`
@@ -27,6 +28,7 @@ from schemas.observation import DeploymentObservation
 from schemas.session import ItemResult
 
 DEPLOYMENTS_PATH: Final = "/api/v1/deployments"
+DATABASES_PATH: Final = "/api/v1/databases"
 DEPLOYMENT_PATH: Final = "/api/v1/deployments/{team}/{name}"
 LOGS_PATH: Final = f"{DEPLOYMENT_PATH}/logs"
 RESTART_PATH: Final = f"{DEPLOYMENT_PATH}/restart"

@@ -6,7 +6,7 @@ All calls are coroutines; what is said to be durable is on disk (fsync) when the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
@@ -223,6 +223,10 @@ class ApprovalStore(Protocol):
 
     async def approval(self, checksum: str) -> Approval | None: ...
 
+    async def approvals(self, *, limit: int = 100, before: str = "") -> Sequence[Approval]:
+        """Newest first. ``before``: the checksum that the former page ended with."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class RevisionRecord:
@@ -256,6 +260,12 @@ class RecordStore(Protocol):
 
     async def records(self, *, limit: int = 50, before: float | None = None) -> Sequence[RevisionRecord]:
         """Newest first."""
+        ...
+
+    async def page_of_records(
+        self, *, limit: int = 50, before: int | None = None, states: Collection[str] = ()
+    ) -> Sequence[tuple[int, RevisionRecord]]:
+        """Newest first, each with its place, which it keeps: by when it was first saved, whatever changes later."""
         ...
 
 

@@ -15,7 +15,7 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -277,6 +277,9 @@ class SQLiteStore(SQLiteSessions):
     async def approval(self, checksum: str) -> Approval | None:
         return await self._state.run(partial(publications.approval, checksum=checksum))
 
+    async def approvals(self, *, limit: int = 100, before: str = "") -> Sequence[Approval]:
+        return await self._state.run(partial(publications.approvals, limit=limit, before=before))
+
     # --- RecordStore ---
 
     async def save_record(self, record: RevisionRecord) -> None:
@@ -293,6 +296,11 @@ class SQLiteStore(SQLiteSessions):
 
     async def records(self, *, limit: int = 50, before: float | None = None) -> Sequence[RevisionRecord]:
         return await self._state.run(partial(records.newest, limit=limit, before=before))
+
+    async def page_of_records(
+        self, *, limit: int = 50, before: int | None = None, states: Collection[str] = ()
+    ) -> Sequence[tuple[int, RevisionRecord]]:
+        return await self._state.run(partial(records.page, limit=limit, before=before, states=states))
 
     async def prune_records(self, keep: int) -> int:
         """Forget all but the newest ``keep`` records; return how many."""

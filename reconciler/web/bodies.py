@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+import hashlib
+import re
+from typing import Final, TypeVar
 
 from pydantic import BaseModel
 from starlette.requests import Request
@@ -11,6 +13,7 @@ from starlette.responses import Response
 from reconciler.errors import Refused
 
 M = TypeVar("M", bound=BaseModel)
+_TAG: Final = re.compile(r'"[!#-~]*"')
 
 
 async def read_json(request: Request, model: type[M]) -> M:
@@ -32,6 +35,30 @@ def require_type(request: Request, wanted: str) -> None:
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != wanted:
         raise Refused(f"The body must be {wanted}.", status=415, code="unsupported-media-type")
+
+
+def whole_answer(model: BaseModel, status: int = 200) -> Response:
+    """Write a model with everything in it, also what is None; it is not to be stored."""
+    return Response(model.model_dump_json(by_alias=True), status, {"Cache-Control": "no-store"}, "application/json")
+
+
+def tagged_answer(request: Request, model: BaseModel) -> Response:
+    """Write a model, or say that the caller has it already (RFC 9110, 13.1.2): its tag is a digest of the text."""
+    content = model.model_dump_json(by_alias=True).encode()
+    tag = hashlib.sha256(content).hexdigest()[:32]
+    return known_answer(request, tag) or Response(content, 200, _kept(tag), "application/json")
+
+
+def known_answer(request: Request, tag: str) -> Response | None:
+    """Return 304 to who has the version of this tag already, else None; the comparison is weak."""
+    sent = ",".join(request.headers.getlist("if-none-match"))
+    is_known = sent.strip() == "*" or f'"{tag}"' in _TAG.findall(sent)
+    return Response(None, 304, _kept(tag)) if is_known else None
+
+
+def _kept(tag: str) -> dict[str, str]:
+    """Clients may keep it, and ask each time whether it still is so."""
+    return {"ETag": f'"{tag}"', "Cache-Control": "private, no-cache"}
 
 
 def json_answer(model: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -20,15 +20,18 @@ from reconciler.pki.authenticator import Authenticator, Identity, Scope
 from reconciler.steps.passing import Published
 from reconciler.store.protocols import AgentObservation
 from reconciler.web.bodies import json_answer, read_json
+from reconciler.web.catalogue import Catalogue
 from reconciler.web.command_lines import CommandLines
-from reconciler.web.deployment_views import Look, Seen, agents_of, deployment_view
+from reconciler.web.deployment_views import Look, Seen, agents_of, deployment_of, deployment_view, states_of
 from reconciler.web.endpoint import Endpoint
+from reconciler.web.parameters import SECONDS, Parameter, name_of, one_of, pages, text
 from reconciler.web.problem import invalid
-from reconciler.web.queries import number_of, page_of, seconds_of
+from reconciler.web.queries import limit_of, next_names, number_of, seconds_of
 from schemas.deployment import Deployment
 from schemas.deployments_api import (
     BACKUP_PATH,
     BACKUPS_PATH,
+    DATABASES_PATH,
     DEPLOYMENT_PATH,
     DEPLOYMENTS_PATH,
     EXEC_PATH,
@@ -50,6 +53,7 @@ from schemas.names import seconds
 from schemas.objects import ObjectKey
 
 USUAL_TAIL = 100
+DEPLOYMENT_STATES = ("Applied", "Progressing", "Failed", "Unknown")
 LOGS_SECONDS = 60.0
 DATABASE_SECONDS = 6 * 3600.0
 """For a backup or a restore."""
@@ -90,18 +94,29 @@ class DeploymentApi:
         self._authenticator = authenticator
         self._clock = clock
         self._seen = seen
+        self._catalogue = Catalogue()
         self._lines = CommandLines(commands, authenticator, clock)
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """The table."""
         agent = {"agent": "only there; needed for some where it runs on several"}
+        filters = {
+            **pages("deployments", "shop/web"),
+            "team": name_of("Only this team's."),
+            "agent": name_of("Only what is to run on this agent.", "vps-1"),
+            "state": one_of("Only what is so on some agent.", DEPLOYMENT_STATES, many=True),
+            "q": text("Only what has this in its name.", longest=200, example="web"),
+        }
         return (
-            Endpoint("GET", DEPLOYMENTS_PATH, "Deployments and how they stand", self.deployments, "read",
-                     response=DeploymentList, query={"limit": "at most 1000", "after": "what `next` said"}),
+            Endpoint("GET", DEPLOYMENTS_PATH, "Deployments and how they stand, in order of name", self.deployments,
+                     "read", response=DeploymentList, query=filters, team=True),
+            Endpoint("GET", DATABASES_PATH, "Deployments that are databases, in order of name", self.databases,
+                     "read", response=DeploymentList, query=filters, team=True),
             Endpoint("GET", DEPLOYMENT_PATH, "One deployment", self.deployment, "read", response=DeploymentDetail),
             Endpoint("GET", LOGS_PATH, "What it wrote, line by line", self.logs, "operate", response=CommandLine,
                      media=LINES, query={**agent, "tail": f"lines of before, at most {MAX_TAIL}",
-                                         "follow": "`true`: go on", "seconds": "at most so long"}),
+                                         "follow": "`true`: go on",
+                                         "seconds": Parameter("At most so long.", SECONDS)}),
             Endpoint("POST", RESTART_PATH, "Have a fresh instance made", self.restart, "operate",
                      request=RestartRequest, response=CommandLine, media=LINES),
             Endpoint("POST", EXEC_PATH, "Run a program where it runs", self.execute, "exec",
@@ -117,12 +132,31 @@ class DeploymentApi:
     # --- looking --------------------------------------------------------------------------------------------------
 
     async def deployments(self, request: Request) -> Response:
-        caller = self._authenticated(request)
+        return self._listed(request, lambda _: True)
+
+    async def databases(self, request: Request) -> Response:
+        return self._listed(request, lambda deployment: deployment.spec.type == "mongodb")
+
+    def _listed(self, request: Request, keep: Callable[[Deployment], bool]) -> Response:
+        """Answer with a page of what the caller may see, and asks for."""
+        caller, query, look = self._authenticated(request), request.query_params, self._look()
         caller.require("read", team=caller.team or None)
-        state = self._control.published.state
-        keys = {str(key): key for key in state.served if key.kind == "Deployment" and caller.team in ("", key.team)}
-        page, following = page_of(request, keys)
-        look = self._look()
+        names, keys = self._catalogue.names(look.state, "Deployment")
+        team, agent, words = query.get("team", ""), query.get("agent", ""), query.get("q", "").lower()
+        states = frozenset(query.getlist("state"))
+
+        def is_wanted(name: str) -> bool:
+            key = keys[name]
+            return (
+                caller.team in ("", key.team)
+                and team in ("", key.team)
+                and words in name
+                and keep(deployment_of(look.state, key))
+                and (not agent or agent in agents_of(look.state, key))
+                and (not states or not states.isdisjoint(states_of(key, look)))
+            )
+
+        page, following = next_names(names, query.get("after", ""), limit_of(request), is_wanted)
         found = tuple(deployment_view(keys[name], look) for name in page)
         return json_answer(DeploymentList(deployments=found, next=following))
 

@@ -64,3 +64,13 @@ def on_agent(key: ObjectKey, agent: str, look: Look) -> DeploymentOnAgent:
         result=result,
         observed=look.seen(agent, key),
     )
+
+
+def states_of(key: ObjectKey, look: Look) -> frozenset[str]:
+    """Return what its agents said of it last: their words for it, and ``Unknown`` where one said nothing."""
+    found = set()
+    for agent in agents_of(look.state, key):
+        observation = look.observations.get(agent)
+        items = () if observation is None else observation.items
+        found.add(next((str(item["state"]) for item in items if item["id"] == str(key)), "Unknown"))
+    return frozenset(found)

@@ -18,6 +18,7 @@ from schemas.names import NAME_PATTERN
 from schemas.text import visible
 
 LARGEST_PAGE: Final = 1000
+SECONDS: Final[Mapping[str, Any]] = {"type": "number", "exclusiveMinimum": 0, "maximum": 3600}
 LONGEST: Final = 1024
 PLAIN: Final = r"^[^\x00-\x1f\x7f]*$"
 """No control characters."""
@@ -79,9 +80,11 @@ def _matches(pattern: str, value: str) -> bool:
     return re.fullmatch(pattern.removeprefix("^").removesuffix("$"), value) is not None
 
 
-def text(what: str, *, example: str | None = None, longest: int = LONGEST, pattern: str = PLAIN) -> Parameter:
+def text(
+    what: str, *, example: str | None = None, longest: int = LONGEST, pattern: str = PLAIN, many: bool = False
+) -> Parameter:
     """Any text in one line, or what fits a pattern."""
-    return Parameter(what, {"type": "string", "maxLength": longest, "pattern": pattern}, example=example)
+    return Parameter(what, {"type": "string", "maxLength": longest, "pattern": pattern}, many=many, example=example)
 
 
 def number(what: str, largest: int, *, smallest: int = 0, example: int | None = None) -> Parameter:

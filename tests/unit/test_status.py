@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import pytest
@@ -39,6 +39,12 @@ class Records:
     async def records(self, *, limit: int = 50, before: float | None = None) -> Sequence[RevisionRecord]:
         newest = sorted(self.saved.values(), key=lambda one: one.updated_at, reverse=True)
         return [one for one in newest if before is None or one.updated_at < before][:limit]
+
+    async def page_of_records(
+        self, *, limit: int = 50, before: int | None = None, states: Collection[str] = ()
+    ) -> Sequence[tuple[int, RevisionRecord]]:
+        placed = [(place, one) for place, one in enumerate(self.saved.values(), 1) if not states or one.state in states]
+        return [one for one in placed[::-1] if before is None or one[0] < before][:limit]
 
 
 class Clock:

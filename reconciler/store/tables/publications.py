@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from reconciler.store.protocols import Approval, Publication, Retained
@@ -94,6 +94,18 @@ def approval(connection: sqlite3.Connection, checksum: str) -> Approval | None:
         "SELECT checksum, approved_by, approved_at FROM approvals WHERE checksum = ?", (checksum,)
     ).fetchone()
     return None if row is None else Approval(*row)
+
+
+def approvals(connection: sqlite3.Connection, limit: int, before: str) -> Sequence[Approval]:
+    condition, values = "1", list[str | int]()
+    if before:
+        condition = "rowid < COALESCE((SELECT rowid FROM approvals WHERE checksum = ?), 0)"
+        values.append(before)
+    rows = connection.execute(
+        f"SELECT checksum, approved_by, approved_at FROM approvals WHERE {condition} ORDER BY rowid DESC LIMIT ?",  # noqa: S608
+        (*values, max(limit, 0)),
+    )
+    return tuple(Approval(*row) for row in rows)
 
 
 def _decode(row: tuple[Any, ...], document: Mapping[str, Any]) -> Publication:

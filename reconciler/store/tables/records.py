@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from reconciler.store.protocols import RevisionRecord
@@ -12,10 +12,13 @@ from reconciler.store.tables.text import dump, load, storable, unreadable
 from schemas.problem import Problem
 
 COLUMNS: Final = "revision, generation, state, reason, message, updated_at, plan, document"
+NEWER: Final = ", ".join(f"{one} = excluded.{one}" for one in COLUMNS.split(", ")[1:])
 SELECT: Final = (
     "SELECT revision, generation, state, reason, message, updated_at, plan, records.document, plans.document"
     " FROM records LEFT JOIN plans USING (revision)"
 )
+SELECT_PLACED: Final = SELECT.replace(" FROM ", ", records.rowid FROM ", 1)
+LAST: Final = 2**63 - 1
 ABBREVIATED: Final = re.compile(r"[0-9a-f]{7,64}")
 AFTER_HEX: Final = "g"
 """Sorts after every hex digit: ``prefix + AFTER_HEX`` ends the range of what starts with ``prefix``."""
@@ -49,7 +52,11 @@ def plan_checksum(plan: Mapping[str, Any]) -> str:
 
 def save(connection: sqlite3.Connection, row: tuple[Any, ...], plan: str | None) -> None:
     """Write a row and, unless it is None because it stands there already, the JSON of its plan."""
-    connection.execute(f"INSERT OR REPLACE INTO records ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)  # noqa: S608
+    # An update and no replacement: the row keeps its id, which is its place in pages
+    connection.execute(
+        f"INSERT INTO records ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (revision) DO UPDATE SET {NEWER}",  # noqa: S608
+        row,
+    )
     if plan is not None:
         connection.execute(
             "INSERT OR REPLACE INTO plans (revision, checksum, document) VALUES (?, ?, ?)", (row[0], row[6], plan)
@@ -74,6 +81,20 @@ def newest(connection: sqlite3.Connection, limit: int, before: float | None) -> 
         (float("inf") if before is None else before, max(limit, 0)),
     ).fetchall()
     return tuple(record for record in map(_decode, rows) if record is not None)
+
+
+def page(
+    connection: sqlite3.Connection, limit: int, before: int | None, states: Collection[str]
+) -> Sequence[tuple[int, RevisionRecord]]:
+    conditions, values = ["records.rowid < ?"], list[int | str]([LAST if before is None else before])
+    if states:
+        conditions.append(f"state IN ({', '.join('?' * len(states))})")
+        values.extend(sorted(states))
+    rows = connection.execute(
+        f"{SELECT_PLACED} WHERE {' AND '.join(conditions)} ORDER BY records.rowid DESC LIMIT ?",
+        (*values, max(limit, 0)),
+    ).fetchall()
+    return tuple((row[-1], record) for row in rows if (record := _decode(row)) is not None)
 
 
 def prune(connection: sqlite3.Connection, keep: int) -> int:

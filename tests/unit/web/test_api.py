@@ -45,8 +45,9 @@ def problem(path: str) -> Problem:
 
 # --- who may ask what -----------------------------------------------------------------------------------------------
 
-READ = ["/status", "/revisions", "/revisions/newest", "/revisions/newest/plan", "/objects", "/state", "/agents",
-        "/events", "/stream"]  # fmt: skip
+READ = ["/status", "/revisions", "/revisions/newest", "/revisions/newest/plan", "/revisions/newest/convergence",
+        "/objects", "/state", "/agents", "/secrets", "/events", "/events/7", f"/approvals/{CHECKSUM}",
+        "/stream"]  # fmt: skip
 CHANGE = ["/approvals", "/reconcile"]
 CALLERS = ["nobody", "garbage", "expired", "enrol", "agent", "read", "admin"]
 
@@ -91,7 +92,10 @@ def test_the_table_is_all_there_is(tmp_path: Path) -> None:
 
     async def scenario(one: Asked) -> None:
         table = (*one.api.endpoints(), *one.stream.endpoints())
-        paths = {each.path.replace("{revision}", "newest").removeprefix(API) for each in table}
+        paths = {
+            each.path.replace("{revision}", "newest").replace("{event}", "7").replace("{checksum}", CHECKSUM)
+            .removeprefix(API) for each in table
+        }  # fmt: skip
         assert paths == {*READ, *CHANGE}
         assert {each.scope for each in table} == {"read", "plan", "approve", "operate"}
 
@@ -99,7 +103,7 @@ def test_the_table_is_all_there_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nothing", 404), ("DELETE", "/events", 405),
-                                                        ("GET", "/approvals", 405)])  # fmt: skip
+                                                        ("PUT", "/approvals", 405)])  # fmt: skip
 def test_what_is_not_there_is_a_problem_too(tmp_path: Path, method: str, path: str, status: int) -> None:
     """Unknown paths and methods are answered like every other mistake."""
 
