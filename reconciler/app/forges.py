@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from reconciler.agents.group_commit import Job
 from reconciler.convergence import Record, to_status
@@ -19,7 +19,7 @@ from reconciler.forges.settings_file import read_settings
 from reconciler.forges.statuses import status_of
 from reconciler.observability.logs import get_logger
 from reconciler.store.forges import ForgeStore
-from reconciler.store.protocols import Event, EventStore
+from reconciler.store.protocols import Event
 from schemas.status import RevisionStatus
 
 log = get_logger(__name__)
@@ -28,6 +28,10 @@ PROPOSAL_SECONDS: Final = 10.0
 """How long somebody who changes something waits for the URL of the pull request."""
 NEWEST: Final = 64
 """Records that are looked at after a start."""
+
+
+class Timeline(Protocol):
+    async def append(self, event: Event) -> Event: ...
 
 
 class Forges:
@@ -40,7 +44,7 @@ class Forges:
         remote: str,
         public_url: str,
         data: Path,
-        events: EventStore,
+        events: Timeline,
         statuses: Callable[[int], Coroutine[Any, Any, Sequence[RevisionStatus]]],
         clock: Callable[[], float] = time.time,
     ) -> None:

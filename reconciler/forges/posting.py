@@ -6,13 +6,16 @@
 3. What the forge is known to show is not posted. Where that is not known (another process may have been killed while it
    posted, an answer was lost), the forge is asked first.
 4. Before a post the store says that it is under way, afterwards that it is done.
-5. What fails is tried again, later each time and no sooner than the forge asks for. What the forge refuses for good is
+5. A commit that changes its mind all the time (an agent that fails again and again) is posted for more and more rarely:
+   a forge keeps every status, and GitHub no more than 1,000.
+6. What fails is tried again, later each time and no sooner than the forge asks for. What the forge refuses for good is
    given up.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -28,6 +31,10 @@ log = get_logger(__name__)
 
 MOST_WANTED: Final = 100
 MOST_SHOWN: Final = 1000
+AT_ONCE: Final = 5
+"""Statuses of one commit that are posted as they come."""
+LONGEST_GAP: Final = 600.0
+"""Seconds between two posts for a commit that has had many."""
 
 
 class Wanted:
@@ -36,6 +43,8 @@ class Wanted:
     def __init__(self) -> None:
         self._wanted: dict[str, CommitStatus] = {}
         self._shown: dict[str, CommitStatus] = {}
+        self._posted: dict[str, tuple[int, float]] = {}
+        """Commit → how many posts, and when the next one may be."""
 
     def __len__(self) -> int:
         return len(self._wanted)
@@ -49,9 +58,24 @@ class Wanted:
         while len(self._wanted) > MOST_WANTED:
             del self._wanted[next(iter(self._wanted))]
 
-    def next(self) -> tuple[str, CommitStatus] | None:
-        """Return what was wanted last."""
-        return next(reversed(self._wanted.items()), None)
+    def next(self, now: float) -> tuple[str, CommitStatus] | None:
+        """Return what was wanted last, of what may be posted now. ``now``: seconds of a clock that never jumps."""
+        return next((one for one in reversed(self._wanted.items()) if self._due(one[0]) <= now), None)
+
+    def due_in(self, now: float) -> float | None:
+        """Return in how many seconds the next one may be posted, None where nothing is wanted."""
+        return min((max(0.0, self._due(revision) - now) for revision in self._wanted), default=None)
+
+    def posts(self, revision: str, now: float) -> None:
+        """Note that something is posted for a commit."""
+        number = 1 + self._posted.pop(revision, (0, 0.0))[0]
+        gap = 0.0 if number < AT_ONCE else min(LONGEST_GAP, 2.0 ** min(number - AT_ONCE, 20))
+        self._posted[revision] = (number, now + gap)
+        while len(self._posted) > MOST_SHOWN:
+            del self._posted[next(iter(self._posted))]
+
+    def _due(self, revision: str) -> float:
+        return self._posted.get(revision, (0, 0.0))[1]
 
     def is_known(self, revision: str) -> bool:
         """Say whether what the forge shows for the commit is known."""
@@ -94,6 +118,7 @@ class Statuses:
         *,
         timing: Timing = Timing(),
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._forge = forge
@@ -101,6 +126,7 @@ class Statuses:
         self._patience = patience
         self._timing = timing
         self._clock = clock
+        self._monotonic = monotonic
         self._sleep = sleep
         self._wanted = Wanted()
         self._more = asyncio.Event()
@@ -126,10 +152,15 @@ class Statuses:
         while True:
             await self._more.wait()
             await self._sleep(self._timing.linger)
+            self._more.clear()
             await self._drain()
+            if (seconds := self._wanted.due_in(self._monotonic())) is not None:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._more.wait(), seconds)
+                self._more.set()
 
     async def _drain(self) -> None:
-        while (found := self._wanted.next()) is not None:
+        while (found := self._wanted.next(self._monotonic())) is not None:
             try:
                 await self.post(*found)
                 await self._patience.succeeded()
@@ -141,7 +172,6 @@ class Statuses:
             except Exception as error:  # a bug must not end the task
                 log.exception("posting a status ended by a bug, trying again")
                 await self._sleep(await self._patience.failed(error))
-        self._more.clear()
 
     async def post(self, revision: str, status: CommitStatus) -> None:
         """Have the forge show it, with as few requests as that takes.
@@ -153,6 +183,7 @@ class Statuses:
             self._wanted.doubt(revision)
             await self._store.save_shown(self._row(revision, status, is_sure=False), keep=MOST_SHOWN)
             await self._forge.set_status(revision, status)
+            self._wanted.posts(revision, self._monotonic())
             await self._sleep(self._timing.between)
         self._wanted.shows(revision, status)
         await self._store.save_shown(self._row(revision, status, is_sure=True), keep=MOST_SHOWN)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from reconciler.errors import Broken, Rejected, Transient
 from reconciler.forges.forge import CommitStatus, Forge
 from reconciler.forges.patience import Patience
-from reconciler.forges.posting import MOST_SHOWN, MOST_WANTED, Statuses, Timing, Wanted
+from reconciler.forges.posting import AT_ONCE, LONGEST_GAP, MOST_SHOWN, MOST_WANTED, Statuses, Timing, Wanted
 from reconciler.store.forges import Shown
 
 STATUSES = [CommitStatus("pending", "a", "u"), CommitStatus("success", "b", "u"), CommitStatus("failure", "c", "u")]
@@ -62,13 +62,17 @@ class ModelForge:
             raise Rejected("no", reason="ForgeRefused")
 
 
+later = itertools.count(0.0, 2 * LONGEST_GAP).__next__
+"""A clock by which everything is due the next time that somebody looks."""
+
+
 async def no_pause(_: float) -> None:
     await asyncio.sleep(0)
 
 
 def statuses(forge: ModelForge, store: MemoryStore) -> Statuses:
     as_forge: Forge = forge  # type: ignore[assignment]
-    return Statuses(as_forge, store, Patience(), timing=Timing(0, 0), clock=lambda: 1.0, sleep=no_pause)
+    return Statuses(as_forge, store, Patience(), timing=Timing(0, 0), monotonic=later, sleep=no_pause)
 
 
 async def live(forge: ModelForge, store: MemoryStore, wanted: Iterable[tuple[str, CommitStatus]]) -> None:
@@ -78,7 +82,7 @@ async def live(forge: ModelForge, store: MemoryStore, wanted: Iterable[tuple[str
     for revision, status in wanted:
         one.want(revision, status)
         task = asyncio.create_task(one.run())
-        while one._more.is_set() and not task.done():
+        while len(one._wanted) and not task.done():
             await asyncio.sleep(0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -141,7 +145,7 @@ def test_what_is_remembered_is_bounded() -> None:
     for number in range(2 * MOST_SHOWN):
         wanted.want(str(number), STATUSES[0])
     assert len(wanted) == MOST_WANTED
-    assert wanted.next() == (str(2 * MOST_SHOWN - 1), STATUSES[0])
+    assert wanted.next(0.0) == (str(2 * MOST_SHOWN - 1), STATUSES[0])
     for number in range(2 * MOST_SHOWN):
         wanted.shows(str(number), STATUSES[0])
     assert (wanted.is_known("0"), wanted.is_known(str(2 * MOST_SHOWN - 1)), len(wanted)) == (False, True, 0)
@@ -153,7 +157,7 @@ def test_a_change_of_mind_posts_nothing() -> None:
     wanted.shows("1", STATUSES[0])
     wanted.want("1", STATUSES[1])
     wanted.want("1", STATUSES[0])
-    assert wanted.next() is None
+    assert wanted.next(0.0) is None
 
 
 @pytest.mark.parametrize(("error", "told"), [(Transient("away"), 5), (Broken("the token is wrong"), 1)])
@@ -189,3 +193,19 @@ def test_a_row_says_all_of_a_status() -> None:
     assert {field.name for field in dataclasses.fields(CommitStatus)} < {
         field.name for field in dataclasses.fields(Shown)
     }
+
+
+def test_who_changes_all_the_time_is_posted_for_more_and_more_rarely() -> None:
+    """In a day of flapping there are less than 200 posts, and the last word is posted in the end."""
+    wanted, posts = Wanted(), 0
+    for second in range(86_400):
+        status = STATUSES[second % 2]
+        wanted.want("1", status)
+        if wanted.next(float(second)) is not None:
+            wanted.posts("1", float(second))
+            wanted.shows("1", status)
+            posts += 1
+    assert AT_ONCE < posts < 200
+    wanted.want("1", STATUSES[2])
+    assert wanted.next(86_400 + LONGEST_GAP) == ("1", STATUSES[2])
+    assert 0 < (wanted.due_in(86_400.0) or 0) <= LONGEST_GAP
