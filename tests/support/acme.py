@@ -22,7 +22,7 @@ from tests.support.pebble import Middle, Pebble, serving
 
 NAME = "shop.example.test"
 KEY = ec.generate_private_key(ec.SECP256R1())
-LIMITS = ClientLimits(order_seconds=60, poll_first=0.1)
+LIMITS = ClientLimits(order_seconds=150, poll_first=0.1)
 _accounts: list[Account] = []
 
 

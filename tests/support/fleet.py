@@ -169,7 +169,7 @@ class Installation:
             )
 
     def wait_until_up(self) -> None:
-        wait_for(self._answers, 30, what=f"serve\n{self.log()[-3000:]}")
+        wait_for(self._answers, 60, what=f"serve\n{self.log()[-3000:]}")
 
     def _answers(self) -> bool:
         assert self.process is not None
@@ -339,7 +339,7 @@ class Installation:
         )
         return found
 
-    def wait_connected(self, name: str, *, connected: bool = True, deadline: float = 20) -> None:
+    def wait_connected(self, name: str, *, connected: bool = True, deadline: float = 60) -> None:
         def reached() -> bool:
             found = self.agent(name)
             return (found is not None and found["connected"]) is connected

@@ -20,7 +20,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import httpx
 import uvicorn
@@ -31,6 +31,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.support.parts import require
 from tests.support.ports import free_port
 from tests.support.waiting import eventually, wait_for
+
+START_SECONDS: Final = 30.0
+"""For whatever a busy machine may take its time with."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ class NameServer:
         on = ["-dns01", f"127.0.0.1:{self.port}", "-management", f"127.0.0.1:{management}", "-defaultIPv6", ""]
         self._program = Program(folder / "challtestsrv.log", [program, *off, *on], {})
         self._url = f"http://127.0.0.1:{management}"
-        wait_for(self._answers, 15, what=f"pebble-challtestsrv\n{self._program.log()}")
+        wait_for(self._answers, START_SECONDS, what=f"pebble-challtestsrv\n{self._program.log()}")
 
     def _answers(self) -> bool:
         assert self._program.running(), self._program.log()
@@ -201,7 +204,7 @@ class Pebble:
             [require("pebble"), "-config", self._config, "-strict", "-dnsserver", resolver],
             self._environment,
         )
-        wait_for(self._answers, 15, what=f"Pebble\n{self.log()[-2000:]}")
+        wait_for(self._answers, START_SECONDS, what=f"Pebble\n{self.log()[-2000:]}")
 
     def kill(self) -> None:
         self._program.kill()
@@ -225,7 +228,7 @@ class Pebble:
 
     def _get(self, url: str) -> httpx.Response:
         context = ssl.create_default_context(cafile=str(self.files.certificate))
-        return httpx.get(url, verify=context, trust_env=False)
+        return httpx.get(url, verify=context, trust_env=False, timeout=START_SECONDS)
 
 
 @contextmanager
@@ -290,7 +293,7 @@ class Middle:
 
     async def _ask(self, method: str, path: str, headers: Any, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
         context = ssl.create_default_context(cafile=str(self.behind.files.certificate))
-        async with httpx.AsyncClient(verify=context, trust_env=False) as client:
+        async with httpx.AsyncClient(verify=context, trust_env=False, timeout=START_SECONDS) as client:
             # Pebble makes its URLs from the Host that it is asked for, and checks that of the request against it
             sent = {name.decode(): value.decode() for name, value in headers}
             answer = await client.request(
@@ -318,7 +321,7 @@ async def serving(app: Any, port: HeldPort | int, files: ServerFiles | None = No
     sockets = None if isinstance(port, int) else [port.hand_over()]
     task = asyncio.create_task(server.serve(sockets), name=f"server on {number}")
     try:
-        await eventually(lambda: server.started or task.done(), 10, what="the server")
+        await eventually(lambda: server.started or task.done(), START_SECONDS, what="the server")
         assert server.started
         yield
     finally:

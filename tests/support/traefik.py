@@ -202,7 +202,7 @@ class Front:
                 env=self._environment,
                 start_new_session=True,
             )
-        wait_for(self._answers, 15, what=f"Traefik's API\n{self.log()[-2000:]}")
+        wait_for(self._answers, 60, what=f"Traefik's API\n{self.log()[-2000:]}")
 
     def stop(self) -> None:
         with suppress(ProcessLookupError):
@@ -234,7 +234,7 @@ class Front:
     def load(self, *groups: Iterable[TraefikObject], tls_entry_points: Iterable[str] = ()) -> None:
         """Publish these objects and wait until Traefik has them."""
         self.file.publish(self.document(groups, tls_entry_points=tls_entry_points))
-        wait_for(self.has_loaded, 10, what=f"generation {self.generation} in Traefik\n{self.log()[-2000:]}")
+        wait_for(self.has_loaded, 30, what=f"generation {self.generation} in Traefik\n{self.log()[-2000:]}")
 
     @property
     def published(self) -> Named:
