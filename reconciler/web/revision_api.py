@@ -175,10 +175,10 @@ class RevisionApi:
 
 def convergence_of(status: RevisionStatus) -> Convergence:
     """Return how far a revision has come: seconds between stages in the order in which they are reached."""
-    stages, before = [], None
+    stages, before = list[StageReached](), None
     for name in STAGES:
         at = status.stages.get(name)
-        took = None if at is None or before is None else round((at - before).total_seconds(), 6)
+        took: float | None = None if at is None or before is None else round((at - before).total_seconds(), 6)
         stages.append(StageReached(stage=name, at=at, seconds=took))
         before = at or before
     counts = Counter(one.state for one in status.agents.values())

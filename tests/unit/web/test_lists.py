@@ -193,7 +193,7 @@ def test_convergence_says_how_long_each_stage_took(tmp_path: Path) -> None:
         tracker = Tracker(one.store, lambda: float(next(clock)))
         tracker.begin("1" * 40)
         for stage in ("fetched", "validated"):
-            tracker.reach("1" * 40, stage)  # type: ignore[arg-type]
+            tracker.reach("1" * 40, stage)
         await tracker.flush()
         answer = (await one.get(f"/revisions/{'1' * 40}/convergence")).json()
         assert [(each["stage"], each.get("seconds")) for each in answer["stages"]][:3] == [
