@@ -14,7 +14,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from reconciler.agents.enrolment_tokens import EnrolmentTokens
 from reconciler.agents.joining import Doorway
-from reconciler.errors import CloudLunacyError
+from reconciler.changes.documents import set_agent_state
+from reconciler.changes.service import Changes
+from reconciler.desired.edits import EditConflict
+from reconciler.errors import CloudLunacyError, Refused
+from reconciler.pki.authenticator import Identity
 from reconciler.web.application import Part
 from reconciler.web.pages.agent_pages import AgentPages, AgentSources, Cordon
 from reconciler.web.pages.database_pages import DatabasePages
@@ -24,6 +28,8 @@ from reconciler.web.pages.kit import Site
 from reconciler.web.pages.log_pages import LogPages
 from reconciler.web.pages.placement import Placements
 from schemas.api import FrontStatus
+from schemas.changes_api import Change, ChangeAnswer, FileEdit
+from schemas.objects import ObjectKey
 
 if TYPE_CHECKING:
     from reconciler.app.certificate import OwnCertificate
@@ -34,7 +40,7 @@ PORT_SECONDS: Final = 60.0
 ASK_SECONDS: Final = 2.0
 
 
-def agent_pages(plane: Serving, site: Site, cordon: Cordon | None = None) -> tuple[Part, ...]:
+def agent_pages(plane: Serving, site: Site) -> tuple[Part, ...]:
     """Return every part that answers about agents and what runs there."""
     placements, deployments = Placements(), plane._deployments  # noqa: SLF001 - the composition root holds them
     store, certificates = plane._store, plane._certificates  # noqa: SLF001
@@ -56,7 +62,7 @@ def agent_pages(plane: Serving, site: Site, cordon: Cordon | None = None) -> tup
         revocations=plane._access.revocations,  # noqa: SLF001
         events=store,
         seen=deployments.seen,
-        cordon=cordon,
+        cordon=cordoner(plane.changes),
         certificate=certificates.newest,
     )
 
@@ -72,6 +78,24 @@ def agent_pages(plane: Serving, site: Site, cordon: Cordon | None = None) -> tup
         DeploymentPages(site, sources, placements),
         DatabasePages(site, sources, placements, MongoDBPort(plane.fronts)),
     )
+
+
+def cordoner(changes: Changes) -> Cordon:
+    """Return what commits that an agent is cordoned, or is not any more."""
+
+    async def cordon(name: str, is_cordoned: bool, identity: Identity) -> ChangeAnswer:
+        path = ObjectKey("Agent", "", name).path
+        text = await changes.text(path)
+        if text is None:
+            raise Refused(f"{path} is not on the branch any more.", status=404, code="unknown-agent")
+        try:
+            edited = set_agent_state(path, text, "cordoned" if is_cordoned else "active")
+        except EditConflict as conflict:
+            raise Refused(str(conflict), status=409, code="conflicted") from None
+        message = f"{'Cordon' if is_cordoned else 'Uncordon'} agent {name}"
+        return await changes.submit(Change(edits=(FileEdit(path=path, text=edited),), message=message), identity)
+
+    return cordon
 
 
 def doorway_of(issuer: str, certificate: OwnCertificate) -> Doorway:

@@ -19,7 +19,8 @@ def amount(value: float, unit: Unit) -> str:
         case "seconds":
             return span(value)
         case "cores" | "count":
-            return f"{value:.2f}".rstrip("0").rstrip(".")
+            digits = 2 if abs(value) >= 0.1 else 4  # what hardly works does not do nothing
+            return f"{value:.{digits}f}".rstrip("0").rstrip(".")
 
 
 def part(value: float) -> str:

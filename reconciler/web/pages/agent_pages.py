@@ -70,8 +70,7 @@ class AgentSources(NamedTuple):
     revocations: Revoking
     events: EventStore
     seen: Seen
-    cordon: Cordon | None
-    """None where nothing can be committed."""
+    cordon: Cordon
     certificate: Callable[[str], Awaitable[tuple[float, float | None] | None]]
     """Agent → end, and time of revocation, of its newest certificate."""
 
@@ -183,7 +182,6 @@ class AgentPages:
             range=span,
             measurements=view.measurements(status.metrics),
             certificate=await self._certificate(name),
-            may_cordon=self._of.cordon is not None and identity.may("write"),
             events=await self._of.events.events(subject=f"agent/{name}", newest_first=True, limit=EVENTS),
         )
 
@@ -246,8 +244,9 @@ class AgentPages:
     def _cordoning(self, *, is_cordoned: bool) -> _Act:
         async def act(name: str, identity: Identity, _: Form) -> str:
             what = f"{name} gets no new work" if is_cordoned else f"{name} gets new work again"
-            if self._of.cordon is None:
-                raise Refused("Nothing can be committed here.", status=409, code="no-changes")
+            if self._placements.of(self._of.control.published.state).agents[name].spec.state == "quarantined":
+                hint = "Take spec.state out of its file, if that is meant."
+                raise Refused(f"The file of {name} keeps it out.", status=409, code="agent-quarantined", hint=hint)
             return said_of(await self._of.cordon(name, is_cordoned, identity), what)
 
         return act

@@ -142,6 +142,7 @@ def round_above(value: float, unit: Unit) -> float:
         return 1.0
     if unit in ("bytes", "bytes/s"):
         return max(1024.0, 2.0 ** math.ceil(math.log2(value) - 1e-9))
+    value = max(value, 0.01)  # below it is nothing that anybody would look at closer
     power = 10.0 ** math.floor(math.log10(value))
     return next(factor * power for factor in (1.0, 2.0, 5.0, 10.0) if factor * power >= value * (1 - 1e-9))
 
