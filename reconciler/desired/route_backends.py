@@ -46,6 +46,25 @@ def backends_of(
     return tuple(found)
 
 
+def counted(key: ObjectKey, route: Route, view: View, placements: Placements) -> tuple[int, int]:
+    """Return how many addresses of a route are to get requests, and how many of these do; as cheap as can be."""
+    wanted = served = 0
+    for number, backend in enumerate(route.spec.backends):
+        if not backend.weight:
+            continue
+        try:
+            here = endpoints(key.team, backend, view, ("spec", "backends", number))
+        except CompileProblem:
+            wanted += 1
+            continue
+        wanted += len(here) or 1
+        for one in here:
+            seen = placements.get(one.agent)
+            place = seen.of(int(one.address.rpartition(":")[2])) if seen is not None else None
+            served += one.in_service and (place is None or place.share == "full")
+    return wanted, served
+
+
 def _seen(
     named: ExplainedBackend, endpoint: Endpoint, placements: Placements, parts: Mapping[str, float]
 ) -> ExplainedBackend:

@@ -6,13 +6,12 @@ Built once for a state, which is a value; a filter looks at strings that are the
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, NamedTuple
 
 from reconciler.desired.claims import Claim
 from reconciler.desired.state import State
 from reconciler.desired.traffic import match_words
-from schemas.explain_api import ExplainedBackend
 from schemas.objects import ObjectKey
 from schemas.route import Route
 from schemas.traffic_api import TrafficState
@@ -63,14 +62,16 @@ class TrafficIndex:
     ) -> Page:
         """Return a page. ``text`` is looked for in host, path and route; ``routes``: only these."""
         text = text.strip().lower()
-        fitting = [
-            number
-            for number, one in enumerate(self.entries)
-            if (not team or one.key.team == team)
-            and (routes is None or one.key in routes)
-            and (not text or text in one.order)
-            and (keep is None or keep(one.key))
-        ]
+        fitting: Sequence[int] = range(len(self.entries))
+        if text or team or routes is not None or keep is not None:
+            fitting = [
+                number
+                for number, one in enumerate(self.entries)
+                if (not team or one.key.team == team)
+                and (routes is None or one.key in routes)
+                and (not text or text in one.order)
+                and (keep is None or keep(one.key))
+            ]
         first = bisect.bisect_right(fitting, bisect.bisect_right(self._orders, after) - 1) if after else 0
         shown = fitting[first : first + limit]
         following = self.entries[shown[-1]].id if shown and first + limit < len(fitting) else ""
@@ -98,12 +99,10 @@ def _plain(host: str) -> str:
     return host.removeprefix("*.")
 
 
-def state_of(route: Route, backends: Collection[ExplainedBackend]) -> TrafficState:
-    """Say how a route is served."""
+def state_of(route: Route, wanted: int, served: int) -> TrafficState:
+    """Say how a route is served, of whose addresses so many are to get requests, and so many do."""
     if any(one.maintenance is not None for one in route.spec.middlewares):
         return "maintenance"
-    wanted = [one for one in backends if one.weight]
-    served = [one for one in wanted if one.state == "in service"]
     if not served:
         return "unserved"
-    return "serving" if len(served) == len(wanted) else "degraded"
+    return "serving" if served == wanted else "degraded"

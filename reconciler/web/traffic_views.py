@@ -9,8 +9,8 @@ from reconciler.desired.asking import NoQuestion, question
 from reconciler.desired.compile_problem import CompileProblem
 from reconciler.desired.coverage import certificate_of
 from reconciler.desired.middleware_words import words_of
-from reconciler.desired.observed import observed, routes_of
-from reconciler.desired.route_backends import backends_of
+from reconciler.desired.observed import AS_DECLARED, Placements, observed, routes_of
+from reconciler.desired.route_backends import backends_of, counted
 from reconciler.desired.shares import values_of
 from reconciler.desired.state import State
 from reconciler.desired.traefik_model import TraefikObjects
@@ -54,6 +54,8 @@ class TrafficViews:
         self._open = open_sealed
         self._index = TrafficIndex(State())
         self._view = State().view()
+        self._placements: Placements = AS_DECLARED
+        self._states: dict[ObjectKey, TrafficState] = {}
 
     # --- the list -------------------------------------------------------------------------------------------------
 
@@ -86,7 +88,7 @@ class TrafficViews:
 
     def _of(self, state: State) -> TrafficIndex:
         if self._index.state is not state:
-            self._index, self._view = TrafficIndex(state), state.view(self._open)
+            self._index, self._view, self._states = TrafficIndex(state), state.view(self._open), {}
         return self._index
 
     def _row(self, published: Published, entry: Entry) -> TrafficRow:
@@ -109,7 +111,7 @@ class TrafficViews:
             certificate=(certificate_of(entry.host, state.claims, fleet) or "") if ends else "",
             middlewares=tuple(words_of(one) for one in route.spec.middlewares),
             backends=backends,
-            state=state_of(route, backends),
+            state=self._state_of(published, key),
             retained=served.retained,
             figures=self._figures.of(key.team, key.name) if route.spec.type == "http" else None,
         )
@@ -126,9 +128,15 @@ class TrafficViews:
         )
 
     def _state_of(self, published: Published, key: ObjectKey) -> TrafficState:
-        route = _route(published.state, key)
-        found = backends_of(key, route, self._view, published.placements, {}, service="")
-        return state_of(route, found)
+        """Return how a route is served; each is worked out once for a generation, when somebody looks."""
+        if self._placements is not published.placements:
+            self._placements, self._states = published.placements, {}
+        found = self._states.get(key)
+        if found is None:
+            route = _route(published.state, key)
+            found = state_of(route, *counted(key, route, self._view, published.placements))
+            self._states[key] = found
+        return found
 
     # --- who answers ----------------------------------------------------------------------------------------------
 
