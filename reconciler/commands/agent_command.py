@@ -7,7 +7,7 @@ import os
 import sys
 from urllib.parse import quote
 
-from reconciler.commands import agent_drain, agent_view
+from reconciler.commands import agent_drain, agent_view, change_command
 from reconciler.commands.client import Client, add_target_options, target_of
 from reconciler.commands.output import say, say_json, tell
 from reconciler.errors import Misused
@@ -18,6 +18,7 @@ def add_actions(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add to the actions of ``agent``."""
     agent_view.add_actions(actions)
     agent_drain.add_actions(actions)
+    change_command.add_actions(actions)
     parser = actions.add_parser(
         "revoke",
         help="lock an agent out",

@@ -19,6 +19,7 @@ from reconciler.commands.trust import CA_FILE, Trust, unreachable
 from reconciler.errors import Broken, Misused, Refused
 from reconciler.pki.operator_credential import OperatorCredential
 from reconciler.settings import secret_file
+from schemas.text import visible
 
 TIMEOUT = 30.0
 M = TypeVar("M", bound=BaseModel)
@@ -164,9 +165,14 @@ class Client:
         """Return the JSON that a POST was answered with."""
         return self._ask("POST", path, json=dict(body))
 
+    def send(self, method: str, path: str, **options: Any) -> Any:  # noqa: ANN401 - JSON
+        """Return the JSON that any request was answered with; ``options`` as httpx has them."""
+        return self._ask(method, path, **options)
+
     def _ask(self, method: str, path: str, **options: Any) -> Any:  # noqa: ANN401 - JSON
+        headers = {**options.pop("headers", {}), **self._target.headers()}
         try:
-            answer = self._http.request(method, f"/api/v1{path}", headers=self._target.headers(), **options)
+            answer = self._http.request(method, f"/api/v1{path}", headers=headers, **options)
         except httpx.InvalidURL as error:
             raise Broken(f"{self._target.server!r} is no URL: {error}.") from None
         except httpx.HTTPError as error:
@@ -216,6 +222,7 @@ def _refused(answer: httpx.Response) -> Refused:
         problem = answer.json()
         text, hint = str(problem.get("detail") or problem["title"]), str(problem.get("hint", ""))
         wrong = [f"{one['field'] or 'the body'}: {one['message']}" for one in problem.get("errors", ())]
+        wrong += [_problem_line(one) for one in problem.get("problems", ())]
         text = "\n  ".join([text, *wrong])
         code = str(problem.get("type", "")).rpartition(":")[2]
     except (ValueError, KeyError, AttributeError, TypeError):
@@ -223,3 +230,7 @@ def _refused(answer: httpx.Response) -> Refused:
     if answer.status_code == httpx.codes.UNAUTHORIZED and not hint:
         hint = f"Use --data on its machine, or put a token into the file that {_TOKEN} names."
     return Refused(text, status=answer.status_code, code=code, hint=hint)
+
+
+def _problem_line(one: Mapping[str, Any]) -> str:
+    return visible(f"{one['file']}:{one['line']}:{one['column']} {one['code']}: {one['message']}")

@@ -1,0 +1,7 @@
+"""``cloudlunacy route``."""
+
+from __future__ import annotations
+
+from reconciler.commands.change_command import add_route_parser as add_parser
+
+__all__ = ["add_parser"]
