@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from http.cookies import SimpleCookie
 from pathlib import Path
@@ -36,7 +37,6 @@ from reconciler.web.pages.log_pages import LogPages
 from reconciler.web.pages.placement import Placements
 from schemas.access_api import AgentRevocation, RevocationRequest
 from schemas.changes_api import ChangeAnswer
-from schemas.health_api import EndpointHealth
 from schemas.objects import ObjectKey
 from schemas.observation import DeploymentObservation
 from schemas.rollout_api import RolloutOnAgent, RolloutStatus
@@ -141,7 +141,7 @@ class Doings:
 class FleetPages:
     """All pages of this part, in one application."""
 
-    def __init__(self, one: Asked, control: WaxControl, history: History) -> None:
+    def __init__(self, one: Asked, control: WaxControl, history: History, origin: str = ISSUER) -> None:
         self.one = one
         self.control = control
         self.history = history
@@ -154,8 +154,10 @@ class FleetPages:
         self.errands = Errands(self.commands, clock=lambda: one.now)
         self.rollouts: dict[ObjectKey, RolloutStatus] = {}
         self.certificates: dict[str, tuple[float, float | None]] = {}
-        door = Authenticator(issuer=ISSUER, origins=(), keys=one.keys, agents=Agents(), replays=ReplayCache())
-        site = make_site(door)
+        self.door = door = Authenticator(
+            issuer=ISSUER, origins=(origin,), keys=one.keys, agents=Agents(), replays=ReplayCache()
+        )
+        self.site = site = make_site(door)
         site.clock = lambda: one.now
         placements = Placements()
         known: Any = SimpleNamespace(history=history, measures=self.measures)
@@ -223,6 +225,24 @@ def observed(name: str = "vps-1", *items: Mapping[str, Any], **more: Any) -> Age
     return AgentObservation(name, **{**said, **more})
 
 
+@asynccontextmanager
+async def serving(
+    data: Path,
+    origin: str = ISSUER,
+    files: Mapping[str, bytes | None] = FILES,
+    control: WaxControl | None = None,
+) -> AsyncIterator[FleetPages]:
+    """Have pages of a fleet. ``origin``: where browsers see them."""
+    made = control or WaxControl()
+    made.published = Published(7, "a" * 40, state_of(dict(files)), agents={"vps-1": (5, "")})
+    async with asked(data, made) as one:
+        history = await History.open(data, clock=lambda: one.now)
+        try:
+            yield FleetPages(one, made, history, origin)
+        finally:
+            await history.close()
+
+
 def run(
     data: Path,
     scenario: Callable[[FleetPages], Awaitable[None]],
@@ -232,30 +252,10 @@ def run(
     """Run a scenario against pages of a fleet."""
 
     async def main() -> None:
-        state = state_of(dict(files))
-        made = control or WaxControl()
-        made.published = Published(7, "a" * 40, state, agents={"vps-1": (5, "")})
-        async with asked(data, made) as one:
-            history = await History.open(data, clock=lambda: one.now)
-            pages = FleetPages(one, made, history)
-            try:
-                await scenario(pages)
-            finally:
-                await history.close()
+        async with serving(data, files=files, control=control) as pages:
+            await scenario(pages)
 
     asyncio.run(main())
-
-
-def endpoint(port: int, **more: Any) -> EndpointHealth:
-    """A port of an agent."""
-    said: dict[str, Any] = {
-        "actual": port,
-        "verdict": "healthy",
-        "in_service": True,
-        "since": NOW,
-        "deployment": "shop/web",
-    }
-    return EndpointHealth.model_validate({"port": port, **said, **more})
 
 
 def notice(answer: httpx.Response) -> str:
