@@ -12,6 +12,7 @@ from reconciler.pki.authenticator import Authenticator
 from reconciler.web.application import Part
 from reconciler.web.approving import Approving
 from reconciler.web.pages.events import EventsPage
+from reconciler.web.pages.api_pages import ApiPages
 from reconciler.web.pages.kit import Site
 from reconciler.web.pages.overview import OverviewPage
 from reconciler.web.pages.revision_views import QuotedLines
@@ -50,6 +51,7 @@ def pages(plane: Serving, site: Site) -> tuple[Part, ...]:
             site=site,
             control=plane,
             tracker=tracker,
+        ApiPages(site=site),
             approving=Approving(control=plane, tracker=tracker, approvals=store, events=store, clock=time.time),
             lines=QuotedLines(plane.mirror),
             changes=plane.changes,

@@ -24,6 +24,7 @@ from reconciler.web.certificate_api import CertificateApi
 from reconciler.web.endpoint import Endpoint, routes_of
 from reconciler.web.limits import Limits
 from reconciler.web.openapi import openapi
+from reconciler.web.pages.api_pages import ApiPages
 from reconciler.web.problem import HANDLERS
 from reconciler.web.rotation_api import RotationApi
 from reconciler.web.webhooks import MAX_BODY, WEBHOOK_PATH, WebhookEndpoint
@@ -87,6 +88,10 @@ def make_application(
     def description() -> bytes:
         """Made when first asked for: making the schemas would hold up every start, and most are never asked."""
         return json.dumps(openapi(table, version=version)).encode()
+
+    for part in others:
+        if isinstance(part, ApiPages):
+            part.document = description
 
     async def serve_openapi(_: Request) -> Response:
         return Response(await asyncio.to_thread(description), media_type="application/json")
