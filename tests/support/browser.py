@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, BrowserContext, Page, Request, Response, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Dialog, Page, Request, Response, sync_playwright
 
 from tests.support.parts import require
 
@@ -78,6 +78,7 @@ class Window:
     def __post_init__(self) -> None:
         self.page.on("console", lambda message: self._console(message.type, message.text, message.location))
         self.page.on("pageerror", lambda error: self.complaints.append(f"uncaught: {error}"))
+        self.page.on("dialog", self._asked_by_script)
         self.page.on("requestfailed", self._failed)
         self.page.on("request", self._asked)
         self.page.on("response", self._answered)
@@ -128,6 +129,10 @@ class Window:
         where = urlsplit(str(location.get("url", ""))).path
         if kind in ("error", "warning") and where not in self.allowed:
             self.complaints.append(f"console: {text} at {json.dumps(location)}")
+
+    def _asked_by_script(self, dialog: Dialog) -> None:
+        self.complaints.append(f"a script asks: {dialog.message}")
+        dialog.dismiss()
 
     def _failed(self, request: Request) -> None:
         # a page that is left ends what it still had open
