@@ -149,13 +149,13 @@ def test_a_change_from_pull_request_to_live(shared: World) -> None:
     shared.git("push", "--quiet", "origin", "HEAD:main")  # merged
     assert one.status_wait(tip)["state"] == "Converged"
     assert one.get("new").status_code == 200
-    wait_for(lambda: "success" in shared.posted(tip), 30, what="the status of the commit")
+    wait_for(lambda: "success" in shared.posted(tip), 90, what="the status of the commit")
     status = github.statuses[-1]
     assert (status.state, status.description, status.name) == ("success", "In service everywhere.", "cloudlunacy")
     assert status.url == f"{one.url}/revisions/{tip}"
     one.restart()
     later = one.live({"routes/shop/later.yaml": web("later", shared.backend.port)}, "Add later")["revision"]
-    wait_for(lambda: "success" in shared.posted(later), 30, what="the status of the next commit")
+    wait_for(lambda: "success" in shared.posted(later), 90, what="the status of the next commit")
     assert shared.posted(tip).count("success") == 1
 
 
@@ -187,7 +187,7 @@ def test_an_enrolment_asks_for_its_merge(shared: World) -> None:
         events = one.ask("/events", limit=1000)["events"]
         return [event["message"] for event in events if event["type"] == "PullRequestOpened"]
 
-    wait_for(told, 30, what=f"the event\n{done.stderr}")
+    wait_for(told, 90, what=f"the event\n{done.stderr}")
     one.restart()
     (asked,) = (asked for asked in github.pulls if asked.branch == "enrol/vps-3")
     page = f"https://github.test/platform/fleet/pull/{asked.number}"
