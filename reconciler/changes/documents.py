@@ -147,7 +147,7 @@ def _edited(path: str, text: str, change: Callable[[CommentedMap], None]) -> str
     before, copy = exact(plain(document)), _dumped(path, own, document)
     change(document)
     wanted = exact(plain(document))
-    if wanted == before:
+    if wanted == before and _holds(own, wanted):
         return own
     edited = _dumped(path, own, document)
     for candidate in _candidates(own, copy, edited):

@@ -147,7 +147,7 @@ def patches_by_path(text: str, paths: list[str]) -> dict[str, str]:
         head, at, hunks = piece.partition("\n@@")
         name = next((path for path in paths if head.split("\n", 1)[0] == f"a/{path} b/{path}"), None)
         if name is not None:
-            found[name] = f"@@{hunks}\n".replace("\n\n", "\n", 0) if at else ""
+            found[name] = f"@@{hunks.rstrip(chr(10))}\n" if at else ""
     return found
 
 

@@ -22,7 +22,8 @@ from reconciler.desired.edits import EditConflict
 MAX_FILE: Final = 64 * 1024
 """Bytes; larger files are no objects."""
 _PLAIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*(?:[./][A-Za-z0-9_-]+)*|[0-9]+(?:\.[0-9]+){3}")
-_SEQUENCE: Final = re.compile(r"^( *)[A-Za-z][\w-]*:[ \t]*(?:#.*)?\r?\n( *)- ", re.MULTILINE)
+_ASIDE: Final = r"(?:#.*)?\r?\n"
+_SEQUENCE: Final = re.compile(rf"^( *)[A-Za-z][\w-]*:[ \t]*{_ASIDE}(?:[ \t]*{_ASIDE})*( *)- ", re.MULTILINE)
 _WORDS: Final = frozenset(["true", "false", "yes", "no", "on", "off", "null", "y", "n"])
 
 

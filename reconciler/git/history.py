@@ -56,7 +56,7 @@ async def commits_of(
     """
     ends = (revision, *([f"^{since}"] if since else []))
     options = ("-z", f"--max-count={limit}", f"--format={LOG_FORMAT}", "--end-of-options")
-    command = mirror.keeper.command("log", *options, *ends, "--", f":(literal){path}")
+    command = mirror.keeper.command("log", *options, *ends, "--", path)
     finished = await mirror.keeper.local(replace(command, seconds=SECONDS), (revision,))
     try:
         return parse_log(finished.stdout)
@@ -96,8 +96,7 @@ async def patch(mirror: Mirror, parent: str, revision: str, paths: Sequence[str]
         kept.extend(piece)
         return len(kept) <= MAX_PATCH
 
-    literal = [f":(literal){path}" for path in paths]
-    command = mirror.keeper.command("diff-tree", *options, "--end-of-options", base, revision, "--", *literal)
+    command = mirror.keeper.command("diff-tree", *options, "--end-of-options", base, revision, "--", *paths)
     await mirror.keeper.runner.run(replace(command, seconds=SECONDS, sink=keep))
     text = bytes(kept[:MAX_PATCH]).decode("utf-8", "replace")
     return text if len(kept) <= MAX_PATCH else text[: text.rfind("\n") + 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +186,11 @@ def test_a_patched_file_reads_as_what_was_wanted(name: str, data: st.DataObject)
     document = read_mapping(text.encode())
     key = data.draw(st.sampled_from(sorted(document["spec"])))
     patch = {"spec": {key: data.draw(VALUES)}}
-    after = patch_document(name, text, patch)
+    try:
+        after = patch_document(name, text, patch)
+    except EditConflict:  # what could be taken for a tag or an alias is left to people
+        assert re.search("[!&*%]", json.dumps(patch))
+        return
     assert exact(read_mapping(after.encode())) == exact(merge_patch(document, patch))
     top = text.index("\nspec:")
     assert after.startswith(text[:top])
@@ -212,3 +217,9 @@ def test_any_document_becomes_any_other(old: dict[str, Any], new: dict[str, Any]
     """What is put into a file is what is read from it."""
     for text in (json.dumps(old), put_document("x.yaml", None, old)):
         assert exact(read_mapping(put_document("x.yaml", text, new).encode())) == exact(new)
+
+
+def test_items_below_a_comment_keep_their_indentation() -> None:
+    """How lists are indented is seen in the first one, whatever stands above its first item."""
+    text = "spec:\n  backends:\n    # Why.\n\n    - {agent: a, port: 1}\n    - {agent: b, port: 2}\n"
+    assert set_weights(PATH, text, {"a:1": 5}) == text.replace("port: 1}", "port: 1, weight: 5}")
