@@ -22,6 +22,7 @@ from schemas.names import (
     Port,
     seconds,
 )
+from schemas.notifications import Notifications
 
 
 class EntryPoints(Model):
@@ -202,6 +203,7 @@ class FleetSpec(Model):
     """Without it agents may ask for no routes."""
     access: Access = Access()
     """Without it nobody may log in with the identity provider."""
+    notifications: Notifications = Notifications()
 
     @model_validator(mode="after")
     def _teams_once(self) -> Self:

@@ -7,18 +7,17 @@ import time
 from typing import TYPE_CHECKING
 
 from reconciler.app.agent_pages import agent_pages
+from reconciler.app.rotating import rotation_views
 from reconciler.package_data import data_directory
 from reconciler.pki.authenticator import Authenticator
 from reconciler.web.application import Part
 from reconciler.web.approving import Approving
-from reconciler.web.pages.events import EventsPage
 from reconciler.web.pages.api_pages import ApiPages
+from reconciler.web.pages.events import EventsPage
 from reconciler.web.pages.kit import Site
 from reconciler.web.pages.overview import OverviewPage
 from reconciler.web.pages.revision_views import QuotedLines
 from reconciler.web.pages.revisions import RevisionPages
-from reconciler.web.rotation_api import view as rotation_view
-from schemas.rotation_api import RotationView
 
 if TYPE_CHECKING:
     from reconciler.app.serving import Serving
@@ -34,10 +33,6 @@ def pages(plane: Serving, site: Site) -> tuple[Part, ...]:
     """Return every part of the dashboard that answers."""
     store, tracker = plane._store, plane._tracker  # noqa: SLF001 - the composition root holds them
 
-    def rotations() -> tuple[RotationView, ...]:
-        kept = plane.rotations.kept
-        return tuple(rotation_view(kept, one) for one in kept.under_way.values())
-
     return (
         site.statics,
         OverviewPage(
@@ -45,18 +40,18 @@ def pages(plane: Serving, site: Site) -> tuple[Part, ...]:
             control=plane,
             tracker=tracker,
             certificates=lambda: plane._front_certificates.statuses(plane.loop.published),  # noqa: SLF001
-            rotations=rotations,
+            rotations=lambda: rotation_views(plane),
         ),
         RevisionPages(
             site=site,
             control=plane,
             tracker=tracker,
-        ApiPages(site=site),
             approving=Approving(control=plane, tracker=tracker, approvals=store, events=store, clock=time.time),
             lines=QuotedLines(plane.mirror),
             changes=plane.changes,
         ),
         EventsPage(site=site, events=store),
+        ApiPages(site=site),
         *plane.traffic.pages(site),
         *agent_pages(plane, site),
     )

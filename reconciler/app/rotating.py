@@ -16,7 +16,8 @@ from reconciler.steps.certificates import Certificates
 from reconciler.steps.fronts import Fronts
 from reconciler.steps.passing import Published
 from reconciler.store.protocols import AgentObservation, EventStore
-from reconciler.web.rotation_api import RotationApi
+from reconciler.web.rotation_api import RotationApi, view
+from schemas.rotation_api import RotationView
 
 
 class Plane(Protocol):
@@ -66,3 +67,9 @@ def rotations_of(  # noqa: PLR0917 - each is another type
 def rotation_api(plane: Plane, authenticator: Authenticator) -> RotationApi:
     """Build its endpoints."""
     return RotationApi(authenticator=authenticator, rotations=plane.rotations, server_ends=plane.certificate.ends)
+
+
+def rotation_views(plane: Plane) -> tuple[RotationView, ...]:
+    """Return those that are under way."""
+    kept = plane.rotations.kept
+    return tuple(view(kept, one) for one in kept.under_way.values())

@@ -66,6 +66,7 @@ class ControlPlane(Parts):
             self._task("figures", self.traffic.figures.run()),
             *(self._task(name, coroutine) for name, coroutine in self._access.tasks().items()),
             *(self._task(name, coroutine) for name, coroutine in self.forges.tasks().items()),
+            *(self._task(name, coroutine) for name, coroutine in self.notices.tasks().items()),
             *(self._task(name, coroutine) for name, coroutine in self._deployments.tasks().items()),
             self._task("server", self.server.serve(sockets=[self._socket])),
             self._task("stop", _wait(stop)),

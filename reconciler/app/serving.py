@@ -23,10 +23,11 @@ from reconciler.app.feeding import Feeding
 from reconciler.app.forges import Forges
 from reconciler.app.installing import install_api
 from reconciler.app.measuring import measure_api
+from reconciler.app.notifying import Notices
 from reconciler.app.own_names import url_of
 from reconciler.app.pages import make_site, pages
 from reconciler.app.rollouts import RollingOut
-from reconciler.app.rotating import rotation_api
+from reconciler.app.rotating import rotation_api, rotation_views
 from reconciler.app.rotation import Rotations
 from reconciler.app.traffic import Traffic
 from reconciler.changes.service import Changes
@@ -128,6 +129,18 @@ class Serving(Answering):
         endpoint = TokenEndpoint(keys=keys, agents=self._directory, authenticator=authenticator, replays=replays)
         endpoint.lifetime *= self._settings.rotation_pace
         site = make_site(authenticator)
+        self.notices = Notices(
+            self,
+            self._settings.data,
+            self._store,
+            tracker=self._tracker,
+            certificates=lambda: self._front_certificates.statuses(self.loop.published),
+            rotations=lambda: rotation_views(self),
+            open_sealed=keys.opener.open,
+            public_url=self.issuer,
+            roots=lambda: self.certificate.authority.bundle().pem,
+            registry=self._metrics.registry,
+        )
         application = make_application(
             api=Api(
                 control=self,
@@ -175,6 +188,7 @@ class Serving(Answering):
                 self.traffic.api(authenticator),
                 *change_apis(self, self.changes, authenticator),
                 self.feeding.api(authenticator, time.time),
+                self.notices.api(authenticator),
                 *self._access.login(site),
                 *pages(self, site),
             ),
@@ -212,6 +226,7 @@ class Serving(Answering):
         if record.revision == self._tracker.newest:
             waits = state in ("Progressing", "Held", "Failed")
             self._metrics.waiting_since(record.stages.get("fetched", time.time()) if waits else None)
+            self._metrics.newest(state)
 
     def _webhook_secret(self) -> bytes | None:
         path = self._settings.webhook_secret_file

@@ -229,6 +229,24 @@ FORGES: Final[Migrations] = (
     ),
 )
 
+NOTICES: Final[Migrations] = (
+    (
+        # What is wrong and who was told, what waits to be told, and up to where the timeline was read.
+        """CREATE TABLE conditions (
+            subject TEXT NOT NULL,
+            type TEXT NOT NULL,
+            document TEXT NOT NULL,
+            PRIMARY KEY (subject, type)
+        )""",
+        """CREATE TABLE notices (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            channel TEXT NOT NULL,
+            document TEXT NOT NULL
+        )""",
+        "CREATE TABLE place (one INTEGER NOT NULL PRIMARY KEY CHECK (one = 1), event INTEGER NOT NULL)",
+    ),
+)
+
 
 class Schema(NamedTuple):
     """What a database file must look like, and what to tell a person when it does not."""
@@ -243,6 +261,7 @@ OUTBOX_SCHEMA: Final = Schema("outbox.db", OUTBOX, disposable=False)
 STATE_SCHEMA: Final = Schema("state.db", STATE, disposable=True)
 HISTORY_SCHEMA: Final = Schema("history.db", HISTORY, disposable=True)
 FORGES_SCHEMA: Final = Schema("forges.db", FORGES, disposable=True)
+NOTICES_SCHEMA: Final = Schema("notices.db", NOTICES, disposable=True)
 
 
 def migrate(connection: sqlite3.Connection, schema: Schema) -> None:
