@@ -119,6 +119,11 @@ class Metrics:
         """Count a revision that reached this state."""
         self._revisions.labels(bounded(state, _STATES)).inc()
 
+    def newest(self, state: str) -> None:
+        """Show the state of the newest revision."""
+        for one in STATES:
+            self._newest.labels(one).set(one == state)
+
     def problem(self, code: str) -> None:
         self._problems.labels(bounded(code, self._codes)).inc()
 
@@ -229,6 +234,7 @@ class Metrics:
     def _make_reconcile(self) -> None:
         self._stage = self._histogram("stage_seconds", "Time that a stage of a reconcile took.", SECONDS, "stage")
         self._revisions = self._counter("revisions", "Revisions that reached a state.", "state")
+        self._newest = self._gauge("newest_revision", "1 at the state in which the newest revision is.", "state")
         self._problems = self._counter("problems", "Problems found in the state repo.", "code")
         self._preflight_failures = self._counter(
             "preflight_failures", "Candidates that the preflight refused.", "reason"
@@ -241,6 +247,14 @@ class Metrics:
         self._published_info = self._gauge("published_revision_info", "Revision that is published.", "revision")
         self._objects = self._gauge("objects", "Valid objects.", "kind")
         self._quarantined = self._gauge("objects_quarantined", "Objects kept out because of problems.")
+        # from 0 on, because increase() does not see the first one of a series that begins with it
+        for counter, values in (
+            (self._revisions, STATES),
+            (self._preflight_failures, PREFLIGHT_REASONS),
+            (self._read_back_failures, READ_BACK_REASONS),
+        ):
+            for value in values:
+                counter.labels(value)
         lag = self._gauge("convergence_lag_seconds", "Age of the newest commit that has not converged; 0 when it has.")
         lag.set_function(lambda: self._age(self._oldest_commit))
 

@@ -49,6 +49,8 @@ def test_each_call_moves_its_own_metric() -> None:
     """Every counter and gauge shows what it was told."""
     metrics = Metrics(problem_codes=frozenset({"unknown-agent"}))
     metrics.revision("Converged")
+    metrics.newest("Held")
+    metrics.newest("Converged")
     metrics.problem("unknown-agent")
     metrics.poll()
     metrics.poll("RemoteUnavailable")
@@ -68,6 +70,9 @@ def test_each_call_moves_its_own_metric() -> None:
     shown = own(metrics)
     expected = {
         ("revisions_total", "Converged"): 1,
+        ("revisions_total", "Held"): 0,
+        ("newest_revision", "Converged"): 1,
+        ("newest_revision", "Held"): 0,
         ("problems_total", "unknown-agent"): 1,
         ("polls_total",): 2,
         ("poll_failures_total", "RemoteUnavailable"): 1,
