@@ -83,8 +83,8 @@ class DatabasePages:
         )
 
     async def database(self, request: Request) -> Response:
+        identity = self._site.caller(request, team=request.path_params["team"])
         key = self._key(request)
-        identity = self._site.caller(request, team=key.team)
         look = self._of.look()
         shown, spec = deployment_view(key, look), deployment_of(look.state, key).spec
         assert spec.mongodb is not None
@@ -106,8 +106,8 @@ class DatabasePages:
         )
 
     async def backups(self, request: Request) -> Response:
+        identity = self._site.caller(request, "operate", team=request.path_params["team"])
         key = self._key(request)
-        identity = self._site.caller(request, "operate", team=key.team)
         agents = agents_meant(self._of, key, request.query_params.get("agent", ""))
         found, problems = [], list[str]()
         for agent in agents[:4] if is_opened(request) else ():
@@ -126,8 +126,8 @@ class DatabasePages:
         )  # fmt: skip
 
     async def backup(self, request: Request) -> Response:
+        identity = self._site.caller(request, "operate", team=request.path_params["team"])
         key = self._key(request)
-        identity = self._site.caller(request, "operate", team=key.team)
         form = await self._site.form(request)
 
         async def act() -> str:

@@ -114,8 +114,8 @@ class DeploymentPages:
         )
 
     async def deployment(self, request: Request) -> Response:
+        identity = self._site.caller(request, team=request.path_params["team"])
         key = self._of.key(request)
-        identity = self._site.caller(request, team=key.team)
         look, rollout = self._of.look(), self._of.rollout(key)
         shown, span = deployment_view(key, look), agents_view.range_of(request.query_params.get("range", ""))
         rows = sorted(
@@ -196,8 +196,8 @@ class DeploymentPages:
         return await self._act(request, act)
 
     async def _act(self, request: Request, act: Callable[[ObjectKey, Identity, Form], Awaitable[str]]) -> Response:
+        identity = self._site.caller(request, "operate", team=request.path_params["team"])
         key = self._of.key(request)
-        identity = self._site.caller(request, "operate", team=key.team)
         back = f"/deployments/{quote(key.team, safe='')}/{quote(key.name, safe='')}"
         return await answered(self._site, back, act(key, identity, await self._site.form(request)))
 

@@ -71,8 +71,8 @@ class LogPages:
         return (Endpoint("GET", path, "What a deployment writes", self.logs, "operate", page=True),)
 
     async def logs(self, request: Request) -> Response:
+        identity = self._site.caller(request, "operate", team=request.path_params["team"])
         key = self._of.key(request)
-        identity = self._site.caller(request, "operate", team=key.team)
         agent = request.query_params.get("agent", "")
         tail = number_of(request, "tail", TAIL, MOST)
         agents = agents_meant(self._of, key, agent)
