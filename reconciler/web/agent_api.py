@@ -48,6 +48,17 @@ _OAUTH_ERRORS: Final = {"invalid-request": "invalid_request", "unsupported-grant
 _PROOF_ERRORS: Final = frozenset({"proof-missing", "wrong-target", "key-mismatch"})
 
 
+_FORM: Final = {
+    "type": "object",
+    "required": ["grant_type", "client_assertion_type", "client_assertion"],
+    "properties": {
+        "grant_type": {"const": "client_credentials"},
+        "client_assertion_type": {"const": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"},
+        "client_assertion": {"type": "string"},
+    },
+}
+
+
 class AgentApi:
     """The endpoints; ``endpoints()`` is the table."""
 
@@ -79,7 +90,7 @@ class AgentApi:
             Endpoint("GET", f"{ENROLMENTS_PATH}/{{id}}", "Where an enrolment stands, for its own key", self.enrolment,
                      response=Enrolment, proof=True),
             Endpoint("POST", TOKEN_ENDPOINT_PATH, "Access token for a client assertion (RFC 7523)", self.token,
-                     response=TokenAnswer, proof=True),
+                     response=TokenAnswer, proof=True, takes={"application/x-www-form-urlencoded": _FORM}),
             Endpoint("GET", JWKS_PATH, "Public keys of this control plane", self.jwks, response=JwkSet),
         )  # fmt: skip
 

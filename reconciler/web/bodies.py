@@ -14,6 +14,7 @@ from reconciler.errors import Refused
 
 M = TypeVar("M", bound=BaseModel)
 _TAG: Final = re.compile(r'"[!#-~]*"')
+_CONDITION: Final = re.compile(r'\*|(?:W/)?"[!#-~]*"(?:, *(?:W/)?"[!#-~]*")*')
 
 
 async def read_json(request: Request, model: type[M]) -> M:
@@ -43,17 +44,27 @@ def whole_answer(model: BaseModel, status: int = 200) -> Response:
 
 
 def tagged_answer(request: Request, model: BaseModel) -> Response:
-    """Write a model, or say that the caller has it already (RFC 9110, 13.1.2): its tag is a digest of the text."""
+    """Write a model, or say that the caller has it already (RFC 9110, 13.1.2): its tag is a digest of the text.
+
+    Raises:
+        Refused: 400 ``bad-condition``.
+    """
     content = model.model_dump_json(by_alias=True).encode()
     tag = hashlib.sha256(content).hexdigest()[:32]
     return known_answer(request, tag) or Response(content, 200, _kept(tag), "application/json")
 
 
 def known_answer(request: Request, tag: str) -> Response | None:
-    """Return 304 to who has the version of this tag already, else None; the comparison is weak."""
-    sent = ",".join(request.headers.getlist("if-none-match"))
-    is_known = sent.strip() == "*" or f'"{tag}"' in _TAG.findall(sent)
-    return Response(None, 304, _kept(tag)) if is_known else None
+    """Return 304 to who has the version of this tag already, else None; the comparison is weak.
+
+    Raises:
+        Refused: 400 ``bad-condition``.
+    """
+    sent = ", ".join(request.headers.getlist("if-none-match")).strip()
+    if sent and not _CONDITION.fullmatch(sent):
+        hint = "Send back what the header ETag said, with its quotes."
+        raise Refused("If-None-Match is * or a list of tags.", status=400, code="bad-condition", hint=hint)
+    return Response(None, 304, _kept(tag)) if sent == "*" or f'"{tag}"' in _TAG.findall(sent) else None
 
 
 def _kept(tag: str) -> dict[str, str]:

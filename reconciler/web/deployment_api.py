@@ -61,6 +61,9 @@ RESTART_MARGIN = 120.0
 """Seconds for what a restart needs besides its roll-out's deadline: fetching, switching, draining."""
 
 
+_NOWHERE = {409: "It runs on no agent, or on several, and none is named."}
+
+
 class Control(Protocol):
     """What is asked of the running control plane: :class:`reconciler.app.ControlPlane`."""
 
@@ -116,7 +119,7 @@ class DeploymentApi:
             Endpoint("GET", LOGS_PATH, "What it wrote, line by line", self.logs, "operate", response=CommandLine,
                      media=LINES, query={**agent, "tail": f"lines of before, at most {MAX_TAIL}",
                                          "follow": "`true`: go on",
-                                         "seconds": Parameter("At most so long.", SECONDS)}),
+                                         "seconds": Parameter("At most so long.", SECONDS)}, problems=_NOWHERE),
             Endpoint("POST", RESTART_PATH, "Have a fresh instance made", self.restart, "operate",
                      request=RestartRequest, response=CommandLine, media=LINES),
             Endpoint("POST", EXEC_PATH, "Run a program where it runs", self.execute, "exec",
@@ -124,7 +127,7 @@ class DeploymentApi:
             Endpoint("POST", BACKUP_PATH, "Back a database up", self.backup, "operate", request=BackupRequest,
                      response=CommandLine, media=LINES),
             Endpoint("GET", BACKUPS_PATH, "Backups that the agent keeps, oldest first", self.backups, "operate",
-                     response=CommandLine, media=LINES, query=agent),
+                     response=CommandLine, media=LINES, query=agent, problems=_NOWHERE),
             Endpoint("POST", RESTORE_PATH, "Write a backup of a database back", self.restore, "operate",
                      request=RestoreRequest, response=CommandLine, media=LINES),
         )  # fmt: skip

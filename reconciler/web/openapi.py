@@ -14,6 +14,7 @@ from reconciler.web.endpoint import PROBLEM_MEDIA, PROGRAMS, AnswerHeader, Endpo
 from reconciler.web.parameters import path_parameter
 
 ENTITY_TAG: Final = r'^(W/)?"[!#-~]*"$'
+CONDITION: Final = r'^(\*|(W/)?"[!#-~]*"(, *(W/)?"[!#-~]*")*)$'
 Schema = Mapping[str, Any]
 _PROBLEM_SCHEMA: Final = {
     "type": "object",
@@ -202,7 +203,7 @@ def _parameters(one: Endpoint) -> Iterator[dict[str, Any]]:
             "name": "If-None-Match",
             "in": "header",
             "description": "The ETag of an answer that the caller has: where nothing has changed, it is told 304.",
-            "schema": {"type": "string", "pattern": ENTITY_TAG, "maxLength": 200},
+            "schema": {"type": "string", "pattern": CONDITION, "maxLength": 200},
         }
 
 
@@ -251,7 +252,9 @@ def _statuses(one: Endpoint) -> Iterator[int]:
     if "{" in one.path:
         yield 404
     if one.method in ("POST", "PUT", "PATCH", "DELETE"):
-        yield 413
+        yield from (409, 413)
+    if one.scope == "write":
+        yield 412
     if one.request is not None or one.takes:
         yield from (408, 415, 422)
 
