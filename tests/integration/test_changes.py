@@ -44,7 +44,7 @@ def settle(one: Installation) -> None:
     """Bring the branch back to what the test began with, and wait until that is served."""
     revision = one.repo.commit(FILES, message="As before")
     one.status_wait(revision)
-    wait_for(lambda: send(one, "GET", OBJECT).json()["revision"] == revision, "the former text is read again")
+    wait_for(lambda: send(one, "GET", OBJECT).json()["revision"] == revision, 60)
 
 
 def test_an_object_is_read_and_written(one: Installation) -> None:
@@ -124,7 +124,7 @@ def test_accepted_before_a_kill_is_committed_after(one: Installation) -> None:
     one.kill()
     (one.repo.path / "hooks" / "pre-receive").unlink()
     one.start()
-    wait_for(lambda: one.repo.log()[0] == "Seven", "the change is on the remote")
+    wait_for(lambda: one.repo.log()[0] == "Seven", 60)
     again = send(one, "POST", "/api/v1/changes", json=body, headers={"Idempotency-Key": "seven"}, timeout=60)
     assert (again.status_code, again.json()["revision"]) == (200, one.repo.tip()), again.text
     assert one.repo.log().count("Seven") == 1
