@@ -108,7 +108,7 @@ def test_the_box_is_asked_by_keyboard(site: Site, width: int) -> None:
     """What it says is what Traefik does."""
     with site.visit(width=width) as window:
         page = window.open("/traffic")
-        page.get_by_label("URL").fill("http://web.app.cloudlunacy.test/")
+        page.get_by_role("textbox", name="URL").fill("http://web.app.cloudlunacy.test/")
         with page.expect_navigation():
             page.keyboard.press("Enter")
         expect(page.get_by_text("A backend answers it.")).to_be_visible()
