@@ -21,16 +21,11 @@ ROUTE: Final = "routes/shop/web.yaml"
 PAGES: Final = {
     "overview": "/",
     "traffic": "/traffic",
-    "agents": "/agents",
     "agent": "/agents/vps-1",
     "deployments": "/deployments",
     "deployment": "/deployments/shop/web",
-    "databases": "/databases",
     "certificates": "/certificates",
-    "secrets": "/secrets",
-    "revisions": "/revisions",
     "events": "/events",
-    "object": f"/objects/{ROUTE}",
 }
 ON_A_PHONE: Final = ("overview", "traffic", "agent")
 
