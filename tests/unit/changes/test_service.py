@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from reconciler.changes.service import Proposed
 from reconciler.errors import Broken, Refused
 from reconciler.pki.authenticator import Identity
 from schemas.changes_api import Change, FileEdit
-from tests.support.git_repos import git
+from tests.support.git_repos import BareRepo, git
 from tests.unit.changes.plane import (
     ADMIN,
     AGENT,
@@ -61,8 +62,6 @@ def test_a_change_is_one_commit_by_the_person(tmp_path: Path) -> None:
 
 async def settled(plane: Plane) -> list[tuple[str, str, str]]:
     """Wait until the timeline says what became of a change."""
-    import asyncio  # noqa: PLC0415
-
     for _ in range(500):
         if found := await plane.events():
             return found
@@ -263,8 +262,6 @@ def test_accepted_is_kept(tmp_path: Path) -> None:
         assert (await plane.changes.standing(accepted[0])).state == "committed"
 
     on_a_remote(tmp_path, before, is_pushing=False, answer_seconds=0.01)
-    from tests.support.git_repos import BareRepo  # noqa: PLC0415
-
     on_a_remote(tmp_path, after, remote=BareRepo(tmp_path / "remote.git"))
 
 
