@@ -107,6 +107,7 @@ class TrafficPages:
 
     async def weights(self, request: Request) -> Response:
         """Move traffic: show what the weights would do, then commit them."""
+        self._site.caller(request)
         form = await self._site.form(request)
         path, host = form.get("path", ""), str(request.path_params["host"])
         key = key_of_path(path)
