@@ -68,7 +68,7 @@ def needs(standing: Standing, *, shown: int = SHOWN) -> tuple[Need, ...]:
         *_of_start(standing),
         *_of_revision(standing.newest),
         *_of_fronts(standing),
-        *_some(_of_problems(standing.problems), shown, "more problems", "/events?severity=error"),
+        *_some(_of_problems(standing.problems), shown, "more problems", "/revisions/newest#problems"),
         *_some(_of_work(standing), shown, "more deployments that fail", "/deployments"),
         *_some(_of_agents(standing), shown, "more agents that are away", "/agents"),
         *_some(_of_certificates(standing), shown, "more certificates", "/certificates"),
