@@ -21,7 +21,7 @@ from reconciler.web.deployment_views import deployment_of, deployment_view
 from reconciler.web.endpoint import Endpoint
 from reconciler.web.errands import hear
 from reconciler.web.pages import deployments_view as view
-from reconciler.web.pages.deployment_pages import DeploymentSources, agents_meant, answered, commands_for
+from reconciler.web.pages.deployment_pages import DeploymentSources, agents_meant, answered, commands_for, writable_team
 from reconciler.web.pages.kit import Site
 from reconciler.web.pages.log_pages import is_opened
 from reconciler.web.pages.placement import Placements, page_of, routes_to
@@ -77,6 +77,7 @@ class DatabasePages:
             total=len(known.databases),
             wanted=wanted,
             states=view.STATES,
+            team=writable_team(look.state, identity),
             teams=sorted({key.team for key in known.databases.values()}),
             next=f"/databases?{wanted.query(after=following)}" if following else "",
             first=f"/databases?{wanted.query()}" if after else "",

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from reconciler.agents.commands import Asked, Commands, said_of
 from reconciler.agents.measures import subject_of
+from reconciler.desired.state import State
 from reconciler.errors import CloudLunacyError, Refused, Transient
 from reconciler.pki.authenticator import Identity
 from reconciler.status import Tracker
@@ -109,6 +110,7 @@ class DeploymentPages:
             wanted=wanted,
             states=view.STATES,
             teams=known.teams,
+            team=writable_team(look.state, identity),
             next=f"/deployments?{wanted.query(after=following)}" if following else "",
             first=f"/deployments?{wanted.query()}" if after else "",
         )
@@ -200,6 +202,12 @@ class DeploymentPages:
         key = self._of.key(request)
         back = f"/deployments/{quote(key.team, safe='')}/{quote(key.name, safe='')}"
         return await answered(self._site, back, act(key, identity, await self._site.form(request)))
+
+
+def writable_team(state: State, identity: Identity) -> str:
+    """Return a team of the fleet for which somebody may write files; empty where there is none."""
+    teams = () if state.fleet is None else state.fleet.spec.teams
+    return next((one.name for one in teams if identity.may("write", one.name)), "")
 
 
 def commands_for(agents: tuple[str, ...], action: str, key: ObjectKey, seconds: float) -> list[Asked]:

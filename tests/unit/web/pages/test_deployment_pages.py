@@ -72,6 +72,8 @@ def test_where_there_is_none_the_page_says_what_to_do(tmp_path: Path, path: str)
     async def scenario(pages: FleetPages) -> None:
         text = (await pages.get(path)).text
         assert "state repo" in text or "is all that one takes" in text
+        assert 'href="/objects/deployments/shop/' in text
+        assert 'href="/objects/deployments/shop/' not in (await pages.get(path, "read")).text
 
     run(tmp_path, scenario, {"fleet.yaml": fleet()})
 
