@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from reconciler.agents.rates import Bucket
 from reconciler.desired.certificates import desired_certificates
-from reconciler.desired.coverage import users_of
+from reconciler.desired.coverage import ends_tls, users_of
 from reconciler.errors import Refused
 from reconciler.pki.certificate_pair import CertificatePair
 from reconciler.steps.passing import Published
@@ -24,6 +24,7 @@ from reconciler.web.agent_views import moment
 from reconciler.web.endpoint import Endpoint
 from reconciler.web.pages.kit import Site
 from reconciler.web.pages.lifetimes import Lifetime, lifetime
+from schemas.base import Metadata
 from schemas.certificate import Certificate, CertificateSpec
 from schemas.certificate_status import CertificateStatus, ServedLeaf
 from schemas.names import seconds
@@ -115,7 +116,7 @@ class CertificatePages:
             certificate=status,
             life=self._life(status, specs, self._now()),
             chain=chain_of(pair.chain) if pair is not None else (),
-            hosts=self._hosts(found) if isinstance(found, Certificate) else (),
+            hosts=self._hosts(specs.get(status.name)),
             agents=found.spec.used_by.agents if isinstance(found, Certificate) else (),
             path=key.path if found is not None else "",
             spec=specs.get(status.name),
@@ -167,11 +168,16 @@ class CertificatePages:
         renewed = WARN if spec is None or spec.provided is not None else timedelta(seconds=seconds(spec.renew_before))
         return lifetime(status.not_before, status.not_after, renewed, now)
 
-    def _hosts(self, certificate: Certificate) -> tuple[str, ...]:
+    def _hosts(self, spec: CertificateSpec | None) -> tuple[str, ...]:
+        """Return the hosts at which routes in service end TLS with it."""
         state = self._of.published().state
-        if state.fleet is None:
+        if state.fleet is None or spec is None:
             return ()
-        found = dict.fromkeys(claim.pattern for claim in users_of(certificate, state.claims, state.fleet))
+        shown = Certificate(  # the implicit ones have no object, and names that none may have
+            api_version="cloudlunacy/v1", kind="Certificate", metadata=Metadata(name="shown"), spec=spec
+        )
+        users = users_of(shown, state.claims, state.fleet)
+        found = {claim.pattern for claim in users if ends_tls(state.objects[claim.owner])}
         return tuple(sorted(found)[:MOST_HOSTS])
 
     def _now(self) -> datetime:

@@ -100,6 +100,7 @@ def test_a_certificate_has_a_page(tmp_path: Path) -> None:
         for words in ("shop.test", "Order now", "Ask the fronts", "CertificateIssued", "not this one", "ab" * 32):
             assert words in text
         assert NASTY not in answer.text
+        assert 'href="/traffic/shop.test"' in answer.text
         assert "Order now" not in (await one.get("/certificates/shop", "read")).text
         assert (await one.get("/certificates/none")).status_code == 404
 
