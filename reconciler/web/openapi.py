@@ -253,8 +253,8 @@ def _statuses(one: Endpoint) -> Iterator[int]:
         yield 404
     if one.method in ("POST", "PUT", "PATCH", "DELETE"):
         yield from (409, 413)
-    if one.scope == "write":
-        yield 412
+    if one.scope == "write" and one.method != "GET":
+        yield from (412, 422)
     if one.request is not None or one.takes:
         yield from (408, 415, 422)
 

@@ -72,7 +72,8 @@ class WebhookEndpoint:
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         text = "Look at the remote soon: for git hosts, which sign with the shared secret"
-        return (Endpoint("POST", WEBHOOK_PATH, text, self.receive, status=202),)
+        refused = {401: "The signature does not fit the body.", 404: "Webhooks are off."}
+        return (Endpoint("POST", WEBHOOK_PATH, text, self.receive, status=202, problems=refused),)
 
     async def receive(self, request: Request) -> Response:
         """Answer one delivery, and count what became of it; a refusal counts under its code."""
