@@ -35,6 +35,8 @@ COMMANDS: Final = (
     Entry("review", "reconciler.commands.review_command", "check and plan a pull request in CI"),
     Entry("render", "reconciler.commands.render_command", "write Traefik's configuration"),
     Entry("status", "reconciler.commands.status_command", "show where a revision stands"),
+    Entry("conditions", "reconciler.commands.conditions_command", "show what is not as it should be"),
+    Entry("channel", "reconciler.commands.channel_command", "try a channel for notifications"),
     Entry("explain", "reconciler.commands.explain_command", "say who answers a URL, and why"),
     Entry("approve", "reconciler.commands.approve_command", "approve a held revision"),
     Entry("object", "reconciler.commands.object_command", "read and change objects by commits"),
