@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from reconciler.errors import Broken
 
@@ -27,6 +28,7 @@ ENVIRONMENT = {
     "CLOUDLUNACY_ACME_FILE": "file that says whom ACME servers and name servers are trusted by (docs/certificates.md)",
     "CLOUDLUNACY_FORGE_FILE": "file that says which forge gets statuses and pull requests (docs/pull-requests.md)",
     "CLOUDLUNACY_OIDC_FILE": "file that says which provider people log in with (docs/access.md)",
+    "CLOUDLUNACY_OTLP_ENDPOINT": "URL of an OpenTelemetry collector that gets traces (docs/monitoring.md)",
     "TRAEFIK_BIN": "Traefik program for the preflight (default: looked up on PATH)",
 }
 """Every variable that is read, for ``--help`` and the documentation."""
@@ -89,6 +91,8 @@ class Settings:
     acme_file: Path | None = None
     forge_file: Path | None = None
     oidc_file: Path | None = None
+    otlp_endpoint: str = ""
+    """Where traces go, such as http://127.0.0.1:4318/v1/traces; empty for nowhere."""
     acme_http_port: int = 0
     """On loopback, where fronts lead ACME servers that look for answers; 0 takes a free one."""
     heartbeat_seconds: float = 15.0
@@ -137,6 +141,27 @@ def _file(environment: Mapping[str, str], name: str) -> Path | None:
         what = "no file" if name in _SECRETS else f"{value}, which is no file"
         raise Broken(f"{name} names {what}.", hint=f"It should be a {ENVIRONMENT[name]}.")
     return path
+
+
+def otlp_endpoint(environment: Mapping[str, str]) -> str:
+    """Return the URL that traces go to, empty where none is set.
+
+    Raises:
+        Broken: when it is no URL over HTTP.
+    """
+    value = environment.get("CLOUDLUNACY_OTLP_ENDPOINT", "")
+    if value:
+        try:
+            parts = urlsplit(value)
+            is_usable = parts.scheme in ("http", "https") and bool(parts.hostname)
+        except ValueError:
+            is_usable = False
+        if not is_usable:
+            raise Broken(
+                "CLOUDLUNACY_OTLP_ENDPOINT is no URL over HTTP.",
+                hint="Write the whole of it, such as http://127.0.0.1:4318/v1/traces.",
+            )
+    return value
 
 
 def secret_file(environment: Mapping[str, str], name: str) -> Path | None:

@@ -27,6 +27,7 @@ from reconciler.app.rollouts import RollingOut
 from reconciler.app.rotating import rotations_of
 from reconciler.app.services import deployment_secrets, service_certificates
 from reconciler.app.serving import Serving
+from reconciler.app.tracing import Traces
 from reconciler.desired.codes import CODES
 from reconciler.desired.render import Renderer
 from reconciler.errors import Broken
@@ -187,6 +188,7 @@ class Parts(Serving):
         self._deployments = Deployments(self, self._hub, self._store, self._observer, self.health.observing.judge)
 
     def _build_forges(self) -> None:
+        self.traces = Traces(self._settings.otlp_endpoint)
         self.forges = Forges(
             self._settings.forge_file,
             remote=self.mirror.remote.url,

@@ -103,6 +103,7 @@ class ControlPlane(Parts):
             log.exception("writing what agents said last ended by a bug")
         await self.health.close()
         await self.forges.close()
+        await self.traces.close()
         await self.measuring.close()
         await self._preflight.close()
         for front in self._fronts.fronts:

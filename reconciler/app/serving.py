@@ -29,6 +29,7 @@ from reconciler.app.pages import make_site, pages
 from reconciler.app.rollouts import RollingOut
 from reconciler.app.rotating import rotation_api, rotation_views
 from reconciler.app.rotation import Rotations
+from reconciler.app.tracing import Traces
 from reconciler.app.traffic import Traffic
 from reconciler.changes.service import Changes
 from reconciler.convergence import Record
@@ -69,6 +70,7 @@ class Serving(Answering):
     traffic: Traffic
     rotations: Rotations
     forges: Forges
+    traces: Traces
     address: str
     issuer: str
     _settings: Settings
@@ -227,6 +229,7 @@ class Serving(Answering):
             waits = state in ("Progressing", "Held", "Failed")
             self._metrics.waiting_since(record.stages.get("fetched", time.time()) if waits else None)
             self._metrics.newest(state)
+        self.traces.judged(record, state)
 
     def _webhook_secret(self) -> bytes | None:
         path = self._settings.webhook_secret_file

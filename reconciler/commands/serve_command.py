@@ -15,7 +15,7 @@ from reconciler.app.own_names import is_loopback, is_unspecified
 from reconciler.errors import Broken, Misused
 from reconciler.git.remote import Remote
 from reconciler.observability import logs
-from reconciler.settings import ENVIRONMENT, FrontSettings, Settings, git_settings, secret_file
+from reconciler.settings import ENVIRONMENT, FrontSettings, Settings, git_settings, otlp_endpoint, secret_file
 from reconciler.traefik.api import TraefikAPI
 from schemas.tokens import origin
 
@@ -135,6 +135,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
         key_passphrase_file=secret_file(os.environ, "CLOUDLUNACY_KEY_PASSPHRASE_FILE"),
         acme_file=secret_file(os.environ, "CLOUDLUNACY_ACME_FILE"),
         forge_file=secret_file(os.environ, "CLOUDLUNACY_FORGE_FILE"),
+        otlp_endpoint=otlp_endpoint(os.environ),
         oidc_file=secret_file(os.environ, "CLOUDLUNACY_OIDC_FILE"),
         acme_http_port=options.acme_http_port,
         heartbeat_seconds=options.heartbeat,

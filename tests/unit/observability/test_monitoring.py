@@ -60,7 +60,9 @@ def exposed() -> frozenset[str]:
         family for body, _ in (metrics.render(), agents) for family in text_string_to_metric_families(body.decode())
     ]
     counters = {f"{one.name}_total" for one in families if one.type == "counter"}
-    histograms = {f"{one.name}{end}" for one in families if one.type == "histogram" for end in ("_bucket", "_sum", "_count")}
+    histograms = {
+        f"{one.name}{end}" for one in families if one.type == "histogram" for end in ("_bucket", "_sum", "_count")
+    }
     return frozenset(counters | histograms | {one.name for one in families if one.type == "gauge"})
 
 
@@ -91,7 +93,11 @@ def test_every_metric_that_is_asked_for_is_there(exposed: frozenset[str]) -> Non
 def test_every_metric_of_ours_is_on_the_dashboard_or_in_an_alert(exposed: frozenset[str]) -> None:
     """But for numbers of machines, of which a few are enough for a fleet, and parts of histograms."""
     asked = {name for expression in expressions() for name in NAME.findall(expression)}
-    ours = {name for name in exposed if name.startswith("cloudlunacy_") and not name.endswith(("_sum", "_count", "_created"))}
+    ours = {
+        name
+        for name in exposed
+        if name.startswith("cloudlunacy_") and not name.endswith(("_sum", "_count", "_created"))
+    }
     machines = {f"cloudlunacy_{name}" for name in MACHINE} | {f"cloudlunacy_deployment_{name}" for name in DEPLOYMENT}
     assert ours - asked - machines == {"cloudlunacy_group_commit_size_bucket"}
 
