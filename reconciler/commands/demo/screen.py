@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from reconciler.commands.client import Client
 from reconciler.commands.demo import database
 from reconciler.commands.demo.bring_up import ADMIN, Demo
 from reconciler.commands.demo.folder import shown
 from reconciler.commands.demo.ports import HOST
+from schemas.login_api import NewLoginLink
 from schemas.status import RevisionStatus
 
 _BOLD: Final = "\x1b[1m"
@@ -32,7 +34,11 @@ class _Section:
 
 
 def screen(demo: Demo, status: RevisionStatus, *, colour: bool = False) -> str:
-    """Write the whole screen. Every command works from the clone, with the program on PATH."""
+    """Write the whole screen. Every command works from the clone, with the program on PATH.
+
+    Raises:
+        Broken, Refused, Transient: when the control plane does not answer what the screen asks it.
+    """
     root = shown(demo.folder.root)
     out = [
         "",
@@ -52,6 +58,11 @@ def _sections(demo: Demo) -> Iterator[_Section]:
     trusting = f"curl --cacert {ca} --resolve shop.example.test:{secure}:{HOST}"
     commit, push = "git commit -qam", "git push -q"
     yield _Section("In another terminal", ((_entrance(demo), ""),))
+    yield _Section("Look at the dashboard, in a browser", (
+        (_login_link(demo), "logs you in as administrator: once, within ten minutes"),
+        (f"cloudlunacy login --data {data}", "another link; --role viewer, --team shop"),
+        (ca, "its authority: a browser warns until it has that file"),
+    ))  # fmt: skip
     admin = f"{ADMIN}:{demo.memory.admin_password}"
     yield _Section("Ask Traefik", (
         (f"curl -i -H 'Host: web.app.cloudlunacy.test' {web}", "says what reached the app"),
@@ -87,6 +98,12 @@ def _sections(demo: Demo) -> Iterator[_Section]:
         (f"git commit -q --amend -m 'Another past' && {push} --force", "held: history was rewritten"),
         (f"echo broken > {dynamic}", "put right at the next look"),
     ))  # fmt: skip
+
+
+def _login_link(demo: Demo) -> str:
+    with Client(demo.target) as client:
+        new = NewLoginLink.model_validate(client.post("/login-links", {"name": "admin", "role": "administrator"}))
+    return new.url.get_secret_value()
 
 
 def _mongodb(demo: Demo) -> _Section:
