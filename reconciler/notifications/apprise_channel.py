@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
+from collections.abc import Iterator
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import unquote
 
 from pydantic import SecretStr
 
@@ -29,8 +31,10 @@ SERVICES: Final = frozenset(
     )
 )
 """The schemes that may stand in front of ``://``."""
-FILES: Final = frozenset({"keyfile", "pgpkey", "pgp", "pgppub", "cert", "key_file", "attach"})
-"""Parameters by which a service would read a file of this machine."""
+FILES: Final = frozenset(
+    ("keyfile", "pgpkey", "pgp", "pgppub", "pgpprv", "cert", "key_file", "attach", "template", "file_url")
+)
+"""Parameters by which a service would read a file of this machine, and send it to whoever wrote the URL."""
 _HINT: Final = "docs/notifications.md says which services there are; seal another URL."
 
 
@@ -47,10 +51,19 @@ def service_of(url: SecretStr) -> str:
     if scheme not in SERVICES:
         shown = scheme if scheme.isalnum() and len(scheme) <= 20 else "…"
         raise Rejected(f"{shown}:// is none of the services that may be used.", reason="ChannelRefused", hint=_HINT)
-    if FILES & {name.lower().lstrip(" +-:") for name, _ in parse_qsl(urlsplit(text).query, keep_blank_values=True)}:
+    if not FILES.isdisjoint(_parameters(text)):
         text = f"The {scheme}:// URL has a parameter that would read a file of this machine."
         raise Rejected(text, reason="ChannelRefused", hint=_HINT)
     return scheme
+
+
+def _parameters(url: str) -> Iterator[str]:
+    """Yield all that may be the name of a parameter: Apprise takes ``;`` for ``&``, and knows no fragment."""
+    for part in re.split("[?&;#]", url):
+        name, before = part.partition("=")[0], ""
+        while name != before:
+            name, before = unquote(name), name
+        yield name.lower().strip().lstrip("+-: ")
 
 
 async def send(url: SecretStr, title: str, body: str) -> None:
@@ -74,9 +87,13 @@ def _notify(url: SecretStr, title: str, body: str) -> bool:
         channel: Any = apprise.Apprise.instantiate(
             url.get_secret_value().strip(), asset=asset, suppress_exceptions=True
         )
-        if channel is None:
-            return False
+        if channel is None or any(isinstance(one, apprise.AppriseAttachment) and len(one) for one in _parts(channel)):
+            return False  # a file of this machine, or a URL, that would become part of what is sent
         channel.socket_connect_timeout, channel.socket_read_timeout = CONNECT_SECONDS, READ_SECONDS
         return bool(channel.notify(body=body, title=title, body_format=apprise.NotifyFormat.TEXT))
     except Exception:  # noqa: BLE001 - of a service's plug-in; what it says may hold the URL
         return False
+
+
+def _parts(channel: Any) -> list[Any]:  # noqa: ANN401 - of any plug-in
+    return list(vars(channel).values())
