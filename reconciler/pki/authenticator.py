@@ -298,9 +298,18 @@ class Authenticator:
 
 def session_cookie(headers: Mapping[str, str]) -> str:
     """Return the value of the session's cookie; empty without one, and where two say different things."""
-    pairs = (part.strip().partition("=") for part in headers.get("cookie", "").split(";"))
-    found = {value for name, _, value in pairs if name == SESSION_COOKIE}
-    return found.pop() if len(found) == 1 else ""
+    return own_cookie(headers, SESSION_COOKIE)
+
+
+def own_cookie(headers: Mapping[str, str], name: str) -> str:
+    """Return the value of a cookie of ours; empty without one, and where two say different things.
+
+    Only the white space of HTTP counts as such (RFC 9110, 5.6.3). Python knows more, and a name that begins with that
+    has no prefix to a browser: a sibling subdomain could set it.
+    """
+    pairs = (part.strip(" \t").partition("=") for part in headers.get("cookie", "").split(";"))
+    found = {value for sent, _, value in pairs if sent == name}
+    return found.pop().removeprefix('"').removesuffix('"') if len(found) == 1 else ""
 
 
 def is_by_a_person(method: str, headers: Mapping[str, str]) -> bool:

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from reconciler.errors import Broken, Refused, Transient
-from reconciler.pki.authenticator import Authenticator, Identity, Scope
+from reconciler.pki.authenticator import Authenticator, Identity, Scope, own_cookie
 from reconciler.web.bodies import require_type
 from reconciler.web.pages import drawing
 from reconciler.web.pages.headers import PRIVATE
@@ -125,7 +125,7 @@ class Site:
         **model: Any,  # noqa: ANN401 - whatever a template shows
     ) -> Response:
         """Return a page. Templates see ``identity``, ``path``, ``query``, ``notice`` and what ``model`` names."""
-        notice = unquote(request.cookies.get(NOTICE_COOKIE, ""))[:LONGEST_NOTICE]
+        notice = unquote(own_cookie(request.headers, NOTICE_COOKIE))[:LONGEST_NOTICE]
         text = self._templates.get_template(template).render(
             {
                 "identity": identity,

@@ -19,7 +19,7 @@ from reconciler.access.login_links import LoginLinks
 from reconciler.access.roles import rights
 from reconciler.access.sessions import LIFETIME, Person, Sessions
 from reconciler.errors import Broken, Refused, Transient
-from reconciler.pki.authenticator import SESSION_COOKIE, session_cookie
+from reconciler.pki.authenticator import SESSION_COOKIE, own_cookie, session_cookie
 from reconciler.web.endpoint import Endpoint
 from reconciler.web.pages.headers import PRIVATE
 from reconciler.web.pages.kit import Site
@@ -124,7 +124,9 @@ class LoginPages:
 
     async def _identified(self, request: Request) -> tuple[Person, str]:
         provider = self._known_provider()
-        attempt = self._attempts.open(request.cookies.get(ATTEMPT_COOKIE, ""), request.query_params.get("state", ""))
+        attempt = self._attempts.open(
+            own_cookie(request.headers, ATTEMPT_COOKIE), request.query_params.get("state", "")
+        )
         person = await provider.identify(attempt, request.query_params)
         self._attempts.use(attempt)
         return person, attempt.onward

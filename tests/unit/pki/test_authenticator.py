@@ -97,6 +97,15 @@ def test_a_cookie_that_is_there_twice_is_not_there() -> None:
         assert session_cookie({"cookie": other}) == ""
 
 
+@pytest.mark.parametrize("space", ["\xa0", "\x85", "\x1c", "\x0b", "\x0c"])
+def test_a_name_behind_a_strange_space_is_another_name(space: str) -> None:
+    """To a browser it has no ``__Host-`` in front, so that a sibling subdomain could set it."""
+    strange = f"{space}__Host-cloudlunacy=evil"
+    assert session_cookie({"cookie": strange}) == ""
+    assert session_cookie({"cookie": f"a=b;{strange}"}) == ""
+    assert session_cookie({"cookie": f"__Host-cloudlunacy=own; {strange}"}) == "own"
+
+
 def test_a_member_may_do_more_with_what_is_the_teams() -> None:
     """Scopes of a team count where it is about that team alone, and never make more of the others."""
     assert ADA.may("read")
