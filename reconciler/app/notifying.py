@@ -139,7 +139,7 @@ class Notices:
             problems=plane.problems(),
             agents={key.name: one for key, one in published.state.objects.items() if isinstance(one, Agent)},
             connected=plane.connected(),
-            seen=plane.observations(),
+            seen=dict(plane.observations()),
             certificates=self._certificates(),
             fronts=await plane.fronts(),
             rotations=self._rotations(),
@@ -147,7 +147,7 @@ class Notices:
         unjudged = _OF_AGENTS if now - self._began < GRACE_SECONDS else frozenset[str]()
         if newest is None:
             unjudged |= _OF_REVISIONS
-        return _Looked([_condition_of_need(one) for one in needs(standing, shown=MOST)], unjudged)
+        return _Looked(await asyncio.to_thread(_conditions_of, standing), unjudged)
 
     async def _deliver(self, channel: Channel, notices: Sequence[Notice], message_id: str, dropped: int) -> None:
         if channel.webhook is not None:
@@ -178,6 +178,10 @@ def condition_of(event: Event) -> Condition:
     team = event.subject.split("/")[1] if event.subject.count("/") == 2 else ""
     link = f"/revisions/{event.revision}" if event.revision else f"/events?after={event.id - 1}"
     return Condition(event.type, event.subject, event.severity, event.message, team=team, link=link)
+
+
+def _conditions_of(standing: Standing) -> list[Condition]:
+    return [_condition_of_need(one) for one in needs(standing, shown=MOST)]
 
 
 def _condition_of_need(one: Need) -> Condition:

@@ -109,7 +109,7 @@ def step(
     for key in dict.fromkeys((*kept, *present)):
         before, condition = kept.get(key), present.get(key)
         if condition is not None:
-            one = replace(before, condition=condition, gone=None) if before is not None else Kept(condition, now)
+            one = _seen(before, condition, now)
             one = _tell(one, rules, now, notices)
         elif before is not None and before.condition.type in unjudged:
             one = before
@@ -146,14 +146,21 @@ def _collapsed(first: Notice, last: Notice) -> Notice:
     return replace(last, kind="passed" if last.kind == "recovered" else "raised")
 
 
+def _seen(before: Kept | None, condition: Condition, now: float) -> Kept:
+    if before is None:
+        return Kept(condition, now)
+    is_same = before.gone is None and before.condition == condition
+    return before if is_same else replace(before, condition=condition, gone=None)
+
+
 def _tell(one: Kept, rules: Sequence[NotificationRule], now: float, notices: list[Notice]) -> Kept:
-    condition, told = one.condition, dict(one.told)
+    condition, told = one.condition, dict[str, Told]()
     for channel, rule in _channels(rules, condition).items():
-        kind = _due(told.get(channel), rule, condition, one.since, now)
+        kind = _due(one.told.get(channel), rule, condition, one.since, now)
         if kind is not None:
             notices.append(Notice(channel, kind, condition, one.since, now))
             told[channel] = Told(now, condition.severity)
-    return replace(one, told=told)
+    return replace(one, told={**one.told, **told}) if told else one
 
 
 def _channels(rules: Sequence[NotificationRule], condition: Condition) -> dict[str, NotificationRule]:

@@ -119,7 +119,10 @@ class Notifying:
         looked = await self._look()
         if looked is None:
             return
-        kept, notices = step(self.kept, looked.conditions, settings.rules, now, unjudged=looked.unjudged)
+        # thousands of agents may be away, and requests wait for no look at them
+        kept, notices = await asyncio.to_thread(
+            step, self.kept, looked.conditions, settings.rules, now, unjudged=looked.unjudged
+        )
         event, of_events = await self._read_timeline(settings, now)
         known = {channel.name for channel in settings.channels}
         notices = [one for one in (*notices, *of_events) if one.channel in known]
@@ -146,12 +149,14 @@ class Notifying:
 
     async def _read_timeline(self, settings: Notifications, now: float) -> tuple[int, list[Notice]]:
         types = frozenset(name for rule in settings.rules for name in rule.events)
-        if not self._event or not types:
-            newest = await self._timeline.events(limit=1, newest_first=True)
-            return (newest[0].id if newest else self._event), []
+        newest = await self._timeline.events(limit=1, newest_first=True)
+        end = newest[0].id if newest else 0
+        if not self._event or not types or end <= self._event:  # below: another timeline took the place of the former
+            return end, []
         found = await self._timeline.events(after=self._event, limit=EVENTS_AT_ONCE, wanted=EventFilter(types=types))
         notices = [notice for one in found for notice in of_event(settings.rules, self._as_condition(one), now)]
-        return (found[-1].id if found else self._event), notices
+        # what is no event of a rule is not read again at each look
+        return (found[-1].id if len(found) == EVENTS_AT_ONCE else max(end, *(one.id for one in found), 0)), notices
 
     def _add(self, found: Iterable[tuple[WaitingNotice, Notice]]) -> None:
         for row, notice in found:

@@ -244,3 +244,47 @@ def test_a_channel_that_is_gone_keeps_nothing_waiting(tmp_path: Path) -> None:
         assert (await world.store.remembered()).waiting == ()
 
     in_world(tmp_path, settings("ops"), scenario)
+
+
+def test_what_no_rule_names_is_read_once(tmp_path: Path) -> None:
+    """However long the timeline grows, a look reads what is new in it."""
+    asked: list[int] = []
+
+    class Counting(Timeline):
+        async def events(
+            self, *, after: int = 0, limit: int = 100, newest_first: bool = False, wanted: EventFilter = ANY_EVENT
+        ) -> Sequence[Event]:
+            if wanted.types:
+                asked.append(after)
+            return await super().events(after=after, limit=limit, newest_first=newest_first, wanted=wanted)
+
+    async def scenario(world: World) -> None:
+        world.timeline = world.service._timeline = Counting()
+        await world.timeline.append(Event(1.0, "Other", "info", "x", "x"))
+        await world.pass_time(1)
+        for _ in range(3):
+            await world.timeline.append(Event(1.0, "Other", "info", "x", "x"))
+        await world.pass_time(1, 1, 1)
+        await world.timeline.append(Event(1.0, "PlanApproved", "info", "plan", "approved"))
+        await world.timeline.append(Event(1.0, "Other", "info", "x", "x"))
+        await world.pass_time(2, 2, 2)
+
+    world = in_world(tmp_path, settings("chat", events=["PlanApproved"]), scenario)
+    assert asked == [1, 4]
+    assert world.kinds == ["event"]
+
+
+def test_a_timeline_that_begins_anew_is_followed(tmp_path: Path) -> None:
+    """Its database was lost: what is new has smaller ids than what was read before."""
+
+    async def scenario(world: World) -> None:
+        for _ in range(5):
+            await world.timeline.append(Event(1.0, "PlanApproved", "info", "plan", "approved"))
+        await world.pass_time(1)
+        world.timeline.events_.clear()
+        await world.timeline.append(Event(1.0, "Other", "info", "x", "x"))
+        await world.pass_time(1)
+        await world.timeline.append(Event(1.0, "PlanApproved", "info", "plan", "approved"))
+        await world.pass_time(2, 2)
+
+    assert in_world(tmp_path, settings("chat", events=["PlanApproved"]), scenario).kinds == ["event"]
