@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
+from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -17,7 +18,7 @@ from reconciler.changes.service import Changes
 from reconciler.errors import Refused
 from reconciler.pki.authenticator import Identity
 from reconciler.web.pages.kit import Form, Site
-from schemas.changes_api import Change, ChangeAnswer, ChangeCheck
+from schemas.changes_api import Change, ChangeAnswer, ChangeCheck, FileEdit
 from schemas.objects import key_of_path
 from schemas.problem import Problem
 
@@ -123,6 +124,22 @@ class Changing:
             message=form.get("message", ""),
             newest=tuple(diff_of(newest, form.get("text", ""))) if newest else (),
         )
+
+
+def change_of(path: str, text: str | None, *, message: str, expected: str | None = None, base: str = "") -> Change:
+    """Return the change of one file that a form asks for.
+
+    Raises:
+        Refused: 422 ``bad-form``: a field holds what no page of ours would send, or more than there is room for.
+    """
+    try:
+        return Change(edits=(FileEdit(path=path, text=text, expected=expected),), message=message, base=base)
+    except ValidationError as error:
+        name = str(error.errors(include_url=False, include_input=False)[0]["loc"][-1])
+        said = {"message": "The commit message is too long.", "text": "The text is too long."}
+        hint = "Go back, where what you wrote still is, and change that."
+        why = said.get(name, f"The form's field {name} cannot be read.")
+        raise Refused(why, status=422, code="bad-form", hint=hint) from None
 
 
 def diff_of(before: str, after: str, context: int = 3) -> Iterator[Line]:

@@ -17,9 +17,9 @@ from reconciler.errors import Refused
 from reconciler.pki.authenticator import Identity, Scope
 from reconciler.steps.passing import Published
 from reconciler.web.endpoint import Endpoint
-from reconciler.web.pages.changing import Changing
+from reconciler.web.pages.changing import Changing, change_of
 from reconciler.web.pages.kit import Form, Site
-from schemas.changes_api import MAX_FILE, Change, FileEdit
+from schemas.changes_api import MAX_FILE, Change
 from schemas.objects import ObjectKey, key_of_path
 from schemas.problem import Problem
 
@@ -108,10 +108,7 @@ class ObjectPages:
         if text is not None and len(text) > MAX_FILE:
             raise Refused(f"A file has at most {MAX_FILE} characters.", status=413, code="too-long")
         form = Form([*form.items(), ("path", key.path)])
-        change = Change(
-            edits=(FileEdit(path=key.path, text=text, expected=form.get("blob", "")),),
-            message=form.get("message", ""),
-        )
+        change = change_of(key.path, text, message=form.get("message", ""), expected=form.get("blob", ""))
         return await self._step(request, identity, change, form, key)
 
     async def _step(self, request: Request, identity: Identity, change: Change, form: Form, key: ObjectKey) -> Response:

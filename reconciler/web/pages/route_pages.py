@@ -15,10 +15,10 @@ from reconciler.errors import Refused
 from reconciler.pki.authenticator import Identity
 from reconciler.steps.passing import Published
 from reconciler.web.endpoint import Endpoint
-from reconciler.web.pages.changing import Changing
+from reconciler.web.pages.changing import Changing, change_of
 from reconciler.web.pages.kit import Form, Site
 from reconciler.web.pages.route_form import BACKENDS, TLS_MODES, RouteForm, field_of, read_form
-from schemas.changes_api import Change, FileEdit
+from schemas.changes_api import Change
 from schemas.problem import Problem
 
 PATH: Final = "/routes/new"
@@ -64,10 +64,8 @@ class RoutePages:
             text = put_document(key.path, None, found.document())
         except EditConflict as error:
             raise Refused(str(error), status=422, code="edit-conflict") from None
-        change = Change(
-            edits=(FileEdit(path=key.path, text=text, expected=""),),
-            message=form.get("message", "") or f"Add route {key.team}/{key.name}",
-        )
+        message = form.get("message", "") or f"Add route {key.team}/{key.name}"
+        change = change_of(key.path, text, message=message, expected="")
         carried = Form([*form.items(), ("path", key.path)])
         if form.get("do") == "commit":
             return await self._changing.commit(request, identity, change, carried, title="New route", back=PATH)

@@ -15,10 +15,10 @@ from reconciler.desired.edits import EditConflict
 from reconciler.errors import Refused
 from reconciler.steps.passing import Published
 from reconciler.web.endpoint import Endpoint
-from reconciler.web.pages.changing import Changing
+from reconciler.web.pages.changing import Changing, change_of
 from reconciler.web.pages.kit import Form, Site
 from reconciler.web.traffic_views import TrafficViews
-from schemas.changes_api import Change, FileCommit, FileEdit
+from schemas.changes_api import FileCommit
 from schemas.explain_api import Explanation
 from schemas.objects import key_of_path
 from schemas.route import Route
@@ -122,9 +122,7 @@ class TrafficPages:
             edited = set_weights(path, text, _weights(form))
         except EditConflict as error:
             raise Refused(str(error), status=409, code="edit-conflict") from None
-        change = Change(
-            edits=(FileEdit(path=path, text=edited),), base=form.get("base", ""), message=form.get("message", "")
-        )
+        change = change_of(path, edited, message=form.get("message", ""), base=form.get("base", ""))
         act = self._changing.commit if form.get("do") == "commit" else self._changing.preview
         return await act(request, identity, change, form, title=f"Move traffic of {host}", back=back)
 

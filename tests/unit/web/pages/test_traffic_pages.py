@@ -267,3 +267,24 @@ def test_a_secret_is_shown_without_what_is_sealed(tmp_path: Path) -> None:
         assert 'name="text"' not in (await one.get("/objects/secrets/shop/users.yaml?edit=1")).text
 
     run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/objects/routes/shop/web.yaml", {"text": "a", "blob": "no id"}),
+        ("/objects/routes/shop/web.yaml", {"text": "a", "message": "m" * 4001}),
+        (f"/traffic/{HOST}/weights", {"path": "routes/shop/web.yaml", "base": "no id"}),
+        (f"/traffic/{HOST}/weights", {"path": "routes/shop/web.yaml", "message": "m" * 4001}),
+        ("/routes/new", {"team": "shop", "name": "new", "agent-1": "vps-1", "port-1": "80", "message": "m" * 4001}),
+    ],
+)
+def test_fields_that_no_change_has_room_for_are_refused(tmp_path: Path, path: str, fields: dict[str, str]) -> None:
+    """In a sentence, and not by a bug."""
+
+    async def scenario(one: Visit) -> None:
+        answer = await one.post(path, {**fields, "do": "commit"})
+        assert answer.status_code == 422
+        assert "too long" in answer.text or "cannot be read" in answer.text
+
+    run(tmp_path, scenario)
