@@ -121,6 +121,14 @@ class Looking:
             proposal=proposal,
         )
 
+    async def changed_since(self, change: Change, base: str) -> list[str]:
+        """Return the paths of which a change expects another version than ``base`` holds."""
+        try:
+            then = await self._branch.blobs(base, [one.path for one in change.edits])
+        except Rejected:
+            raise unknown_revision(base) from None
+        return [one.path for one in change.edits if then.get(one.path, "") != one.expected]
+
     async def _content_of(
         self, path: str, before: Mapping[str, Held], after: Mapping[str, Held], now: Mapping[str, Held], tip: str
     ) -> bytes | None:

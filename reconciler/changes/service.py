@@ -160,7 +160,7 @@ class Changes:
     # --- writing ------------------------------------------------------------------------------------------------
 
     async def submit(self, change: Change, identity: Identity, *, key: str = "") -> ChangeAnswer:
-        """Have a change committed; ``key``: the same key with the same change is one commit.
+        """Have a change committed; ``key`` is of the request: the same key of the same person is one commit.
 
         Raises:
             Refused: 403 ``insufficient-scope``, ``other-team``, ``pull-request-needed``, ``signature-needed``; 412
@@ -169,9 +169,9 @@ class Changes:
         keys = permission.keys_of(edit.path for edit in change.edits)
         permission.require_writable(identity, keys.values())
         fleet = self._fleet()
-        change_id = _change_id(change, identity, key)
-        if key and (known := await self._known(change_id)) is not None:
+        if (known := await self.again(identity, key)) is not None:
             return known
+        change_id = _change_id(identity, key)
         self._take_turn(identity)
         proposal = permission.becomes_proposal(fleet, keys, change.proposal)
         judged = await self._judging.judge(change, keys, await self._branch.fresh())
@@ -193,6 +193,13 @@ class Changes:
         )
         return await self._write(accepted.entry(), judged.problems)
 
+    async def again(self, identity: Identity, key: str) -> ChangeAnswer | None:
+        """Return what became of a change that the same person asked for by the same key; None where there is none.
+
+        Ask it before what the change was made of is compared with what is there: by itself it has changed that.
+        """
+        return await self._known(_change_id(identity, key)) if key else None
+
     async def reverting(self, revision: str, *, message: str = "", proposal: bool | None = None) -> Change:
         """Return the change that takes a revision back, to be checked or submitted.
 
@@ -202,14 +209,26 @@ class Changes:
         return await self._looking.reverting(revision, message=message, proposal=proposal)
 
     async def revert(
-        self, revision: str, identity: Identity, *, message: str = "", proposal: bool | None = None, key: str = ""
+        self,
+        revision: str,
+        identity: Identity,
+        *,
+        message: str = "",
+        proposal: bool | None = None,
+        base: str = "",
+        key: str = "",
     ) -> ChangeAnswer:
-        """Take a revision back: :meth:`reverting`, submitted.
+        """Take a revision back: :meth:`reverting`, submitted. ``base``: revision that the person saw, if any.
 
         Raises:
             Refused: as both.
         """
-        return await self.submit(await self.reverting(revision, message=message, proposal=proposal), identity, key=key)
+        change = await self.reverting(revision, message=message, proposal=proposal)
+        if base and (changed := await self._looking.changed_since(change, base)):
+            hint = "Look again at what taking it back would do."
+            text = f"{changed[0]} was changed since you looked at it."
+            raise Refused(text, status=412, code="changed-since", hint=hint)
+        return await self.submit(change, identity, key=key)
 
     async def standing(self, change_id: str) -> ChangeAnswer:
         """Say how a change stands that was accepted.
@@ -323,11 +342,11 @@ class Changes:
             raise Refused(text, status=429, code="too-many-requests", retry_after=seconds)
 
 
-def _change_id(change: Change, identity: Identity, key: str) -> str:
-    """Return the id of the request: a new one, or for a key the same for the same change by the same person."""
+def _change_id(identity: Identity, key: str) -> str:
+    """Return the id of the request: a new one, or for a key the same for the same person."""
     if not key:
         return f"change-{secrets.token_hex(12)}"
-    said = f"{identity}\n{key}\n{change.model_dump_json()}"
+    said = f"{identity}\n{key}"
     return f"change-{hashlib.sha256(said.encode('utf-8', 'surrogatepass')).hexdigest()[:24]}"
 
 

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -33,6 +34,9 @@ SHOWN: Final = 100
 """Rows of each table of one revision; the API has the rest."""
 LINES: Final = 600
 """Of one file's diff."""
+
+
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 class DiffLine(NamedTuple):
@@ -136,11 +140,13 @@ class RevisionPages:
         )
 
     async def revert(self, request: Request) -> Response:
-        """Take it back by a commit, as the person who asks."""
+        """Take it back by a commit, as the person who asks; its files must be those that the preview showed."""
         identity, changes = self._writer(request)
-        await self._site.form(request)
+        base = (await self._site.form(request)).get("base", "")
+        if base and _COMMIT.fullmatch(base) is None:
+            raise Refused("The form cannot be read.", status=400, code="bad-form")
         status = await self._exactly(request)
-        answer = await changes.revert(status.revision, identity)
+        answer = await changes.revert(status.revision, identity, base=base)
         return self._site.redirect(f"/revisions/{status.revision}", told(answer))
 
     def _writer(self, request: Request) -> tuple[Identity, Changes]:

@@ -329,6 +329,23 @@ def test_taking_a_revision_back(tmp_path: Path) -> None:
     on_a_remote(tmp_path, scenario)
 
 
+def test_what_was_shown_is_what_is_taken_back(tmp_path: Path) -> None:
+    """Whoever looked at what it would do, and comes after another change of the file, is asked to look again."""
+
+    async def scenario(plane: Plane) -> None:
+        moved = await plane.changes.submit(edit(ROUTE_PATH, MOVED), OPERATOR)
+        await plane.look()
+        plane.remote.commit({ROUTE_PATH: MOVED.replace("window", "door")}, message="A better word")
+        await plane.look()
+        with pytest.raises(Refused) as refused:
+            await plane.changes.revert(moved.revision, OPERATOR, base=moved.revision)
+        assert (refused.value.status, refused.value.code) == (412, "changed-since")
+        answer = await plane.changes.revert(moved.revision, OPERATOR, base=plane.newest)
+        assert answer.state == "committed"
+
+    on_a_remote(tmp_path, scenario)
+
+
 def test_taking_a_merge_back(tmp_path: Path) -> None:
     """A merge is taken back as what it brought to the branch; what is no object stays."""
 

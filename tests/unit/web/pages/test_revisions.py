@@ -35,6 +35,7 @@ from tests.unit.web.asking import WaxControl
 from tests.unit.web.pages.visiting import Visit, text_of, visit
 
 REVISION = "ab" * 20
+SEEN = "5" * 40
 CHECKSUM = "sha256:" + "c" * 64
 ODD = "<img src=x onerror=alert(1)>"
 PLAN = Plan(
@@ -71,6 +72,7 @@ class WaxChanges:
 
     def __init__(self) -> None:
         self.reverted: list[tuple[str, str]] = []
+        self.bases: list[str] = []
         self.blocking: tuple[Problem, ...] = ()
 
     async def diff(self, revision: str) -> RevisionDiff:
@@ -84,9 +86,10 @@ class WaxChanges:
 
     async def check(self, change: Change) -> ChangeCheck:
         files = tuple(FileResult(path=one.path, action="update") for one in change.edits)
-        return ChangeCheck(base="", files=files, blocking=self.blocking, plan=PLAN)
+        return ChangeCheck(base=SEEN, files=files, blocking=self.blocking, plan=PLAN)
 
-    async def revert(self, revision: str, identity: Identity, *, key: str = "") -> ChangeAnswer:
+    async def revert(self, revision: str, identity: Identity, *, base: str = "", key: str = "") -> ChangeAnswer:
+        self.bases.append(base)
         self.reverted.append((revision, str(identity)))
         return ChangeAnswer(state="committed", revision="d" * 40, message="Take x back")
 
@@ -203,8 +206,11 @@ def test_taking_back_is_shown_before_it_is_done(tmp_path: Path) -> None:
         assert (await one.post(path, {}, "read")).status_code == 403
         assert "shop.test websecure" in text_of(await one.get(path))
         assert changes.reverted == []
-        answer = await one.post(path, {})
+        assert f'name="base" value="{SEEN}"' in (await one.get(path)).text
+        assert (await one.post(path, {"base": "--exec"})).status_code == 400
+        answer = await one.post(path, {"base": SEEN})
         assert (answer.status_code, changes.reverted) == (303, [(REVISION, "operator:ann")])
+        assert changes.bases == [SEEN]
         assert "Committed%20as%20dddddddddd" in answer.headers["set-cookie"]
         changes.blocking = (PROBLEM,)
         refused = await one.get(path)
