@@ -14,7 +14,7 @@ LOCK_TOOLS := $(VENV)/lock-tools
 PYTEST ?=
 WORKERS ?= auto
 
-.PHONY: help setup demo test check format bench schemas screenshots lock clean
+.PHONY: help setup demo test check format bench schemas reference docs screenshots lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -48,6 +48,7 @@ check: $(STAMP) ## Lint, formatting, types, import contracts, generated files
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m reconciler.commands.schemas --check $(SCHEMA_FOLDERS)
+	$(BIN)/python -m tests.support.reference --check
 
 format: $(STAMP) ## Format and repair what ruff can
 	$(BIN)/ruff format
@@ -58,6 +59,12 @@ bench: $(STAMP) ## Measure against the references of bench/README.md; ROWS=commi
 
 schemas: $(STAMP) ## Generate schemas/json and the copy in the example
 	@$(BIN)/python -m reconciler.commands.schemas $(SCHEMA_FOLDERS)
+
+reference: $(STAMP) ## Generate docs/reference: fields of objects, commands, operations of the API
+	@$(BIN)/python -m tests.support.reference
+
+docs: $(STAMP) ## Build the site of docs/ into build/site; every link inside has to lead somewhere
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 screenshots: $(STAMP) ## Take the pictures in docs/screenshots anew, of a demo in Chromium
 	@$(BIN)/python -m tests.support.screenshots
