@@ -51,6 +51,7 @@ function loggedOut() {
 // --- fetching the page again ---------------------------------------------------------------------------------------
 
 function plan() {
+  if (!regions().length) return; // nothing on this page would change, and one that answers a form need not be there again
   isMissed = true;
   if (planned || isOver || document.hidden) return;
   planned = setTimeout(refresh, Math.max(GAP, fetched + GAP - Date.now()));
