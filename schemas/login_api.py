@@ -61,6 +61,8 @@ class SessionView(Model):
     created_at: datetime
     last_used_at: datetime
     expires_at: datetime
+    client: str = ""
+    """What the browser calls itself, which nobody can check; empty: not known."""
     current: bool = False
     """It is the one that asks."""
 

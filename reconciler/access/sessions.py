@@ -26,6 +26,7 @@ from reconciler.pki.jose import refused
 from reconciler.store.protocols import EventStore
 from reconciler.store.sessions import Session, SessionStore
 from schemas.fleet import Access
+from schemas.text import visible
 from schemas.tokens import OPERATOR_LIFETIME
 
 log = structlog.get_logger(__name__)
@@ -37,6 +38,7 @@ IDLE: Final = 3600.0
 MAX_SESSIONS: Final = 2000
 MAX_OF_ONE: Final = 20
 """Of the same person; the one that was used least lately makes room."""
+LONGEST_CLIENT: Final = 200
 LOOK_SECONDS: Final = 10.0
 USE_SECONDS: Final = 60.0
 """To this the last use is known on disk."""
@@ -113,6 +115,7 @@ class Sessions:
             of_teams=may.of_teams,
             full_name=found.full_name,
             mail=found.mail,
+            roles=may.roles,
         )
 
     def is_good(self, identity: Identity, now: float) -> bool:
@@ -145,8 +148,10 @@ class Sessions:
 
     # --- beginning and ending -------------------------------------------------------------------------------------
 
-    async def begin(self, person: Person, how: str) -> str:
+    async def begin(self, person: Person, how: str, client: str = "") -> str:
         """Make a session and return the value of its cookie: a new one each time, whatever the browser sent.
+
+        ``client`` is what the browser calls itself, which nobody can check.
 
         Raises:
             Refused: 403 ``no-role`` for who may do nothing here.
@@ -157,7 +162,7 @@ class Sessions:
         now, session_id, secret = self._clock(), secrets.token_hex(10), secrets.token_urlsafe(32)
         session = Session(
             session_id, hash_of(secret), person.name, now, now, now + LIFETIME, person.full_name, person.mail,
-            person.issuer, person.subject, person.groups, person.roles, person.teams,
+            person.issuer, person.subject, person.groups, person.roles, person.teams, visible(client)[:LONGEST_CLIENT],
         )  # fmt: skip
         async with self._turn:
             await self._make_room(session)

@@ -27,6 +27,7 @@ from reconciler.store.sqlite import SQLiteStore
 from reconciler.web.access_api import AccessApi
 from reconciler.web.pages.kit import Site
 from reconciler.web.pages.login import CALLBACK_PATH, LoginPages
+from reconciler.web.pages.session_pages import SessionPages
 from reconciler.web.session_api import SessionApi
 from schemas.fleet import Access as AccessRules
 from schemas.fleet import Fleet
@@ -82,12 +83,13 @@ class Access:
         """Return its endpoints."""
         return AccessApi(authenticator=authenticator, revocations=self.revocations, tokens=self.tokens)
 
-    def login(self, site: Site) -> tuple[SessionApi, LoginPages]:
+    def login(self, site: Site) -> tuple[SessionApi, LoginPages, SessionPages]:
         """Return what lets people in by their browsers."""
         door = site.authenticator
         provider = None if self._oidc is None else _provider(self._oidc, f"{door.issuer}{CALLBACK_PATH}")
         pages = LoginPages(site, sessions=self.sessions, links=self._links, audit=self.audit, provider=provider)
-        return SessionApi(authenticator=door, sessions=self.sessions, links=self._links), pages
+        api = SessionApi(authenticator=door, sessions=self.sessions, links=self._links)
+        return api, pages, SessionPages(site, sessions=self.sessions, views=api.views)
 
     async def load(self) -> None:
         """Take up what an earlier process knew. Call it before anybody is let in."""

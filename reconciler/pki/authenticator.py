@@ -112,6 +112,8 @@ class Identity:
     full_name: str = ""
     mail: str = ""
     """Of a person who logged in, as far as they are known; for commits."""
+    roles: tuple[str, ...] = ()
+    """What a person who logged in may do, in words; endpoints ask for scopes."""
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.name}"

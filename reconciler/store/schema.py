@@ -137,6 +137,10 @@ OUTBOX: Final[Migrations] = (
             teams TEXT NOT NULL
         )""",
     ),
+    (
+        # What a browser called itself, for the person who looks at its sessions.
+        "ALTER TABLE sessions ADD COLUMN client TEXT NOT NULL DEFAULT ''",
+    ),
 )
 
 STATE: Final[Migrations] = (

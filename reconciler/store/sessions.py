@@ -28,6 +28,8 @@ class Session:
     groups: tuple[str, ...] = ()
     roles: tuple[str, ...] = ()
     teams: tuple[str, ...] = ()
+    client: str = ""
+    """What the browser called itself when it logged in."""
 
 
 @dataclass(frozen=True, slots=True)

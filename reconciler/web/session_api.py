@@ -112,6 +112,7 @@ class SessionApi:
             created_at=_utc(one.created_at),
             last_used_at=_utc(one.last_used_at),
             expires_at=_utc(one.expires_at),
+            client=one.client,
             current=one.id == caller.thumbprint,
         )
 

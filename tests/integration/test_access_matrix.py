@@ -211,7 +211,7 @@ TABLE.update({
             *(("GET", path) for path in (
                 "/", "/agents", "/agents/new/{name}", "/agents/{name}", "/certificates", "/certificates/{name}",
                 "/databases", "/deployments", "/events", "/revisions", "/revisions/{revision}", "/secrets", "/traffic",
-                "/traffic/{host}", "/api",
+                "/traffic/{host}", "/api", "/sessions",
             )),
         ),
         "enrol": (("GET", "/agents/new"),),
@@ -266,6 +266,7 @@ TABLE.update(
         ("GET", "/deployments/{team}/{name}/logs"): Row(of_shop("operate", LET_IN)),
         ("GET", "/routes/new"): Row(holders("read", LET_IN)),
         ("GET", "/revisions/{revision}/revert"): Row(writers()),
+        ("POST", "/sessions/{session}/end"): Row(holders("read", LET_IN), FORM),
         ("POST", "/traffic/{host}/weights"): Row(holders("read", LET_IN), FORM),
         ("POST", "/api/v1/channels/{name}/test"): Row(holders("operate", LET_IN), {}),
         ("GET", "/api/v1/databases"): Row(holders("read") | dict.fromkeys(TEAMS, 200)),

@@ -144,7 +144,7 @@ class LoginPages:
     # --- in and out -----------------------------------------------------------------------------------------------
 
     async def _let_in(self, request: Request, person: Person, how: str, onward: str) -> Response:
-        cookie = await self._sessions.begin(person, how)
+        cookie = await self._sessions.begin(person, how, request.headers.get("user-agent", ""))
         await self._sessions.leave(session_cookie(request.headers))
         response = self._site.redirect(onward)
         response.set_cookie(

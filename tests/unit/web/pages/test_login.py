@@ -25,6 +25,7 @@ from reconciler.web.audited import audited
 from reconciler.web.endpoint import routes_of
 from reconciler.web.limits import Limits
 from reconciler.web.pages.login import LoginPages
+from reconciler.web.pages.session_pages import SessionPages
 from reconciler.web.session_api import SessionApi
 from schemas.fleet import Access
 from schemas.login_api import LoginLinkRequest
@@ -74,7 +75,13 @@ class World:
         pages = LoginPages(
             site, sessions=self.sessions, links=self.links, audit=self.audit, provider=self.provider  # type: ignore[arg-type]
         )  # fmt: skip
-        routes = routes_of([*api.endpoints(), *pages.endpoints()])
+        routes = routes_of(
+            [
+                *api.endpoints(),
+                *pages.endpoints(),
+                *SessionPages(site, sessions=self.sessions, views=api.views).endpoints(),
+            ]
+        )
         self.app = Limits(Starlette(routes=routes, exception_handlers=dict(audited(site.handlers(), self.audit))))
 
     def clock(self) -> float:
@@ -304,5 +311,55 @@ def test_an_administrator_sees_and_ends_sessions(tmp_path: Path, keys: KeyStore)
             made = await browser.post("/api/v1/login-links", json={"role": "viewer"}, headers=FORM)
             assert made.json()["url"].startswith(f"{ISSUER}/login/link?key=")
         assert await world.events() == ["LoggedIn", "LoggedIn", "SessionEnded", "LoginLinkCreated", "AccessDenied"]
+
+    run(tmp_path, keys, scenario)
+
+
+def test_a_person_sees_and_ends_its_own_sessions_alone(tmp_path: Path, keys: KeyStore) -> None:
+    """Somebody who goes by the same name elsewhere is somebody else; ending the own one logs out."""
+
+    async def scenario(world: World) -> None:
+        here = await world.sessions.begin(EVE, "at its provider", "Firefox \x1b[31m")
+        phone = await world.sessions.begin(EVE, "at its provider", "Phone")
+        other = await world.sessions.begin(Person(EVE.name, roles=("viewer",)), "by a link", "Lynx")
+        async with world.browser() as browser:
+            browser.cookies.set(SESSION_COOKIE, here)
+            page = await browser.get("/sessions")
+            assert "this one" in page.text
+            assert "Phone" in page.text
+            assert "Firefox" in page.text
+            assert "\x1b" not in page.text
+            assert "Lynx" not in page.text
+            assert ">operator</p>" in page.text  # the menu says what who is logged in may do
+            for session in (other, "none"):
+                foreign = await browser.post(f"/sessions/{session[:20]}/end", data={"yes": ""}, headers=FORM)
+                assert foreign.status_code == 404
+            evil = {**HTML, "Origin": "https://evil.example"}
+            assert (await browser.post(f"/sessions/{phone[:20]}/end", data={"yes": ""}, headers=evil)).status_code == 403
+            ended = await browser.post(f"/sessions/{phone[:20]}/end", data={"yes": ""}, headers=FORM)
+            assert ended.headers["location"] == "/sessions"
+            out = await browser.post(f"/sessions/{here[:20]}/end", data={"yes": ""}, headers=FORM)
+            assert out.headers["location"] == "/login"
+            assert f'{SESSION_COOKIE}=""' in out.headers["set-cookie"]
+        assert [one.id for one in world.sessions.all()] == [other[:20]]
+
+    run(tmp_path, keys, scenario)
+
+
+def test_the_page_of_sessions_shows_an_administrator_everybody(tmp_path: Path, keys: KeyStore) -> None:
+    """It can be narrowed by a name, and what is ended there has ended."""
+
+    async def scenario(world: World) -> None:
+        root = await world.sessions.begin(Person("root", roles=("administrator",)), "by a link")
+        bob = await world.sessions.begin(Person("bob", teams=("shop",)), "by a link", "Bobzilla")
+        async with world.browser() as browser:
+            browser.cookies.set(SESSION_COOKIE, root)
+            assert "member of shop" in (await browser.get("/sessions")).text
+            assert "Bobzilla" not in (await browser.get("/sessions", params={"q": "root"})).text
+            assert "No session fits" in (await browser.get("/sessions", params={"q": "nobody"})).text
+            answer = await browser.post(f"/sessions/{bob[:20]}/end", data={"yes": ""}, headers=FORM)
+            assert answer.headers["location"] == "/sessions"
+            assert "The session of bob has ended." in (await browser.get("/sessions")).text
+        assert [one.name for one in world.sessions.all()] == ["root"]
 
     run(tmp_path, keys, scenario)
