@@ -1,11 +1,13 @@
 """Changes of objects by people; shapes in ``schemas.changes_api``. Each is a commit by who asks for it.
 
 A change is answered 200 when it is on the remote, 202 when it will be, or waits to be merged; 409 when somebody else
-was faster. ``Idempotency-Key``: the same key with the same change by the same caller is one commit.
+was faster. ``Idempotency-Key``: the same request by the same caller with the same key is one commit, answered alike.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from typing import Final, TypeVar
 
@@ -46,6 +48,8 @@ from schemas.objects import ObjectKey
 LATER: Final = {202: "Kept, and on the remote later; or on a branch that waits to be merged"}
 RETRY_SECONDS: Final = 1
 LONGEST_KEY: Final = 255
+_COUNTING: Final = ("content-type", "if-match", "if-none-match")
+"""Headers that say what is asked for."""
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 M = TypeVar("M", bound=BaseModel)
 
@@ -100,7 +104,7 @@ class ChangeApi:
             change = await read_json(request, Change)
         except ValidationError as error:
             return invalid(error)
-        return answered(await self._changes.submit(change, caller, key=idempotency_key(request)))
+        return answered(await self._changes.submit(change, caller, key=await idempotency_key(request)))
 
     async def change_standing(self, request: Request) -> Response:
         self._caller(request).require("read")
@@ -124,12 +128,14 @@ class ChangeApi:
             wanted = await read_json(request, ActRequest)
         except ValidationError as error:
             return invalid(error)
+        if (before := await answered_before(self._changes, request, caller)) is not None:
+            return before
         answer = await self._changes.revert(
             _revision(request),
             caller,
             message=wanted.message,
             proposal=wanted.proposal,
-            key=idempotency_key(request),
+            key=await idempotency_key(request),
         )
         return answered(answer)
 
@@ -175,6 +181,8 @@ class ChangeApi:
         wanted: ActRequest,
         edit: Callable[[str], str],
     ) -> Response:
+        if (before := await answered_before(self._changes, request, caller)) is not None:
+            return before
         revision, blob, text = await self._changes.version(path)
         if not blob:
             raise Refused(f"There is no {path}.", status=404, code="unknown-object")
@@ -188,7 +196,7 @@ class ChangeApi:
         change = Change(
             edits=(FileEdit(path=path, text=edited, expected=blob),), message=wanted.message, proposal=wanted.proposal
         )
-        return answered(await self._changes.submit(change, caller, key=idempotency_key(request)))
+        return answered(await self._changes.submit(change, caller, key=await idempotency_key(request)))
 
     def _caller(self, request: Request) -> Identity:
         return self._authenticator.authenticate(request.method, str(request.url), request.headers, self._clock())
@@ -209,8 +217,20 @@ def answered(answer: ChangeAnswer) -> Response:
     return json_answer(answer)
 
 
-def idempotency_key(request: Request) -> str:
-    """Return the key by which a request may be sent again; empty where there is none.
+async def answered_before(changes: Changes, request: Request, caller: Identity) -> Response | None:
+    """Return the answer to a request that was sent with the same key before; None where there was none.
+
+    Raises:
+        Refused: as :func:`answered`; 400 ``bad-idempotency-key``.
+    """
+    known = await changes.again(caller, await idempotency_key(request))
+    return None if known is None else answered(known)
+
+
+async def idempotency_key(request: Request) -> str:
+    """Return a digest of a request that may be sent again, with its key; empty where it has no key.
+
+    What is asked for counts, so that a key that is used twice by mistake does not hide another change.
 
     Raises:
         Refused: 400 ``bad-idempotency-key``.
@@ -219,7 +239,11 @@ def idempotency_key(request: Request) -> str:
     if len(key) > LONGEST_KEY or not key.isascii():
         text = f"Idempotency-Key must be at most {LONGEST_KEY} characters of ASCII."
         raise Refused(text, status=400, code="bad-idempotency-key")
-    return key
+    if not key:
+        return ""
+    headers = [request.headers.getlist(name) for name in _COUNTING]
+    asked = (request.method, request.url.path, request.url.query, key, headers)
+    return hashlib.sha256(json.dumps(asked).encode() + await request.body()).hexdigest()
 
 
 def _not_out(path: str, text: str) -> str:

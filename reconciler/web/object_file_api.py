@@ -20,7 +20,7 @@ from reconciler.desired.edits import EditConflict
 from reconciler.errors import Refused
 from reconciler.pki.authenticator import Authenticator, Identity
 from reconciler.web.bodies import json_answer
-from reconciler.web.change_api import LATER, answered, idempotency_key
+from reconciler.web.change_api import LATER, answered, answered_before, idempotency_key
 from reconciler.web.endpoint import Endpoint
 from reconciler.web.object_views import Control, object_view
 from reconciler.web.preconditions import if_match, if_none_match, is_known, require_match
@@ -104,6 +104,8 @@ class ObjectFileApi:
         caller, key = self._writable(request)
         media = _media_of(request, "application/json", YAML_TYPE)
         body = await request.body()
+        if (before := await answered_before(self._changes, request, caller)) is not None:
+            return before
         revision, blob, text = await self._changes.version(key.path)
         _require_seen(request, blob, revision)
         if media == YAML_TYPE:
@@ -116,6 +118,8 @@ class ObjectFileApi:
         caller, key = self._writable(request)
         _media_of(request, MERGE_PATCH)
         patch = _document_of(await request.body())
+        if (before := await answered_before(self._changes, request, caller)) is not None:
+            return before
         revision, blob, text = await self._changes.version(key.path)
         if not blob:
             raise _unknown(key)
@@ -125,6 +129,8 @@ class ObjectFileApi:
 
     async def delete_object(self, request: Request) -> Response:
         caller, key = self._writable(request)
+        if (before := await answered_before(self._changes, request, caller)) is not None:
+            return before
         revision, blob, _ = await self._changes.version(key.path)
         if not blob:
             raise _unknown(key)
@@ -142,7 +148,7 @@ class ObjectFileApi:
             proposal=_flag(request, "proposal"),
             accept_plain=_flag(request, "acceptPlain") or False,
         )
-        return answered(await self._changes.submit(change, caller, key=idempotency_key(request)))
+        return answered(await self._changes.submit(change, caller, key=await idempotency_key(request)))
 
     # --- who ----------------------------------------------------------------------------------------------------
 

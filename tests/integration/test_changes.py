@@ -114,6 +114,28 @@ def test_the_commands(one: Installation) -> None:
     assert ROUTE_PATH not in one.repo.files()
 
 
+def test_a_request_that_is_sent_again_is_answered_as_before(one: Installation) -> None:
+    """By its Idempotency-Key, though what If-Match names is not there any more; another key finds that changed."""
+    settle(one)
+    tag = send(one, "GET", OBJECT).headers["etag"]
+    for method, options in (
+        ("PUT", {"content": WEB.replace("weight: 3", "weight: 8"), "type": "application/yaml"}),
+        ("PATCH", {"content": '{"metadata": {"labels": {"a": "c"}}}', "type": "application/merge-patch+json"}),
+        ("DELETE", {"content": "", "type": "text/plain"}),
+    ):
+        headers = {"If-Match": tag, "Idempotency-Key": "again", "Content-Type": options["type"]}
+        first, second = (send(one, method, OBJECT, content=options["content"], headers=headers) for _ in range(2))
+        assert (first.status_code, first.json()["state"]) == (200, "committed"), first.text
+        assert (second.status_code, second.json()["id"]) == (200, first.json()["id"]), second.text
+        assert second.json()["revision"] == first.json()["revision"] == one.repo.tip()
+        other = send(one, method, OBJECT, content=options["content"], headers=headers | {"Idempotency-Key": "other"})
+        if method != "DELETE":
+            assert code(other) == (412, "changed-since")
+            tag = send(one, "GET", OBJECT).headers["etag"]
+        else:
+            assert code(other) == (404, "unknown-object")
+
+
 def test_accepted_before_a_kill_is_committed_after(one: Installation) -> None:
     """While the remote refuses, a change is kept on disk; whoever is started next brings it there, once."""
     settle(one)
