@@ -19,7 +19,7 @@ from typing import Final, Protocol, cast
 import structlog
 
 from reconciler.access.audit import Audit
-from reconciler.access.roles import Rights, Role, rights, rights_of_groups
+from reconciler.access.roles import NO_RIGHTS, Rights, Role, rights, rights_of_groups
 from reconciler.errors import CloudLunacyError, Refused
 from reconciler.pki.authenticator import Identity
 from reconciler.pki.jose import refused
@@ -66,14 +66,24 @@ class Person:
 
 
 class Sessions:
-    """``load`` before anybody is let in; ``run`` is a task of the application. ``access``: of the fleet in service."""
+    """``load`` before anybody is let in; ``run`` is a task of the application. ``access``: of the fleet in service.
+
+    ``issuer`` is that of the provider, None where there is none: what another one said of groups counts no more.
+    """
 
     def __init__(
-        self, store: Store, audit: Audit, access: Callable[[], Access], *, clock: Callable[[], float] = time.time
+        self,
+        store: Store,
+        audit: Audit,
+        access: Callable[[], Access],
+        *,
+        issuer: str | None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._audit = audit
         self._access = access
+        self._issuer = issuer
         self._clock = clock
         self._sessions: dict[str, Session] = {}
         self._used: dict[str, float] = {}
@@ -128,7 +138,7 @@ class Sessions:
     def rights(self, who: Session | Person) -> Rights:
         """Return what somebody may do now."""
         if who.issuer:
-            return rights_of_groups(who.groups, self._access())
+            return rights_of_groups(who.groups, self._access()) if who.issuer == self._issuer else NO_RIGHTS
         return rights((cast("Role", one) for one in who.roles), who.teams)
 
     def all(self) -> tuple[Session, ...]:

@@ -64,9 +64,10 @@ class Access:
     ) -> None:
         self.tokens = ApiTokens(store)
         self.audit = Audit(store)
-        self.sessions = Sessions(store, self.audit, partial(_rules, fleet))
-        self._links = LoginLinks(store, self.audit)
         self._oidc = read_settings(oidc_file)
+        issuer = None if self._oidc is None else self._oidc.issuer
+        self.sessions = Sessions(store, self.audit, partial(_rules, fleet), issuer=issuer)
+        self._links = LoginLinks(store, self.audit)
         self._certificates = certificates
         self._reconsider = reconsider
         self.revocations = Revocations(

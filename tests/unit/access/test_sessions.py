@@ -33,8 +33,8 @@ class Clocked:
         self.audit = Audit(store, clock=lambda: self.now)
         self.sessions = self.opened()
 
-    def opened(self) -> Sessions:
-        return Sessions(self.store, self.audit, lambda: self.access, clock=lambda: self.now)
+    def opened(self, issuer: str | None = "https://idp.example") -> Sessions:
+        return Sessions(self.store, self.audit, lambda: self.access, issuer=issuer, clock=lambda: self.now)
 
     def check(self, cookie: str, *, active: bool = True) -> Identity:
         return self.sessions.check(cookie, self.now, active=active)
@@ -191,5 +191,21 @@ def test_their_number_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         one.now += 1
         await one.sessions.begin(Person("bob", roles=("viewer",)), "by a link")
         assert len(one.sessions.all()) == 3
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("issuer", ["https://other.example", None])
+def test_a_former_provider_vouches_for_nobody(tmp_path: Path, issuer: str | None) -> None:
+    """Whoever takes a provider out of the settings ends what it said; what links let in goes on."""
+
+    async def scenario(one: Clocked) -> None:
+        cookie, own = await one.sessions.begin(EVE, "there"), await one.sessions.begin(ADMIN, "by a link")
+        one.sessions = one.opened(issuer)
+        await one.sessions.load()
+        assert one.refusal(cookie) == (403, "no-role")
+        assert one.check(own).name == "ada"
+        with pytest.raises(Refused, match="has no role here"):
+            await one.sessions.begin(EVE, "there")
 
     run(tmp_path, scenario)

@@ -63,7 +63,7 @@ class World:
         self.provider = Wax()
         self.access = Access.model_validate({"groups": [{"group": "ops", "role": "operator"}]})
         self.audit = Audit(store, clock=self.clock)
-        self.sessions = Sessions(store, self.audit, lambda: self.access, clock=self.clock)
+        self.sessions = Sessions(store, self.audit, lambda: self.access, issuer=EVE.issuer, clock=self.clock)
         self.links = LoginLinks(store, self.audit, clock=self.clock)
         door = Authenticator(
             issuer=ISSUER, origins=["https://10.0.0.1:7300"], keys=keys, agents=Agents(), replays=ReplayCache(),
