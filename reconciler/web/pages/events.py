@@ -14,6 +14,7 @@ from starlette.responses import Response
 from reconciler.errors import Refused
 from reconciler.store.protocols import EventFilter, EventStore
 from reconciler.web.endpoint import Endpoint
+from reconciler.web.event_api import MOST_WORDS
 from reconciler.web.event_views import event_view
 from reconciler.web.pages.kit import Site
 from reconciler.web.pages.words import segment, within
@@ -91,12 +92,15 @@ def read(query: QueryParams) -> Asked:
     if fields["severity"] not in ("", "info", "warning", "error"):
         raise Refused("severity is info, warning or error.", status=400, code="bad-query")
     severities = {"": (), "info": ("info",), "warning": ("warning", "error"), "error": ("error",)}[fields["severity"]]
+    words = tuple(fields["q"].split())
+    if len(words) > MOST_WORDS:
+        errors["q"] = f"The first {MOST_WORDS} words are searched for."
     wanted = EventFilter(
         types=frozenset({fields["type"]} - {""}),
         severities=frozenset(severities),
         under=fields["subject"],
         actor=fields["actor"],
-        words=tuple(fields["q"].split()),
+        words=words[:MOST_WORDS],  # each is looked for in every event
         since=times["since"],
         until=times["until"],
     )

@@ -50,6 +50,18 @@ def test_the_form_says_what_is_shown(tmp_path: Path, query: str, types: list[str
     visit(tmp_path, parts, scenario)
 
 
+def test_as_many_words_are_searched_for_as_by_the_api(tmp_path: Path) -> None:
+    """Each is looked for in every event there is, and nobody else is answered meanwhile."""
+
+    async def scenario(one: Visit) -> None:
+        await happened(one, LOST, APPROVED)
+        answer = await one.get(f"/events?q={'+'.join(['ann'] * 8 + ['nowhere'])}", "read")
+        assert "PlanApproved" in answer.text
+        assert "The first 8 words are searched for." in answer.text
+
+    visit(tmp_path, parts, scenario)
+
+
 def test_one_goes_on_to_what_was_before(tmp_path: Path) -> None:
     """Page by page with the same search, until there is nothing before."""
 
