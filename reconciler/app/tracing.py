@@ -39,6 +39,7 @@ class Traces:
         self._decided: OrderedDict[str, int] = OrderedDict()
         self._processor = _processor(endpoint) if endpoint else None
         if endpoint:
+            list(_readable("", (), 0))  # imports what it needs, now and not in the first revision's way
             log.info("traces", endpoint=endpoint)
 
     def judged(self, record: Record, state: str) -> None:
