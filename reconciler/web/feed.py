@@ -30,6 +30,8 @@ TOPICS: Final[tuple[Topic, ...]] = get_args(Topic)
 KEPT: Final = 1024
 """Names of each topic."""
 MAX_LISTENERS: Final = 256
+MAX_OF_ONE: Final = 32
+"""Listeners of one caller; the rest is for others."""
 LONGEST_PLACE: Final = 64
 _PLACE: Final = re.compile(r"([0-9a-f]{8})-(0|[1-9][0-9]{0,17})")
 
@@ -91,15 +93,18 @@ class Feed:
             self._ring()
 
     @contextmanager
-    def listen(self, topics: Collection[Topic] = TOPICS, place: str = "") -> Iterator[Listener]:
-        """Listen from now on, or from the ``place`` that one has come to before.
+    def listen(self, topics: Collection[Topic] = TOPICS, place: str = "", who: str = "") -> Iterator[Listener]:
+        """Listen from now on, or from the ``place`` that one has come to before. ``who``: empty for our own parts.
 
         Raises:
-            Refused: 503 ``busy``.
+            Refused: 503 ``busy``; 429 ``too-many-requests``, where one caller listens too often.
         """
         if len(self._listeners) >= self._most:
             raise Refused("Too many listen already.", status=503, code="busy", retry_after=10.0)
-        listener = Listener(self, topics, self._read_until(place))
+        if who and sum(one.who == who for one in self._listeners) >= MAX_OF_ONE:
+            text = f"{who} listens {MAX_OF_ONE} times already."
+            raise Refused(text, status=429, code="too-many-requests", hint="Close some pages.", retry_after=10.0)
+        listener = Listener(self, topics, self._read_until(place), who)
         self._listeners.add(listener)
         try:
             yield listener
@@ -144,8 +149,9 @@ class Feed:
 class Listener:
     """Reads a feed at its own pace; one task at a time."""
 
-    def __init__(self, feed: Feed, topics: Collection[Topic], read: int) -> None:
+    def __init__(self, feed: Feed, topics: Collection[Topic], read: int, who: str = "") -> None:
         self._feed = feed
+        self.who = who
         self._read = read
         self.topics = frozenset(topics)
 

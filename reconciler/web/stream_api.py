@@ -60,7 +60,7 @@ class StreamApi:
         query = {"topics": f"some of {', '.join(TOPICS)}, with commas between; without it all"}
         return (
             Endpoint("GET", STREAM_PATH, "What changes, as server-sent events", self.stream, "read", query=query,
-                     media=STREAM_MEDIA),
+                     media=STREAM_MEDIA, problems={429: "The caller listens too often already."}),
         )  # fmt: skip
 
     async def stream(self, request: Request) -> Response:
@@ -70,7 +70,7 @@ class StreamApi:
         topics = _topics_of(request.query_params.get("topics"))
         place = request.headers.get("last-event-id", "")[:LONGEST_PLACE]
         listening = ExitStack()
-        listener = listening.enter_context(self._feed.listen(topics, place))
+        listener = listening.enter_context(self._feed.listen(topics, place, str(caller)))
         return _Stream(self._parts(listener, caller, is_new=not place), listening)
 
     async def _parts(self, listener: Listener, caller: Identity, *, is_new: bool) -> AsyncIterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from functools import partial
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.errors import Refused
-from reconciler.web.feed import TOPICS, Feed, Topic
+from reconciler.web.feed import MAX_OF_ONE, TOPICS, Feed, Topic
 
 NAMES = st.sampled_from([f"vps-{number}" for number in range(6)])
 
@@ -182,5 +183,25 @@ def test_nothing_is_lost_but_what_the_listener_is_told_of(steps: list[tuple[Topi
             unheard, place = set(), taken.place
         if reading is not None:
             reading.__exit__(None, None, None)
+
+    run(scenario)
+
+
+def test_one_caller_leaves_room_for_others() -> None:
+    """Who opens stream after stream is told so; others listen on."""
+
+    async def scenario() -> None:
+        feed = Feed()
+        with ExitStack() as many:
+            for _ in range(MAX_OF_ONE):
+                many.enter_context(feed.listen(who="person:eve"))
+            with (
+                pytest.raises(Refused, match="person:eve listens 32 times already") as refused,
+                feed.listen(who="person:eve"),
+            ):
+                pass
+            assert (refused.value.status, refused.value.code) == (429, "too-many-requests")
+            many.enter_context(feed.listen(who="person:ann"))
+            many.enter_context(feed.listen())
 
     run(scenario)
