@@ -36,8 +36,6 @@ log = structlog.get_logger(__name__)
 ANSWER_SECONDS: Final = 10.0
 RETRY_SECONDS: Final = 5.0
 BRANCH: Final = "revoke/"
-_HOSTS: Final = {"operator": "operators", "person": "people"}
-"""Kind of the caller → host of the author's address."""
 
 
 class Store(BarStore, ApprovalStore, EventStore, Protocol):
@@ -93,8 +91,10 @@ class Revocations:
 
     # --- locking out ----------------------------------------------------------------------------------------------
 
-    async def revoke(self, name: str, wanted: RevocationRequest, *, actor: str) -> AgentRevocation:
-        """Lock the agent out; ``actor`` is who wants it. A second time looks after what is left to do.
+    async def revoke(
+        self, name: str, wanted: RevocationRequest, *, actor: str, author: tuple[str, str]
+    ) -> AgentRevocation:
+        """Lock the agent out; ``actor`` is who wants it, ``author`` its name and mail. A second time does what is left.
 
         Raises:
             Refused: 404 ``unknown-agent``; 503 ``not-ready`` before the first revision is in service.
@@ -102,7 +102,7 @@ class Revocations:
         fleet = self._fleet()
         if fleet is None or not self._committer.resumed.is_set():
             raise Refused("No revision is in service yet.", status=503, code="not-ready", retry_after=2.0)
-        barred = await self._bar(name, wanted, actor, fleet)
+        barred = await self._bar(name, wanted, actor, author, fleet)
         is_there = name in self._hub.connected
         self._hub.revoke([name])
         reason: Reason = "privilegeWithdrawn" if barred.quarantine else "cessationOfOperation"
@@ -110,7 +110,9 @@ class Revocations:
         settled = await self._committer.wait(barred.entry_id, self._answer_seconds)
         return _answer(barred, settled, fleet, disconnected=is_there, certificates=count)
 
-    async def _bar(self, name: str, wanted: RevocationRequest, actor: str, fleet: Fleet) -> Barred:
+    async def _bar(
+        self, name: str, wanted: RevocationRequest, actor: str, author: tuple[str, str], fleet: Fleet
+    ) -> Barred:
         thumbprint = self._thumbprint(name)
         known = self._bars.get((name, thumbprint))
         if known and known.quarantine == wanted.quarantine and self._committer.is_pending(known.entry_id):
@@ -119,7 +121,7 @@ class Revocations:
         barred = Barred(
             name, thumbprint, wanted.quarantine, wanted.reason, actor, now, f"revoke-{name}-{secrets.token_hex(8)}"
         )
-        entry = _entry(barred, fleet)
+        entry = _entry(barred, author, fleet)
         await self._store.bar(barred, entry)
         self._bars[name, thumbprint] = barred
         self._lifting.pop((name, thumbprint), None)
@@ -237,14 +239,14 @@ def _because(barred: Barred) -> str:
     return f": {barred.reason}" if barred.reason else ""
 
 
-def _entry(barred: Barred, fleet: Fleet) -> OutboxEntry:
+def _entry(barred: Barred, author: tuple[str, str], fleet: Fleet) -> OutboxEntry:
     payload = {
         "name": barred.name,
         "thumbprint": barred.thumbprint,
         "quarantine": barred.quarantine,
         "reason": barred.reason,
         "actor": barred.by,
-        "domain": fleet.spec.domain,
+        "author": list(author),
         "mode": fleet.spec.registration.mode,
     }
     return OutboxEntry(barred.entry_id, "revocation", payload, barred.at)
@@ -278,15 +280,15 @@ def compose_revocation(entry: OutboxEntry, *, branch: str) -> Job:
     said = entry.payload
     name, thumbprint, actor = str(said["name"]), str(said["thumbprint"]), str(said["actor"])
     quarantine, reason = bool(said["quarantine"]), str(said["reason"])
-    kind, _, person = actor.partition(":")
+    author, mail = said["author"]
     request = CommitRequest(
         id=entry.id,
         path=ObjectKey("Agent", "", name).path,
         edit=revocation_edit(name, thumbprint, quarantine=quarantine),
         subject=f"{'Quarantine' if quarantine else 'Revoke'} agent {name}",
         body=reason or f"{actor} locked {name} out.",
-        author_name=person,
-        author_email=f"{person}@{_HOSTS.get(kind, kind)}.{said['domain']}",
+        author_name=str(author),
+        author_email=str(mail),
         time=datetime.fromtimestamp(entry.accepted_at, UTC),
         trailers={"CloudLunacy-Actor": actor} | ({"CloudLunacy-Thumbprint": thumbprint} if thumbprint else {}),
     )

@@ -64,7 +64,8 @@ class AccessApi:
             wanted = await read_json(request, RevocationRequest)
         except ValidationError as error:
             return invalid(error)
-        done = await self._revocations.revoke(request.path_params["name"], wanted, actor=str(caller))
+        name = request.path_params["name"]
+        done = await self._revocations.revoke(name, wanted, actor=str(caller), author=caller.author)
         return json_answer(done, 200 if done.state == "committed" else 202)
 
     async def api_tokens(self, request: Request) -> Response:

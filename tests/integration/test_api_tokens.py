@@ -94,7 +94,7 @@ def test_a_person_with_operate_locks_an_agent_out_in_their_name(one: Installatio
         text=True,
         check=True,
     )
-    assert author.stdout.strip() == "bob <bob@people.cloudlunacy.test>"
+    assert author.stdout.strip() == "bob <bob@people.localhost>"
 
 
 def test_the_answer_is_json_when_asked_for(one: Installation) -> None:

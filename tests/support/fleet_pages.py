@@ -121,7 +121,14 @@ class Doings:
     async def undrain(self, agent: str, by: str) -> bool:
         return self.drains.pop(agent, None) is not None
 
-    async def revoke(self, name: str, wanted: RevocationRequest, *, actor: str) -> AgentRevocation:
+    async def revoke(
+        self,
+        name: str,
+        wanted: RevocationRequest,
+        *,
+        actor: str,
+        author: tuple[str, str],
+    ) -> AgentRevocation:
         self.revoked.append((name, wanted, actor))
         return AgentRevocation(
             name=name, state="committed", quarantine=wanted.quarantine, file="", revision="1" * 40, disconnected=True

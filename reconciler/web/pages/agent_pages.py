@@ -50,7 +50,9 @@ _DONE: Final = {
 class Revoking(Protocol):
     """:class:`reconciler.agents.revocation.Revocations`."""
 
-    async def revoke(self, name: str, wanted: RevocationRequest, *, actor: str) -> AgentRevocation: ...
+    async def revoke(
+        self, name: str, wanted: RevocationRequest, *, actor: str, author: tuple[str, str]
+    ) -> AgentRevocation: ...
 
 
 Cordon = Callable[[str, bool, Identity], Awaitable[ChangeAnswer]]
@@ -263,7 +265,7 @@ class AgentPages:
                 raise Refused(
                     "The reason is one line of at most 200 characters.", status=422, code="bad-form"
                 ) from None
-            done = await self._of.revocations.revoke(name, wanted, actor=str(identity))
+            done = await self._of.revocations.revoke(name, wanted, actor=str(identity), author=identity.author)
             rest = {
                 "committed": f"its file says so in commit {done.revision[:10]}",
                 "pending": "git is told as soon as the remote takes it",

@@ -30,6 +30,7 @@ from tests.unit.agents.enrolling import FAST, NoAuthority, World, fleet
 KEY = "k" * 43
 OTHER = "o" * 43
 OPERATOR = "operator:local"
+AUTHOR = ("Ada Lovelace", "ada@example.com")
 FILE = "agents/vps-1.yaml"
 GOOD = f"""# mine
 apiVersion: cloudlunacy/v1
@@ -88,7 +89,7 @@ class Out:
     reconsidered: int = 0
 
     async def revoke(self, name: str = "vps-1", **wanted: Any) -> AgentRevocation:
-        return await self.revocations.revoke(name, RevocationRequest(**wanted), actor=OPERATOR)
+        return await self.revocations.revoke(name, RevocationRequest(**wanted), actor=OPERATOR, author=AUTHOR)
 
     def publish(self) -> frozenset[str]:
         """Bring into service what the branch holds."""
@@ -154,7 +155,7 @@ def test_everything_counts_at_once_and_git_is_told() -> None:
         assert (done.state, done.disconnected, done.certificates) == ("committed", True, 1)
         assert out.world.remote.main == {}
         (commit,) = out.world.remote.log
-        assert (commit.author_name, commit.author_email) == ("local", "local@operators.cloudlunacy.test")
+        assert (commit.author_name, commit.author_email) == AUTHOR
         assert (commit.subject, commit.body) == ("Revoke agent vps-1", "its disk was sold")
         assert commit.trailers == {"CloudLunacy-Actor": OPERATOR, "CloudLunacy-Thumbprint": KEY}
 
