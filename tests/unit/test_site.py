@@ -111,6 +111,14 @@ def test_addresses_of_others_are_written_as_such() -> None:
     assert strange == []
 
 
+def test_files_that_pages_name_as_proof_are_there() -> None:
+    """A test that moves takes the sentences along that rest on it."""
+    text = (ROOT / "docs/guarantees.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:tests/[a-z/]+)?/?test_[a-z_]+\.py|tests/[a-z/]+)`", text)
+    assert len(named) > 5
+    assert [one for one in named if not (ROOT / one).exists() and not (ROOT / "tests/integration" / one).exists()] == []
+
+
 def test_the_reference_is_what_the_program_says() -> None:
     """As ``make check`` says too; and it is the same each time that it is made."""
     first = pages()

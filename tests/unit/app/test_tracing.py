@@ -8,14 +8,16 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from reconciler.app.running import control_plane
 from reconciler.app.tracing import Traces
 from reconciler.errors import Broken
-from reconciler.settings import otlp_endpoint
+from reconciler.settings import GitSettings, Settings, otlp_endpoint
 from reconciler.status import Tracker
 from reconciler.store.protocols import RevisionRecord
 from schemas.status import STAGES, AgentProgress
@@ -89,6 +91,22 @@ def test_a_collector_gets_the_way_of_a_revision() -> None:
     assert second.end_time_unix_nano - second.start_time_unix_nano == 6 * 10**9
     resource = {one.key: one.value.string_value for one in got[0].resource.attributes}
     assert resource["service.name"] == "cloudlunacy"
+
+
+def test_a_control_plane_traces_what_its_tracker_judges(tmp_path: Path) -> None:
+    """The endpoint of its settings is where the records of its own tracker go."""
+
+    async def judge(url: str) -> None:
+        repo = f"file://{tmp_path}/repo"
+        settings = Settings(git=GitSettings(repo=repo), data=tmp_path / "data", port=0, otlp_endpoint=url)
+        async with control_plane(settings) as plane:
+            plane._tracker.begin(REVISION)
+            plane._tracker.stop(REVISION, "Failed", "AgentFailed", "")
+            await plane.traces.close()
+
+    with collector() as (url, got):
+        asyncio.run(judge(url))
+    assert [span.name for one in got for scope in one.scope_spans for span in scope.spans] == ["revision"]
 
 
 def test_without_an_endpoint_nothing_is_made() -> None:
