@@ -102,7 +102,8 @@ def _short(error: Exception) -> str:
 
 @asynccontextmanager
 async def login(where: Endpoint, *, socket_ms: int = _SOCKET_MS) -> AsyncIterator[Client]:
-    """Log in as the agent's user. Raises what the driver raises; see :func:`translated`."""
+    """Log in as the agent's user. Raises what the driver raises, and OSError; see :func:`translated`."""
+    await _knock(where)
     client: Client = AsyncMongoClient(
         where.host,
         where.port,
@@ -114,6 +115,19 @@ async def login(where: Endpoint, *, socket_ms: int = _SOCKET_MS) -> AsyncIterato
     )
     async with _closed_after(client):
         yield client
+
+
+async def _knock(where: Endpoint) -> None:
+    """Let the driver near only who answers: it leaves the socket open of a connection that it gives up.
+
+    Raises:
+        OSError: nobody answers.
+    """
+    async with asyncio.timeout(_SELECTION_MS / 1000):
+        _, writer = await asyncio.open_connection(where.host, where.port)
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()
 
 
 @asynccontextmanager
