@@ -107,8 +107,26 @@ class ChangeApi:
         return answered(await self._changes.submit(change, caller, key=await idempotency_key(request)))
 
     async def change_standing(self, request: Request) -> Response:
-        self._caller(request).require("read")
-        return answered(await self._changes.standing(request.path_params["change"][:64]))
+        caller, change = self._caller(request), str(request.path_params["change"])[:64]
+        if caller.team:
+            return answered(await self._standing_for_team(change, caller))
+        caller.require("read")
+        return answered(await self._changes.standing(change))
+
+    async def _standing_for_team(self, change: str, caller: Identity) -> ChangeAnswer:
+        """Tell a caller who is limited to a team what became of a change of that team's files, as it was told to ask.
+
+        Raises:
+            Refused: 403 ``other-team``, also where there is no such change.
+        """
+        try:
+            answer = await self._changes.standing(change)
+        except Refused:
+            answer = ChangeAnswer(state="nothing")
+        is_own = bool(answer.files) and {key.team for key in keys_of(answer.files).values()} == {caller.team}
+        if not (is_own and caller.may("write", caller.team)):
+            caller.require("read", caller.team if is_own else None)
+        return answer
 
     # --- revisions ----------------------------------------------------------------------------------------------
 
