@@ -15,6 +15,7 @@ from schemas.deployment import Argument, EnvValue, Image, MongoDB, MongoDBUser, 
 from schemas.enrolment import Version
 from schemas.images import ImagePattern
 from schemas.middleware import BasicAuth, ContentType
+from schemas.notifications import TimeOfDay, TimeZone, TypeName
 from schemas.route import StickyCookie
 from schemas.secret import SealedValue, SecretKey
 from schemas.service_tls import GroupName
@@ -71,6 +72,9 @@ FORMS: Final[dict[str, Form]] = {
     pattern_of(names.HeaderName): Form("is no header's name: use letters, digits and hyphens", "X-Request-Id"),
     pattern_of(names.HeaderValue): Form("is no header's value: use visible ASCII", "hello"),
     pattern_of(names.MatchValue): Form("cannot be matched: use visible ASCII without back-ticks", "hello"),
+    pattern_of(TimeOfDay): Form("is no time of day: write hours and minutes, in quotes", "22:00"),
+    pattern_of(TimeZone): Form("is no time zone: write it like Europe/Amsterdam", "Europe/Amsterdam"),
+    pattern_of(TypeName): Form("is no type of condition or event: write it like AgentAway", "AgentAway"),
     pattern_of(names.Duration): Form("is no length of time: write a whole number and ms, s, m or h", "5s"),
     pattern_of(names.ByteSize): Form(
         "is no size: write a whole number of bytes, or one with Ki, Mi, Gi or Ti (powers of 1024)", "128Mi"
