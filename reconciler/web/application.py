@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp
 
+from reconciler.errors import Refused
 from reconciler.observability.metrics import Metrics
 from reconciler.web.access_api import AccessApi
 from reconciler.web.agent_api import AgentApi
@@ -31,6 +32,16 @@ from reconciler.web.webhooks import MAX_BODY, WEBHOOK_PATH, WebhookEndpoint
 from schemas.api import Health
 from schemas.changes_api import CHANGES_PATH, CHECK_PATH
 from schemas.changes_api import MAX_BODY as MAX_CHANGE
+
+BODIES: Final = {
+    WEBHOOK_PATH: MAX_BODY,
+    CHANGES_PATH: MAX_CHANGE,
+    CHECK_PATH: MAX_CHANGE,
+    # A file as JSON or as a field of a form: a character of it may be twelve of the body.
+    "/api/v1/objects/": MAX_CHANGE,
+    "/objects/": MAX_CHANGE,
+}
+"""Path, or what it begins with → octets of a body, where there may be more than of others."""
 
 
 class Probes:
@@ -103,4 +114,4 @@ def make_application(
     ]
     application = Starlette(routes=routes, exception_handlers=dict(handlers))
     application.router.redirect_slashes = False  # a path is what it is, and a redirect would say so without a body
-    return Limits(application, bodies={WEBHOOK_PATH: MAX_BODY, CHANGES_PATH: MAX_CHANGE, CHECK_PATH: MAX_CHANGE})
+    return Limits(application, bodies=BODIES, refusal=handlers[Refused])

@@ -7,16 +7,19 @@ each believe another one of two values is how requests are smuggled.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Final
 
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reconciler.errors import Refused
 from reconciler.web.problem import problem
 
 MAX_BODY: Final = 64 * 1024
+TOO_LARGE: Final = "body-too-large"
 MAX_HEADERS: Final = 16 * 1024
 MAX_HEADER_COUNT: Final = 64
 BODY_SECONDS: Final = 10.0
@@ -26,7 +29,9 @@ _ONCE: Final = frozenset({b"authorization", b"cookie", b"dpop", b"host", b"conte
 
 
 class Limits:
-    """``bodies`` names other limits by path, for endpoints that need one (such as webhooks)."""
+    """``bodies`` names other limits by path, for endpoints that need one (such as webhooks); a path that ends with a
+    slash counts for all below it. ``refusal`` answers what is too large, so that people get a page.
+    """
 
     def __init__(
         self,
@@ -35,17 +40,20 @@ class Limits:
         max_body: int = MAX_BODY,
         bodies: Mapping[str, int] | None = None,
         body_seconds: float = BODY_SECONDS,
+        refusal: Callable[[Request, Exception], Awaitable[Response]] | None = None,
     ) -> None:
         self._app = app
         self._max_body = max_body
         self._bodies = dict(bodies or {})
+        self._below = tuple((path, limit) for path, limit in self._bodies.items() if path.endswith("/"))
         self._seconds = body_seconds
+        self._refusal = refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        limit = self._bodies.get(scope["path"], self._max_body)
+        limit = self._limit(scope["path"])
         refused = _bad_headers(scope, limit)
         if refused is None and scope["type"] == "http":
             await self._with_body(scope, receive, send, limit)
@@ -54,7 +62,20 @@ class Limits:
         else:
             if scope["type"] == "http":
                 await _discard(scope, receive)
+            await self._refuse(refused, scope, receive, send)
+
+    def _limit(self, path: str) -> int:
+        if path in self._bodies:
+            return self._bodies[path]
+        return next((limit for above, limit in self._below if path.startswith(above)), self._max_body)
+
+    async def _refuse(self, refused: Refused, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._refusal is None or scope["type"] != "http" or refused.code != TOO_LARGE:
             await _refuse(refused, scope, receive, send)
+            return
+        response = await self._refusal(Request(scope), refused)
+        response.headers["Connection"] = "close"
+        await response(scope, receive, send)
 
     async def _with_body(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
         body = _Body(receive, limit, self._seconds)
@@ -117,7 +138,7 @@ def _bad_headers(scope: Scope, limit: int) -> Refused | None:
 
 
 def _too_large() -> Refused:
-    return Refused("The body is too large.", status=413, code="body-too-large")
+    return Refused("The body is too large.", status=413, code=TOO_LARGE)
 
 
 async def _refuse(refused: Refused, scope: Scope, receive: Receive, send: Send) -> None:

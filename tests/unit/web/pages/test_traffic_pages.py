@@ -15,6 +15,7 @@ from reconciler.web.pages.route_pages import RoutePages
 from reconciler.web.pages.secret_pages import SecretPages, recipients_of
 from reconciler.web.pages.traffic_pages import TrafficPages
 from reconciler.web.traffic_views import TrafficViews
+from schemas.changes_api import MAX_BODY, MAX_FILE
 from schemas.problem import Problem
 from tests.support.documents import HTPASSWD, SEALED, agent, deployment, document, fleet, route, secret, state_of, team
 from tests.support.wax_changes import REVISION, WaxChanges, commit
@@ -242,6 +243,27 @@ def test_secrets_show_no_value(tmp_path: Path) -> None:
 def test_recipients_of_what_is_no_age_file(armoured: str, count: int) -> None:
     """Nothing is counted, and nothing fails."""
     assert recipients_of(armoured) == count
+
+
+def test_the_largest_file_fits_into_a_form_and_more_is_told_on_a_page(tmp_path: Path) -> None:
+    """Each character of it becomes up to six; a form of another page may be no larger than any other body."""
+
+    async def scenario(one: Visit) -> None:
+        path, text = "/objects/routes/shop/web.yaml", FILES["routes/shop/web.yaml"] or b""
+        largest = {"text": "é" * MAX_FILE, "blob": blob_of(text.decode()), "do": "check"}
+        shown = await one.post(path, largest)
+        assert (shown.status_code, "é" * 100 in shown.text) == (200, True)
+        for wrong in (
+            await one.post(path, {"text": "x" * (MAX_BODY + 1), "do": "check"}),
+            await one.post(f"/traffic/{HOST}/weights", {"text": "x" * MAX_FILE}),
+        ):
+            assert wrong.status_code == 413
+            assert wrong.headers["connection"] == "close"
+            assert "The body is too large." in text_of(wrong)
+        strange = await one.send("POST", "/api/v1/nothing", {}, content=b"x" * (MAX_FILE + 1))
+        assert (strange.status_code, strange.headers["content-type"]) == (413, "application/problem+json")
+
+    run(tmp_path, scenario)
 
 
 @pytest.mark.parametrize("path", ["/traffic", f"/traffic/{HOST}", "/routes/new", "/secrets", "/objects/fleet.yaml"])

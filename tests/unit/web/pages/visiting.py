@@ -12,7 +12,9 @@ from urllib.parse import urlencode
 import httpx
 from starlette.applications import Starlette
 
+from reconciler.errors import Refused
 from reconciler.package_data import data_directory
+from reconciler.web.application import BODIES
 from reconciler.web.endpoint import Endpoint, routes_of
 from reconciler.web.limits import Limits
 from reconciler.web.pages.headers import PRIVATE
@@ -37,7 +39,9 @@ class Visit:
             authenticator=one.authenticator, folder=data_directory("templates") / "dashboard", clock=one.clock
         )
         table = [endpoint for part in (self.site.statics, *parts(self)) for endpoint in part.endpoints()]
-        self.app = Limits(Starlette(routes=routes_of(table), exception_handlers=dict(self.site.handlers())))
+        handlers = dict(self.site.handlers())
+        routed = Starlette(routes=routes_of(table), exception_handlers=handlers)
+        self.app = Limits(routed, bodies=BODIES, refusal=handlers[Refused])
 
     async def get(self, path: str, *scopes: str, **headers: str) -> httpx.Response:
         """Ask for a page; with everything that a token may be good for unless scopes are named."""
