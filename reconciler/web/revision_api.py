@@ -22,6 +22,7 @@ from reconciler.web.endpoint import Endpoint
 from reconciler.web.parameters import LARGEST_PAGE, PATH, number, one_of
 from reconciler.web.problem import invalid
 from reconciler.web.queries import limit_of, number_of
+from reconciler.web.revision_names import status_of
 from schemas.api import (
     ApprovalAnswer,
     ApprovalList,
@@ -37,7 +38,6 @@ from schemas.status import STAGES, AgentProgress, RevisionStatus
 LARGEST_ID: Final = 2**53
 WAITING_SHOWN: Final = 100
 STATES: Final = ("Progressing", "Converged", "Held", "Failed", "Superseded")
-_REVISION: Final = re.compile(r"[0-9a-f]{7,64}")
 _CHECKSUM: Final = re.compile(PATH["checksum"].schema["pattern"].strip("^$"))
 
 
@@ -119,19 +119,7 @@ class RevisionApi:
         return json_answer(convergence_of(await self._status(request.path_params["revision"])))
 
     async def _status(self, name: str) -> RevisionStatus:
-        if name == "newest":
-            status = await self._tracker.newest_status()
-        elif not _REVISION.fullmatch(name):
-            hint = "Give at least 7 digits of a commit, or newest."
-            raise Refused("This is no revision.", status=404, code="unknown-revision", hint=hint)
-        else:
-            status = await self._tracker.status(name)
-            if status is None and (newer := await self._control.superseding(name)) is not None:
-                status = await self._tracker.status(newer)
-        if status is None:
-            hint = "Was it pushed to the branch that the control plane follows?"
-            raise Refused("This revision was not looked at.", status=404, code="unknown-revision", hint=hint)
-        return status
+        return await status_of(name, self._tracker, self._control)
 
     # --- what a person decides ----------------------------------------------------------------------------------
 

@@ -90,7 +90,6 @@ class Site:
             version=version,
             navigation=NAVIGATION,
             clock=clock,
-            plot=drawing.plot,
             waterfall=drawing.waterfall,
         )
 

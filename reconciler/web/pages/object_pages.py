@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 from urllib.parse import quote
 
@@ -17,6 +17,7 @@ from reconciler.errors import Refused
 from reconciler.pki.authenticator import Identity, Scope
 from reconciler.steps.passing import Published
 from reconciler.web.endpoint import Endpoint
+from reconciler.web.object_views import ObjectState, state_of
 from reconciler.web.pages.changing import Changing, change_of
 from reconciler.web.pages.kit import Form, Site
 from schemas.changes_api import MAX_FILE, Change
@@ -26,6 +27,13 @@ from schemas.problem import Problem
 COMMITS: Final = 30
 MOST_REFERENCES: Final = 100
 _SEALED: Final = re.compile(r"-----BEGIN AGE.*?(?:END AGE ENCRYPTED FILE-----|\Z)", re.DOTALL)
+_STATES: Final[Mapping[ObjectState, str]] = {
+    "InService": "It is in service.",
+    "LastGood": "The newest version has problems; the last good one is in service.",
+    "Quarantined": "It has problems and is kept out of service.",
+    "Pending": "It is not in service yet.",
+    "Gone": "There is no such file any more.",
+}
 
 
 class Plane(Protocol):
@@ -91,7 +99,7 @@ class ObjectPages:
             lines=tuple(shown(key, text or "").splitlines()),
             problems=problems,
             at_line=by_line(problems),
-            state=state_of(state, key, problems, is_there=text is not None),
+            state=standing_of(state, key, blob_of(text), problems),
             references=references(state, key),
             history=history,
             may_write=may_write,
@@ -101,8 +109,9 @@ class ObjectPages:
 
     async def change(self, request: Request) -> Response:
         """Check, commit or delete. Every step but the last writes nothing."""
-        key, form = _key(request), await self._site.form(request)
-        identity = self._site.caller(request, scope_of(key), key.team or None)
+        key = _key(request)
+        identity = self._site.caller(request, scope_of(key), key.team or None)  # first: the form may be large
+        form = await self._site.form(request)
         is_deletion = form.get("what") == "delete"
         text = None if is_deletion else form.get("text", "")
         if text is not None and len(text) > MAX_FILE:
@@ -144,18 +153,15 @@ def by_line(problems: Sequence[Problem]) -> dict[int, list[Problem]]:
     return found
 
 
-def state_of(state: State, key: ObjectKey, problems: Sequence[Problem], *, is_there: bool) -> tuple[str, str]:
-    """Return the state of an object as a word, and as a sentence."""
+def standing_of(state: State, key: ObjectKey, blob: str, problems: Sequence[Problem]) -> tuple[ObjectState, str]:
+    """Return the state of an object as a word, as the API says it, and as a sentence. ``blob``: of its newest file."""
     served = state.served.get(key)
-    if served is not None and served.retained:
-        return "LastGood", "The newest version has problems; the last good one is in service."
-    if served is not None and not is_there:
-        return "Pending", "It is deleted, and still in service."
-    if served is not None:
-        return "InService", "It is in service."
-    if any(one.severity == "error" for one in problems):
-        return "Quarantined", "It has problems and is kept out of service."
-    return ("Pending", "It is not in service yet.") if is_there else ("Gone", "There is no such file any more.")
+    word = state_of(served, blob, problems)
+    if word == "Gone" and served is not None:
+        return word, "It is deleted, and still in service."
+    if word == "Pending" and served is not None:
+        return word, "Its newest version is not in service yet; the one before is."
+    return word, _STATES[word]
 
 
 def references(state: State, key: ObjectKey) -> References:

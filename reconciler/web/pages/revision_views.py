@@ -1,21 +1,18 @@
-"""What pages show of a revision: which one is meant, and the lines that its problems are about."""
+"""What pages show of a revision: how far its agents are, and the lines that its problems are about."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
 from reconciler.desired.snapshot import Snapshot
-from reconciler.errors import CloudLunacyError, Refused
+from reconciler.errors import CloudLunacyError
 from reconciler.observability.logs import get_logger
-from reconciler.status import Tracker
 from schemas.problem import Problem
-from schemas.status import AgentProgress, RevisionStatus
+from schemas.status import AgentProgress
 
 log = get_logger(__name__)
 
-_REVISION: Final = re.compile(r"[0-9a-f]{7,64}")
 _REGULAR: Final = frozenset({"100644", "100755"})
 _LONGEST: Final = 200
 """Characters of a line that are shown."""
@@ -23,36 +20,11 @@ MAX_FILES: Final = 50
 _ORDER: Final = {"failed": 0, "progressing": 1, "pending": 2, "offline": 3, "applied": 4}
 
 
-class Superseding(Protocol):
-    """:class:`reconciler.web.api.Control`."""
-
-    async def superseding(self, revision: str) -> str | None: ...
-
-
 class Files(Protocol):
     """The mirror of the state repo."""
 
     async def entries(self, revision: str, paths: Sequence[str]) -> Snapshot: ...
     async def read(self, blobs: Sequence[str], *, max_bytes: int = 65536) -> Mapping[str, object]: ...
-
-
-async def status_of(name: str, tracker: Tracker, control: Superseding) -> RevisionStatus:
-    """Return the record of a revision; of one that nobody looked at by itself, that of which it became part.
-
-    Raises:
-        Refused: 404 ``unknown-revision``.
-    """
-    status = None
-    if name == "newest":
-        status = await tracker.newest_status()
-    elif _REVISION.fullmatch(name):
-        status = await tracker.status(name)
-        if status is None and (newer := await control.superseding(name)) is not None:
-            status = await tracker.status(newer)
-    if status is None:
-        hint = "Was it pushed to the branch that the control plane follows?"
-        raise Refused("this revision was not looked at.", status=404, code="unknown-revision", hint=hint)
-    return status
 
 
 def in_order(agents: Mapping[str, AgentProgress]) -> list[tuple[str, AgentProgress]]:

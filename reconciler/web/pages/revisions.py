@@ -25,7 +25,8 @@ from reconciler.web.api import Control
 from reconciler.web.approving import Approving
 from reconciler.web.endpoint import Endpoint
 from reconciler.web.pages.kit import Site
-from reconciler.web.pages.revision_views import QuotedLines, in_order, status_of
+from reconciler.web.pages.revision_views import QuotedLines, in_order
+from reconciler.web.revision_names import status_of
 from schemas.changes_api import ChangeAnswer, RevisionDiff
 from schemas.status import RevisionStatus
 

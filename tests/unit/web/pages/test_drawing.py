@@ -1,10 +1,10 @@
-"""Pictures: where bars and lines go."""
+"""Pictures: where bars go."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from reconciler.web.pages.drawing import plot, waterfall
+from reconciler.web.pages.drawing import waterfall
 from schemas.status import STAGES, RevisionStatus, Stage
 
 START = datetime(2026, 11, 22, 14, 0, tzinfo=UTC)
@@ -38,17 +38,3 @@ def test_no_stage_is_no_picture() -> None:
     drawn = waterfall(record())
     assert (drawn.seconds, {bar.width for bar in drawn.bars}) == (0.0, {0.0})
     assert drawn.text.startswith("no stage was reached; not reached: fetched")
-
-
-def test_a_line_has_a_gap_where_nothing_was_measured() -> None:
-    """The scale begins at zero and ends at a round number."""
-    drawn = plot({"cpu": [(0.0, 0.0), (10.0, 3.0), (20.0, None), (30.0, 4.0)]}, width=300, height=100)
-    (line,) = drawn.lines
-    assert (line.path, line.last) == ("M0.0 100.0L100.0 40.0M300.0 20.0", 4.0)
-    assert drawn.ticks == ((0.0, 5.0), (50.0, 2.5), (100.0, 0.0))
-
-
-def test_nothing_measured_is_an_empty_chart() -> None:
-    """Not one that says zero."""
-    drawn = plot({"cpu": [(0.0, None)], "memory": []})
-    assert (drawn.is_empty, [line.last for line in drawn.lines]) == (True, [None, None])
