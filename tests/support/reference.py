@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import json
 import re
 import sys
@@ -18,6 +19,7 @@ from typing import Any, Final
 
 import httpx
 import structlog
+from ruamel.yaml import YAML
 
 from reconciler import cli
 from reconciler.__main__ import COMMANDS
@@ -44,7 +46,7 @@ def pages() -> dict[str, str]:
 def _object_page(schema: Mapping[str, Any]) -> str:
     parts = [f"# {schema['title']}", "", MADE, "", _text(schema.get("description", "")), ""]
     for example in schema.get("examples", ())[:1]:
-        parts += ["```json", json.dumps(example, indent=2, ensure_ascii=False), "```", ""]
+        parts += ["```yaml", _yaml(example), "```", ""]
     spec = schema["properties"]["spec"]["$ref"].rpartition("/")[2]
     definitions = schema["$defs"]
     for name in [spec, "Metadata", *sorted(definitions.keys() - {spec, "Metadata"})]:
@@ -191,6 +193,13 @@ def _operation(method: str, path: str, one: Mapping[str, Any]) -> str:
 
 
 # --- texts --------------------------------------------------------------------------------------------------------
+
+
+def _yaml(document: Mapping[str, Any]) -> str:
+    yaml, text = YAML(), io.StringIO()
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.dump(document, text)
+    return text.getvalue().rstrip()
 
 
 def _short(value: Any) -> str:
