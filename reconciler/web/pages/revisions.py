@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 from collections.abc import Iterator
@@ -35,7 +36,9 @@ SHOWN: Final = 100
 """Rows of each table of one revision; the API has the rest."""
 LINES: Final = 600
 """Of one file's diff."""
-
+PAUSE: Final = 0.1
+LOOKS: Final = 100
+"""How often the record of a commit that is known is looked for, every ``PAUSE`` seconds."""
 
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
@@ -99,7 +102,7 @@ class RevisionPages:
         """One record with all that belongs to it."""
         identity = self._site.caller(request)
         name = request.path_params["revision"]
-        status = await status_of(name, self._tracker, self._control)
+        status = await self._soon(name)
         plan = await self._control.plan(status.revision)
         problems = status.quarantined[:SHOWN]
         agents = in_order(status.agents)
@@ -148,7 +151,8 @@ class RevisionPages:
             raise Refused("The form cannot be read.", status=400, code="bad-form")
         status = await self._exactly(request)
         answer = await changes.revert(status.revision, identity, base=base)
-        return self._site.redirect(f"/revisions/{status.revision}", told(answer))
+        made = answer.revision if answer.state == "committed" and answer.revision else status.revision
+        return self._site.redirect(f"/revisions/{made}", told(answer))
 
     def _writer(self, request: Request) -> tuple[Identity, Changes]:
         identity = self._site.caller(request)
@@ -160,6 +164,17 @@ class RevisionPages:
 
     async def _exactly(self, request: Request) -> RevisionStatus:
         return await status_of(request.path_params["revision"], self._tracker, self._control)
+
+    async def _soon(self, name: str) -> RevisionStatus:
+        """Return a record; that of a commit which was made a moment ago is waited for, since people are led there."""
+        for _ in range(LOOKS):
+            try:
+                return await status_of(name, self._tracker, self._control)
+            except Refused:
+                if _COMMIT.fullmatch(name) is None or await self._diff(name) is None:
+                    raise
+            await asyncio.sleep(PAUSE)
+        return await status_of(name, self._tracker, self._control)
 
     async def _diff(self, revision: str) -> RevisionDiff | None:
         """A page is there without its diff: the mirror may be away, or the commit pruned."""

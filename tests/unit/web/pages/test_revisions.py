@@ -212,6 +212,7 @@ def test_taking_back_is_shown_before_it_is_done(tmp_path: Path) -> None:
         assert (answer.status_code, changes.reverted) == (303, [(REVISION, "operator:ann")])
         assert changes.bases == [SEEN]
         assert "Committed%20as%20dddddddddd" in answer.headers["set-cookie"]
+        assert answer.headers["location"].startswith("/revisions/dddddddddd")
         changes.blocking = (PROBLEM,)
         refused = await one.get(path)
         assert "It cannot be taken back" in refused.text
