@@ -100,10 +100,14 @@ class Commands(Model):
     """Teams in whose deployments programs may be run by who has the scope ``exec``. Agents refuse it for others too."""
 
 
+PeopleGroup = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
+"""As the identity provider names it."""
+
+
 class GroupGrant(Model):
     """What people of a group of the identity provider may do: what a role may, or what members of a team may."""
 
-    group: Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
+    group: PeopleGroup
     """As the provider writes it in the claim; letters count as they are."""
     role: Literal["viewer", "operator", "administrator"] | None = None
     """viewer: look at everything; operator: run and change the fleet, but this file; administrator: everything."""

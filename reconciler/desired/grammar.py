@@ -13,6 +13,7 @@ from schemas.access_api import Lifetime, Reason
 from schemas.api import Checksum
 from schemas.deployment import Argument, EnvValue, Image, MongoDB, MongoDBUser, MountPath, Registry, User
 from schemas.enrolment import Version
+from schemas.fleet import PeopleGroup
 from schemas.images import ImagePattern
 from schemas.middleware import BasicAuth, ContentType
 from schemas.notifications import TimeOfDay, TimeZone, TypeName
@@ -72,6 +73,7 @@ FORMS: Final[dict[str, Form]] = {
     pattern_of(names.HeaderName): Form("is no header's name: use letters, digits and hyphens", "X-Request-Id"),
     pattern_of(names.HeaderValue): Form("is no header's value: use visible ASCII", "hello"),
     pattern_of(names.MatchValue): Form("cannot be matched: use visible ASCII without back-ticks", "hello"),
+    pattern_of(PeopleGroup): Form("is no name of a group: leave out control characters", "platform"),
     pattern_of(TimeOfDay): Form("is no time of day: write hours and minutes, in quotes", "22:00"),
     pattern_of(TimeZone): Form("is no time zone: write it like Europe/Amsterdam", "Europe/Amsterdam"),
     pattern_of(TypeName): Form("is no type of condition or event: write it like AgentAway", "AgentAway"),
