@@ -166,7 +166,7 @@ class Notices:
         found = self._plane.published.state.objects.get(key)
         if not isinstance(found, Secret) or named.key not in found.spec.sealed:
             text = f"The channel's secret, key {named.key} of {key.path}, is not in service."
-            raise Rejected(text, reason="ChannelRefused", hint=f"cloudlunacy secret set writes {key.path}.")
+            raise Rejected(text, reason="ChannelRefused", hint=f"cloudlunacy secret seal writes {key.path}.")
         try:
             return SecretStr(self._open(found.spec.sealed[named.key]))
         except SecretUnavailable as error:
