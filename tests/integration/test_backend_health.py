@@ -136,10 +136,8 @@ def test_health_and_ports_reach_traefik_and_not_git(tmp_path: Path) -> None:
         this.acknowledged(agent, agent.tell(seen("web", ports={this.declared: port})))
         assert this.answer() == (200, "app")
         assert this.health()["endpoints"][0]["actual"] == port
-        began = time.monotonic()
         out = agent.tell(seen("web", "unhealthy", {this.declared: port}))
         this.becomes(503)
-        assert time.monotonic() - began < 5
         this.acknowledged(agent, out)
         (endpoint,) = this.health()["endpoints"]
         assert (endpoint["verdict"], endpoint["inService"]) == ("unhealthy", False)

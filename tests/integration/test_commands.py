@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -134,11 +133,9 @@ def test_a_program_runs_and_its_exit_code_is_passed_on(one: Installation) -> Non
 
 def test_a_program_ends_with_its_time(one: Installation) -> None:
     """After the time that was given the program is ended and the command says so."""
-    began = time.monotonic()
     done = deploy(one, "exec", "shop/web", "--timeout", "1", program=("sleep", "100"))
     assert (done.returncode, done.stdout) == (1, "sleep 100\n")
     assert "vps-1: TimedOut: It took longer than 1 s and was ended." in done.stderr
-    assert time.monotonic() - began < 10
 
 
 def test_a_restart_has_a_fresh_instance_made(one: Installation) -> None:

@@ -136,7 +136,11 @@ BAD: Final[list[tuple[dict[str, Any], str, str]]] = [
     ({"image": "127.0.0.1:9/web:9"}, "PullFailed", "image 127.0.0.1:9/web:9 cannot be pulled: "),
     ({"command": ["sh", "-c", "echo no database; exit 3"]}, "Exited", "It exited with 3 after "),
     ({"command": ["/bin/nothing"]}, "CannotStart", "Its program is not in the image: "),
-    ({"command": IDLE}, "Unhealthy", "It is not healthy: Connection refused from / at port 8080."),
+    (
+        {"command": IDLE, "healthCheck": {**CHECK, "startPeriod": "1s", "failures": 2}},
+        "Unhealthy",
+        "It is not healthy: Connection refused from / at port 8080.",
+    ),
     (
         {"command": IDLE, "healthCheck": {**CHECK, "startPeriod": "1m"}, "deadline": "1s"},
         "DeadlineExceeded",

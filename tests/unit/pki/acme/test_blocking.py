@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 
 import pytest
 
@@ -30,16 +29,15 @@ def test_a_call_whose_caller_has_gone_holds_up_nothing() -> None:
     go_on, done = threading.Event(), threading.Event()
 
     def late() -> None:
-        go_on.wait(10)
+        go_on.wait(60)
         done.set()
 
     async def scenario() -> None:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(in_thread(late), 0.01)
 
-    begin = time.monotonic()
     asyncio.run(scenario())
-    assert time.monotonic() - begin < 5
+    assert not done.is_set()  # the thread still waits, and nobody waited for it
     go_on.set()
     assert done.wait(10)
 
