@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -44,6 +45,22 @@ async def serving() -> AsyncIterator[tuple[server.Server, int]]:
     finally:
         one.should_exit = True
         await task
+
+
+def test_answers_in_two_parts_do_not_wait_for_an_acknowledgement() -> None:
+    """Nagle's algorithm is off for what is accepted: head and body of an answer are two writes."""
+
+    async def scenario() -> bool:
+        async with serving() as (one, port):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            await eventually(lambda: bool(one.server_state.connections))
+            (accepted,) = one.server_state.connections
+            known = accepted.transport.get_extra_info("socket")
+            is_off = bool(known.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+            return is_off
+
+    assert asyncio.run(scenario())
 
 
 @pytest.fixture(autouse=True)
