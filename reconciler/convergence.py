@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 from reconciler.store.protocols import RevisionRecord
 from schemas.plan import Plan
@@ -139,8 +140,16 @@ def taken_up(stored: RevisionRecord, digests: Mapping[str, str]) -> Record:
     )
 
 
-def to_store(record: Record, now: float) -> RevisionRecord:
-    """Return what the store keeps. ``now`` (POSIX seconds) counts where the revision was never fetched."""
+def plan_to_store(record: Record) -> Mapping[str, Any] | None:
+    """Return what the store keeps of the plan."""
+    return record.plan.model_dump(mode="json", by_alias=True) if record.plan else None
+
+
+def to_store(record: Record, now: float, plan: Mapping[str, Any] | None) -> RevisionRecord:
+    """Return what the store keeps, with the plan of :func:`plan_to_store`.
+
+    ``now`` (POSIX seconds) counts where the revision was never fetched.
+    """
     state, reason, message = judge(record)
     return RevisionRecord(
         revision=record.revision,
@@ -153,7 +162,7 @@ def to_store(record: Record, now: float) -> RevisionRecord:
             name: (one.state, one.applied.timestamp() if one.applied else None) for name, one in record.agents.items()
         },
         quarantined=record.quarantined,
-        plan=record.plan.model_dump(mode="json", by_alias=True) if record.plan else None,
+        plan=plan,
         commit=record.commit.model_dump(mode="json", by_alias=True)
         | {"supersededBy": record.superseded_by, "approve": record.approve},
         # the order of records is the order in which revisions came, not the one in which their agents followed

@@ -10,8 +10,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from reconciler.convergence import Record, from_store, judge, taken_up, time_of, to_status, to_store
-from reconciler.store.protocols import RecordStore
+from reconciler.convergence import Record, from_store, judge, plan_to_store, taken_up, time_of, to_status, to_store
+from reconciler.store.protocols import RecordStore, RevisionRecord
+from schemas.plan import Plan
 from schemas.status import AgentProgress, DeploymentRollout, RevisionState, RevisionStatus, Stage
 
 KEPT = 64
@@ -29,6 +30,8 @@ class Tracker:
         self._dirty: dict[str, None] = {}
         self._applied: dict[str, str] = {}
         """Agent → digest of the document that it said it has applied last."""
+        self._written: tuple[Plan | None, Mapping[str, Any] | None] = (None, None)
+        """The plan that was made ready for the store last, and what it is there."""
         self._present: set[str] = set()
         """Agents that are connected."""
         self.newest = ""
@@ -258,7 +261,8 @@ class Tracker:
 
     async def statuses(self, *, limit: int = 50, before: float | None = None) -> list[RevisionStatus]:
         await self.flush()
-        return [from_store(one) for one in await self._store.records(limit=limit, before=before)]
+        found = await self._store.records(limit=limit, before=before, plans=False)
+        return [self._status_of(one) for one in found]
 
     async def page(
         self, *, limit: int, before: int | None = None, states: Collection[str] = ()
@@ -266,7 +270,12 @@ class Tracker:
         """Return statuses in the order in which the revisions were first looked at, newest first, with their places."""
         await self.flush()
         found = await self._store.page_of_records(limit=limit, before=before, states=states)
-        return [(place, from_store(one)) for place, one in found]
+        return [(place, self._status_of(one)) for place, one in found]
+
+    def _status_of(self, stored: RevisionRecord) -> RevisionStatus:
+        """Return a status; what is in memory needs not be made of thousands of agents once more."""
+        record = self._records.get(stored.revision)
+        return from_store(stored) if record is None else to_status(record)
 
     # --- keeping --------------------------------------------------------------------------------------------------
 
@@ -296,13 +305,19 @@ class Tracker:
             if record is None:
                 continue
             try:
-                await self._store.save_record(to_store(record, self._clock()))
+                await self._store.save_record(to_store(record, self._clock(), self._plan_of(record)))
             except BaseException:
                 self._dirty[revision] = None
                 raise
         for revision in list(self._records)[:-KEPT]:
             if revision not in self._dirty:
                 del self._records[revision]
+
+    def _plan_of(self, record: Record) -> Mapping[str, Any] | None:
+        """Return the plan as the store keeps it; it is made once while its agents follow, however long that takes."""
+        if self._written[0] is not record.plan:
+            self._written = (record.plan, plan_to_store(record))
+        return self._written[1]
 
     def _let_go(self) -> None:
         """Nobody follows the oldest records any more: what they wait for has had its time."""

@@ -258,14 +258,19 @@ class RecordStore(Protocol):
         """``revision`` may be abbreviated to no less than 7 digits; None where unknown or ambiguous."""
         ...
 
-    async def records(self, *, limit: int = 50, before: float | None = None) -> Sequence[RevisionRecord]:
-        """Newest first."""
+    async def records(
+        self, *, limit: int = 50, before: float | None = None, plans: bool = True
+    ) -> Sequence[RevisionRecord]:
+        """Newest first. Without ``plans`` there are but their checksums: a plan may be megabytes."""
         ...
 
     async def page_of_records(
         self, *, limit: int = 50, before: int | None = None, states: Collection[str] = ()
     ) -> Sequence[tuple[int, RevisionRecord]]:
-        """Newest first, each with its place, which it keeps: by when it was first saved, whatever changes later."""
+        """Newest first, each with its place, which it keeps: by when it was first saved, whatever changes later.
+
+        Of plans there are but the checksums.
+        """
         ...
 
 

@@ -294,8 +294,10 @@ class SQLiteStore(SQLiteSessions):
     async def record(self, revision: str) -> RevisionRecord | None:
         return await self._state.run(partial(records.get, revision=revision.lower()))
 
-    async def records(self, *, limit: int = 50, before: float | None = None) -> Sequence[RevisionRecord]:
-        return await self._state.run(partial(records.newest, limit=limit, before=before))
+    async def records(
+        self, *, limit: int = 50, before: float | None = None, plans: bool = True
+    ) -> Sequence[RevisionRecord]:
+        return await self._state.run(partial(records.newest, limit=limit, before=before, plans=plans))
 
     async def page_of_records(
         self, *, limit: int = 50, before: int | None = None, states: Collection[str] = ()

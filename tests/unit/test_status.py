@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from reconciler.convergence import Record, from_store, judge, to_status, to_store
+from reconciler.convergence import Record, from_store, judge, plan_to_store, to_status, to_store
 from reconciler.status import KEPT, Tracker
 from reconciler.store.protocols import RevisionRecord
 from schemas.plan import Plan
@@ -36,7 +36,13 @@ class Records:
         found = [one for name, one in self.saved.items() if name.startswith(revision)]
         return found[0] if len(found) == 1 else None
 
-    async def records(self, *, limit: int = 50, before: float | None = None) -> Sequence[RevisionRecord]:
+    async def records(
+        self,
+        *,
+        limit: int = 50,
+        before: float | None = None,
+        plans: bool = True,
+    ) -> Sequence[RevisionRecord]:
         newest = sorted(self.saved.values(), key=lambda one: one.updated_at, reverse=True)
         return [one for one in newest if before is None or one.updated_at < before][:limit]
 
@@ -218,14 +224,14 @@ def test_a_record_survives_the_store() -> None:
         quarantined=(Problem(file="a.yaml", code="x", message="m"),),
         superseded_by=TWO,
     )
-    assert from_store(to_store(record, 7.0)) == to_status(record)
+    assert from_store(to_store(record, 7.0, plan_to_store(record))) == to_status(record)
 
 
 @pytest.mark.parametrize("state", ["Held", "Superseded"])
 def test_what_is_to_be_approved_survives_the_store(state: RevisionState) -> None:
     """It is shown while the revision is held, and no longer."""
     record = Record(ONE, stopped=(state, "HistoryRewritten", "rewritten"), approve="rewrite:a..b")
-    assert from_store(to_store(record, 7.0)) == to_status(record)
+    assert from_store(to_store(record, 7.0, plan_to_store(record))) == to_status(record)
     assert to_status(record).approve == ("rewrite:a..b" if state == "Held" else "")
 
 

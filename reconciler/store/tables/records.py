@@ -17,7 +17,8 @@ SELECT: Final = (
     "SELECT revision, generation, state, reason, message, updated_at, plan, records.document, plans.document"
     " FROM records LEFT JOIN plans USING (revision)"
 )
-SELECT_PLACED: Final = SELECT.replace(" FROM ", ", records.rowid FROM ", 1)
+SUMMARISED: Final = SELECT.partition(", plans.document")[0] + ", json_object('checksum', plan)"
+"""Of plans what tells them apart, and nothing else: a plan may be megabytes."""
 LAST: Final = 2**63 - 1
 ABBREVIATED: Final = re.compile(r"[0-9a-f]{7,64}")
 AFTER_HEX: Final = "g"
@@ -75,9 +76,12 @@ def get(connection: sqlite3.Connection, revision: str) -> RevisionRecord | None:
     return _decode(rows[0]) if rows else None
 
 
-def newest(connection: sqlite3.Connection, limit: int, before: float | None) -> Sequence[RevisionRecord]:
+def newest(
+    connection: sqlite3.Connection, limit: int, before: float | None, plans: bool = True
+) -> Sequence[RevisionRecord]:
+    what = SELECT if plans else f"{SUMMARISED} FROM records"
     rows = connection.execute(
-        f"{SELECT} WHERE updated_at < ? ORDER BY updated_at DESC, records.rowid DESC LIMIT ?",
+        f"{what} WHERE updated_at < ? ORDER BY updated_at DESC, records.rowid DESC LIMIT ?",
         (float("inf") if before is None else before, max(limit, 0)),
     ).fetchall()
     return tuple(record for record in map(_decode, rows) if record is not None)
@@ -91,7 +95,8 @@ def page(
         conditions.append(f"state IN ({', '.join('?' * len(states))})")
         values.extend(sorted(states))
     rows = connection.execute(
-        f"{SELECT_PLACED} WHERE {' AND '.join(conditions)} ORDER BY records.rowid DESC LIMIT ?",
+        f"{SUMMARISED}, records.rowid FROM records WHERE {' AND '.join(conditions)}"
+        " ORDER BY records.rowid DESC LIMIT ?",
         (*values, max(limit, 0)),
     ).fetchall()
     return tuple((row[-1], record) for row in rows if (record := _decode(row)) is not None)

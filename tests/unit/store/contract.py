@@ -391,6 +391,19 @@ class RebuildableContract:
 
         run(open_store, scenario)
 
+    def test_plans_stay_where_they_are_when_records_are_listed(self, open_store: Opener) -> None:
+        """A list may do with the checksum of each plan."""
+
+        async def scenario(store: Store) -> None:
+            plain = replace(RECORD, revision="c" * 40, plan=None, updated_at=RECORD.updated_at - 1)
+            for one in (replace(RECORD, plan={"checksum": "sha256:1", "hosts": ["a"]}), plain):
+                await store.save_record(one)
+            summarised = [{"checksum": "sha256:1"}, None]
+            assert [record.plan for record in await store.records(plans=False)] == summarised
+            assert [record.plan for _, record in reversed(await store.page_of_records())] == summarised
+
+        run(open_store, scenario)
+
     def test_the_last_observation_of_each_agent_is_kept(self, open_store: Opener) -> None:
         """An observation is seen at once; a newer one of the same agent replaces it."""
 
