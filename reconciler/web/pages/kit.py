@@ -7,13 +7,14 @@ is read by :meth:`Site.form` and answered by :meth:`Site.redirect`. What is refu
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote, unquote
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -83,6 +84,7 @@ class Site:
             cache_size=-1,
             finalize=_harmless,
         )
+        self._compiled: dict[str, Template] = {}
         self._templates.filters.update(filters(clock))
         self._templates.globals.update(
             static=self.statics.url,
@@ -125,7 +127,7 @@ class Site:
     ) -> Response:
         """Return a page. Templates see ``identity``, ``path``, ``query``, ``notice`` and what ``model`` names."""
         notice = unquote(own_cookie(request.headers, NOTICE_COOKIE))[:LONGEST_NOTICE]
-        text = self._templates.get_template(template).render(
+        text = (await self._template(template)).render(
             {
                 "identity": identity,
                 "path": request.url.path,
@@ -138,6 +140,18 @@ class Site:
         if notice:
             response.delete_cookie(NOTICE_COOKIE, path="/", secure=True, httponly=True, samesite="strict")
         return response
+
+    async def _template(self, name: str) -> Template:
+        """Return a template. Compiling takes a while, during which everybody else goes on."""
+        found = self._compiled.get(name)
+        if found is None:
+            found = self._compiled[name] = await asyncio.to_thread(self._compile, name)
+        return found
+
+    def _compile(self, name: str) -> Template:
+        for shared in self._templates.list_templates(filter_func=_is_shared):
+            self._templates.get_template(shared)
+        return self._templates.get_template(name)
 
     def redirect(self, path: str, notice: str = "") -> Response:
         """Lead on after a form (303), to a page of ours. ``notice`` is shown there once, in a sentence.
@@ -195,6 +209,11 @@ class Site:
         if refused.retry_after is not None:
             response.headers["Retry-After"] = f"{refused.retry_after:.0f}"
         return response
+
+
+def _is_shared(name: str) -> bool:
+    """Say whether a template is a part of others."""
+    return name.startswith(("_", "base."))
 
 
 def _is_for_people(request: Request) -> bool:
