@@ -86,10 +86,11 @@ class Measuring:
                 self.measures.forget(frozenset(names))
                 for gone in self._shown.keys() - set(names):
                     del self._shown[gone]
-                for number, name in enumerate(names):
-                    self._look(name, self._clock(), self._connected())
-                    if number % SLICE == 0:
-                        await asyncio.sleep(0)
+                for start in range(0, len(names), SLICE):
+                    now, connected = self._clock(), self._connected()
+                    for name in names[start : start + SLICE]:
+                        self._look(name, now, connected)
+                    await asyncio.sleep(0)
             except Exception:  # a bug must not end the task
                 log.exception("judging how agents stand ended by a bug, trying again")
 
