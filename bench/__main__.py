@@ -34,10 +34,11 @@ ROWS: Final[dict[str, str]] = {
     "one": "bench.fleet:measure_one",
     "fanout": "bench.fleet:measure_fan_out",
     "memory": "bench.fleet:measure_memory_per_agent",
+    "pages": "bench.pages:measure_pages",
     "history": "bench.history:measure_history",
     "deployments": "bench.deployments:measure_deployments",
 }
-SECONDS: Final = 240
+SECONDS: Final = 600
 """Most that one row may take."""
 
 

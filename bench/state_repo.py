@@ -24,12 +24,12 @@ def tree(objects: int, *, routes_only: bool = False) -> Files:
     agents = 10 if routes_only else max(10, objects // AGENTS_SHARE)
     left = objects if routes_only else objects - agents - 1
     teams = [f"team-{number:03d}" for number in range(-(-left // TEAM_SIZE))]
-    files = {"fleet.yaml": _fleet(teams)}
-    files |= {f"agents/vps-{number}.yaml": _agent(number) for number in range(agents)}
+    files = {"fleet.yaml": fleet(teams)}
+    files |= {f"agents/vps-{number}.yaml": agent(number) for number in range(agents)}
     for number in range(left):
         team, index = teams[number // TEAM_SIZE], number % TEAM_SIZE
         if index % 5 == 4 and not routes_only:
-            files[f"deployments/{team}/app-{index}.yaml"] = _deployment(team, index, number, agents)
+            files[f"deployments/{team}/app-{index}.yaml"] = deployment(team, index, number, agents)
         else:
             files[route_path(number)] = route(number, agents=agents)
     return files
@@ -67,7 +67,8 @@ spec:
 """
 
 
-def _fleet(teams: Iterable[str]) -> str:
+def fleet(teams: Iterable[str]) -> str:
+    """Return the fleet's file: each team owns what is below its own name."""
     lines = "".join(
         f'    - name: {team}\n      hostnames: ["*.{team}.{DOMAIN}"]\n      agentSelector: {{pool: shared}}\n'
         for team in teams
@@ -83,7 +84,8 @@ spec:
 {lines}"""
 
 
-def _agent(number: int) -> str:
+def agent(number: int) -> str:
+    """Return an agent's file, its ``spec`` last."""
     return f"""\
 apiVersion: cloudlunacy/v1
 kind: Agent
@@ -96,7 +98,8 @@ spec:
 """
 
 
-def _deployment(team: str, index: int, number: int, agents: int) -> str:
+def deployment(team: str, index: int, number: int, agents: int) -> str:
+    """Return a deployment's file; ``number`` says on which of the agents it runs."""
     return f"""\
 # Runs what {team} calls app-{index}.
 apiVersion: cloudlunacy/v1
@@ -133,6 +136,10 @@ class BareRepo:
         stream = b"".join(self._stream(files))
         git("-C", self.path, "fast-import", "--quiet", stdin=stream)
         return self.head()
+
+    def revisions(self, number: int) -> list[str]:
+        """Return the newest commits, newest first."""
+        return git("-C", self.path, "rev-list", "-n", str(number), "refs/heads/main").split("\n")
 
     def head(self) -> str:
         return git("-C", self.path, "rev-parse", "refs/heads/main")
