@@ -119,6 +119,13 @@ def _annotate(reviewed: Reviewed, about: Run) -> None:
 
 
 def _write(folder: Path, reviewed: Reviewed) -> None:
+    """Write what others read. In the working directory lies what the pull request wrote: no link there is followed.
+
+    Raises:
+        Broken: a part of the folder's path is a link.
+    """
+    if not folder.is_absolute() and any(one.is_symlink() for one in (folder, *folder.parents)):
+        raise Broken(f"{folder} is a link, or lies behind one.", hint="Name a folder of the checkout with --out.")
     folder.mkdir(parents=True, exist_ok=True)
     files = {
         _PROBLEMS_FILE: format_problems(reviewed.problems, reviewed.objects, "json"),
@@ -128,7 +135,21 @@ def _write(folder: Path, reviewed: Reviewed) -> None:
     if reviewed.plan is not None:
         files[_PLAN_FILE] = format_plan(reviewed.plan, "json")
     for name, text in files.items():
-        (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+        _write_anew(folder / name, text)
+
+
+def _write_anew(path: Path, text: str) -> None:
+    """Put a new file in the place of whatever is there.
+
+    Raises:
+        Broken: it cannot be written.
+    """
+    try:
+        path.unlink(missing_ok=True)
+        with path.open("x", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+    except OSError as error:
+        raise Broken(f"{path} cannot be written: {error.strerror}.") from None
 
 
 def _read(folder: Path) -> Reviewed:

@@ -97,6 +97,24 @@ def test_nothing_is_installed_by_a_bare_name(source: str, tmp_path: Path) -> Non
     assert not list(tmp_path.iterdir())
 
 
+def test_no_module_of_the_pull_request_is_run(tmp_path: Path) -> None:
+    """Python with -m looks for modules in the working directory first, where a venv.py or a pip.py may lie."""
+    stub = tmp_path / "python"
+    stub.write_text(
+        '#!/bin/sh\necho "$@" >> "$RUNNER_TEMP/calls"\n'
+        'for last; do :; done\n[ "$3" = venv ] && mkdir -p "$last/bin" && cp "$0" "$last/bin/python"\nexit 0\n'
+    )
+    stub.chmod(0o755)
+    environment = {
+        "PATH": os.environ["PATH"], "CLOUDLUNACY_SOURCE": "/source", "RUNNER_TEMP": str(tmp_path), "PYTHON": str(stub)
+    }  # fmt: skip
+    subprocess.run(["sh", ROOT / "ci/install.sh"], env=environment, capture_output=True, check=True)
+    assert [call.split()[:3] for call in (tmp_path / "calls").read_text().splitlines()] == [
+        ["-I", "-m", "venv"], ["-I", "-m", "pip"],
+    ]  # fmt: skip
+    assert re.findall(r"(\S+) -m ", (ROOT / "ci/gitlab.yml").read_text()) == ["-I", "-I"]
+
+
 def test_the_script_hands_every_word_on_as_it_is(tmp_path: Path) -> None:
     """A name with spaces, quotes or a dash at its start stays one argument, and a command in it is not run."""
     program = tmp_path / "cloudlunacy"

@@ -107,6 +107,28 @@ def test_a_base_that_is_not_there_fails_the_run(
         assert "No plan:" in capsys.readouterr().err
 
 
+def test_links_of_the_pull_request_lead_nowhere(
+    clone: tuple[Path, str], tmp_path: Path, clean: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is written takes the place of a link; a folder that is one is refused."""
+    clean.chdir(tmp_path)
+    victim = tmp_path / "victim"
+    victim.write_text("own")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/plan.md").symlink_to(victim)
+    (tmp_path / "out/validate.xml").symlink_to(tmp_path / "made")
+    assert run(COMMANDS, ["review", str(clone[0]), "--out", "out"]) == 0
+    assert victim.read_text() == "own"
+    assert not (tmp_path / "made").exists()
+    assert not (tmp_path / "out/plan.md").is_symlink()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    for folder in ("link", "link/out"):
+        assert run(COMMANDS, ["review", str(clone[0]), "--out", folder]) != 0
+        assert "is a link, or lies behind one" in capsys.readouterr().err
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 @pytest.mark.parametrize("text", ["[]", "{}", '{"problems": 1}', "no", '{"problems": [], "objects": "x"}'])
 def test_files_of_another_kind_are_refused(tmp_path: Path, clean: pytest.MonkeyPatch, text: str) -> None:
     """What a run left that anybody may have changed is read as data, or not at all."""
