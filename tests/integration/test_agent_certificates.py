@@ -186,7 +186,7 @@ def test_certificates_renew_themselves_and_nobody_notices(tmp_path: Path) -> Non
             serials.add(found.serial)
             return len(serials) >= 4
 
-        wait_for(renewed, 40, what=f"three renewals\n{one.agent_log('vps-1')[-2000:]}")
+        wait_for(renewed, 90, what=f"three renewals\n{one.agent_log('vps-1')[-2000:]}")
         found = held(one, "vps-1")
         assert openssl.verify(tmp_path, chain_of(found), bundle(one), at=now()).good
         assert (one.repo.log(), _hellos(one)) == (commits, hellos)

@@ -397,7 +397,7 @@ def test_many_may_listen_and_more_are_told_to_come_back(one: Installation) -> No
         with one.client.stream("GET", "/api/v1/stream", headers=one.headers("read")) as stream:
             return stream.status_code == 200
 
-    wait_for(all_left, 20, what="room for a listener")
+    wait_for(all_left, 60, what="room for a listener")
 
 
 def test_nothing_that_an_answer_says_is_lost_when_many_ask(one: Installation) -> None:

@@ -78,7 +78,7 @@ def test_kill_at_random_moments_loses_nothing(tmp_path: Path) -> None:
                 revisions = commits.result()
             one.wait_until_up()
             tip = one.repo.tip() or ""
-            assert one.status_wait(tip, "Converged", deadline=60)
+            assert one.status_wait(tip, "Converged", deadline=150)
         story = f"seed {life.seed}, {life.kills} kills"
         found = versions(seen)
         _assert_complete(one, found, story)

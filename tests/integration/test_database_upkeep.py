@@ -109,7 +109,7 @@ def test_a_user_that_somebody_makes_goes_without_another_declaration(one: Databa
 
     async def scenario() -> None:
         async with one.running():
-            await eventually(lambda: one.databases.databases[KEY].standing is not None, 20)
+            await eventually(lambda: one.databases.databases[KEY].standing is not None, 60)
             async with one.client(username="boss", authSource="admin") as boss:
                 await boss.shop.command("createUser", "guest", pwd="guest", roles=["read"])
                 _: bool = await eventually(partial(not_logged_in, one, "guest", username="guest"), 20)
@@ -179,7 +179,7 @@ def test_a_database_of_somebody_else_is_said_to_be(one: DatabaseProcess) -> None
         one.start()
         task = asyncio.create_task(one.databases.run())
         try:
-            await eventually(lambda: said(one).reason == "NotTheAgents", 20)
+            await eventually(lambda: said(one).reason == "NotTheAgents", 60)
             assert one.databases.databases[KEY].instance is not None
             probe = await one.databases.probe(one.see(), 5)
             assert not probe.good
@@ -208,7 +208,7 @@ def test_a_new_certificate_is_shown_without_a_restart(one: DatabaseProcess) -> N
             await asyncio.to_thread(one.renew)
             after = leaf(one.data / "services" / "shop" / "orders").fingerprint(hashes.SHA256()).hex()
             assert after != before
-            await eventually(lambda: shown(one) == after, 10)
+            await eventually(lambda: shown(one) == after)
             assert await client.shop.orders.count_documents({}) == 1
 
     asyncio.run(scenario())

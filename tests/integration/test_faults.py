@@ -150,7 +150,7 @@ def test_without_traefiks_api_it_is_published_and_confirmed_later(tmp_path: Path
             found = one.status(revision)
             return found is not None and found["reason"] == "FrontNotReached"
 
-        wait_for(waits, 20, what="the record that says what it waits for")
+        wait_for(waits, 60, what="the record that says what it waits for")
         assert "routers" in one.published.read_text()
         found = one.status(revision)
         assert found is not None

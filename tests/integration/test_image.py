@@ -128,9 +128,9 @@ def _wait_until_up(plane: _Plane, traefik: Front) -> None:
             return httpx.get(f"{plane.url}/readyz", verify=trusted, trust_env=False).status_code == 200
         return False
 
-    wait_for(ready, 30, what="/readyz")
+    wait_for(ready, 90, what="/readyz")
     wait_for(lambda: traefik.get(web_host("web")).status_code == 200, 30, what=f"the route\n{plane.container.logs()}")
-    wait_for(lambda: plane.container.state["Health"]["Status"] == "healthy", 30, what="HEALTHCHECK")
+    wait_for(lambda: plane.container.state["Health"]["Status"] == "healthy", 90, what="HEALTHCHECK")
     _cli(plane, "doctor", "--traefik-file", str(traefik.file.path), "--traefik-api", traefik.api_url)
 
 

@@ -11,7 +11,7 @@ T = TypeVar("T")
 INTERVAL = 0.02
 
 
-def wait_for(condition: Callable[[], T], deadline: float = 10.0, *, what: str = "the condition") -> T:
+def wait_for(condition: Callable[[], T], deadline: float = 30.0, *, what: str = "the condition") -> T:
     """Return the first true value of ``condition``; fail after ``deadline`` seconds."""
     end = time.monotonic() + deadline
     while True:
@@ -24,7 +24,7 @@ def wait_for(condition: Callable[[], T], deadline: float = 10.0, *, what: str = 
 
 
 async def eventually(
-    condition: Callable[[], T | Awaitable[T]], deadline: float = 10.0, *, what: str = "the condition"
+    condition: Callable[[], T | Awaitable[T]], deadline: float = 30.0, *, what: str = "the condition"
 ) -> T:
     """The same for coroutines: ``condition`` may be a function or a coroutine function."""
     end = time.monotonic() + deadline

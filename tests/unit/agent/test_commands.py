@@ -52,7 +52,7 @@ async def until(condition: Callable[[], bool], what: str) -> None:
     async def ask() -> bool:
         return condition()
 
-    _: bool = await eventually(ask, 5, what=what)
+    _: bool = await eventually(ask, what=what)
 
 
 async def forever(_: Command, output: Output) -> None:

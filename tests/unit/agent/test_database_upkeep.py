@@ -39,7 +39,7 @@ def two(tmp_path: Path) -> Databases:
 def while_at_work(run: Callable[[], Awaitable[None]], reached: Callable[[], bool]) -> None:
     async def scenario() -> None:
         task = asyncio.ensure_future(run())
-        await eventually(reached, 20)
+        await eventually(reached, 60)
         task.cancel()
         await asyncio.wait({task}, timeout=20)
         assert task.cancelled()

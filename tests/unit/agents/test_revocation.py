@@ -172,7 +172,7 @@ def test_quarantine_keeps_the_file_and_ends_the_bar_once_it_is_in_service() -> N
         assert out.world.directory.thumbprint("vps-1") is None
         assert out.world.directory.may_come_back("vps-1"), "it is told so at once"
         out.publish()
-        await eventually(lambda: out.world.directory.thumbprint("vps-1") == KEY, 5)
+        await eventually(lambda: out.world.directory.thumbprint("vps-1") == KEY)
         assert out.world.directory.quarantined("vps-1")
         assert out.world.directory.may_come_back("vps-1")
         assert out.world.disk.bars == {}
@@ -235,7 +235,7 @@ def test_the_agent_is_out_while_the_remote_is_away() -> None:
 
     async def after(out: Out) -> None:
         assert world.directory.thumbprint("vps-1") is None
-        await eventually(lambda: world.remote.main == {}, 5)
+        await eventually(lambda: world.remote.main == {})
 
     run(scenario, world, answer_seconds=0.02)
     world.remote.failures = []
@@ -254,7 +254,7 @@ def test_a_crash_at_the_bar_leaves_all_or_nothing(step: str) -> None:
 
     async def after(out: Out) -> None:
         if step == "after":
-            await eventually(lambda: world.remote.main == {}, 5)
+            await eventually(lambda: world.remote.main == {})
         assert (world.directory.thumbprint("vps-1") is None) is (step == "after")
 
     run(scenario, world)
@@ -346,7 +346,7 @@ def test_a_plan_that_deletes_whom_an_operator_locked_out_is_approved(
         out.revocations.held(plan(*deleted))
         out.revocations.held(plan("Agent/none", checksum="sha256:2"))
         if approved:
-            await eventually(lambda: out.reconsidered == 1, 5)
+            await eventually(lambda: out.reconsidered == 1)
             assert [(one.checksum, one.approved_by) for one in out.store.approvals] == [("sha256:1", OPERATOR)]
             assert [event.type for event in out.world.disk.events][-1] == "PlanApproved"
         else:
@@ -387,7 +387,7 @@ def test_what_is_held_while_a_bar_is_lifted_is_approved_too(monkeypatch: pytest.
 
         monkeypatch.setattr(out.store, "unbar", unbar_meanwhile)
         out.publish()
-        await eventually(lambda: out.reconsidered == 1, 5)
+        await eventually(lambda: out.reconsidered == 1)
 
     run(scenario, world)
 

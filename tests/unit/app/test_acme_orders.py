@@ -123,7 +123,7 @@ class Bench:
 
     async def ended(self) -> None:
         self.workshop.go_on.set()
-        await eventually(lambda: self.reason() != UNDER_WAY, 10)
+        await eventually(lambda: self.reason() != UNDER_WAY)
 
 
 def run(folder: Path, work: Callable[[ec.EllipticCurvePrivateKey], str], scenario: Callable[..., object]) -> None:
@@ -218,10 +218,10 @@ def test_other_terms_give_an_order_up_and_begin_another(tmp_path: Path) -> None:
 
     async def scenario(bench: Bench) -> None:
         bench.orders.ask(WANTED)
-        await eventually(lambda: bench.workshop.orders == 1, 10)
+        await eventually(lambda: bench.workshop.orders == 1)
         bench.terms["shop"] = OrderTerms((NAME,), DIRECTORY, "", "dns-01", (), True, timedelta(days=30))
         bench.orders.ask(WANTED)
-        await eventually(lambda: bench.workshop.orders == 2, 10)
+        await eventually(lambda: bench.workshop.orders == 2)
         await bench.ended()
         assert (len(bench.arrived), bench.events.disk.events) == (1, [])
         del bench.terms["shop"]
@@ -261,12 +261,12 @@ def test_an_answer_that_nobody_thought_of_ends_neither_the_task_nor_the_look(tmp
         bench.workshop.bug = NAME
         bench.orders.suggested(pairs)
         task = asyncio.create_task(bench.orders.run())
-        await eventually(lambda: bench.workshop.asked == 2 or task.done(), 10)
+        await eventually(lambda: bench.workshop.asked == 2 or task.done())
         assert bench.orders.suggested(pairs) == {"zoo": NOW}
         renewed = FakeAuthority().pair(NAME, source=Source("acme", DIRECTORY))
         bench.workshop.bug = ""
         bench.orders.suggested({"shop": renewed})
-        await eventually(lambda: bench.workshop.asked == 3 or task.done(), 10)
+        await eventually(lambda: bench.workshop.asked == 3 or task.done())
         assert bench.orders.suggested({"shop": renewed}) == {"shop": NOW}
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
