@@ -25,7 +25,7 @@ from reconciler.agents.certificates import AgentCertificates
 from reconciler.errors import Refused
 from reconciler.pki.authenticator import Authenticator, Identity, Scope
 from reconciler.pki.authority.authority import Authority
-from reconciler.web.bodies import json_answer, read_json
+from reconciler.web.bodies import json_answer, read_json, tagged_answer
 from reconciler.web.endpoint import Endpoint
 from reconciler.web.problem import invalid
 from schemas.api import Accepted
@@ -74,7 +74,7 @@ class CertificateApi:
             Endpoint("POST", CERTIFICATE_PATH, "A new certificate for the agent that asks", self.certificate, "agent",
                      request=CertificateRequest, response=AgentCertificate),
             Endpoint("GET", LIST_PATH, "How the certificates of fronts stand", self.listing, "read",
-                     response=CertificateList),
+                     response=CertificateList, headers=("ETag",)),
             Endpoint("POST", RETRY_PATH, "Order a certificate now, whatever the back-off", self.retry, "operate",
                      response=Accepted, status=202),
             Endpoint("GET", BUNDLE_PATH, "Roots to trust (PEM)", self.bundle),
@@ -94,7 +94,7 @@ class CertificateApi:
 
     async def listing(self, request: Request) -> Response:
         self._caller(request, "read")
-        return json_answer(CertificateList(certificates=tuple(self._statuses())))
+        return tagged_answer(request, CertificateList(certificates=tuple(self._statuses())))
 
     async def retry(self, request: Request) -> Response:
         caller, name = self._caller(request, "operate"), request.path_params["name"]

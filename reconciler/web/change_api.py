@@ -66,9 +66,9 @@ class ChangeApi:
         """The table."""
         return (
             Endpoint("POST", CHECK_PATH, "What a change of objects would do", self.check_change, "write",
-                     request=Change, response=ChangeCheck),
+                     request=Change, response=ChangeCheck, team=True),
             Endpoint("POST", CHANGES_PATH, "Change objects by one commit", self.submit_change, "write",
-                     request=Change, response=ChangeAnswer, also=LATER),
+                     request=Change, response=ChangeAnswer, also=LATER, team=True),
             Endpoint("GET", CHANGE_PATH, "How a change stands that was accepted", self.change_standing, "read",
                      response=ChangeAnswer),
             Endpoint("GET", DIFF_PATH, "What a revision changed", self.revision_diff, "read", response=RevisionDiff),
@@ -76,7 +76,7 @@ class ChangeApi:
                      response=ChangeCheck,
                      problems={409: "It is the first commit, or later ones stand in its way."}),
             Endpoint("POST", REVERT_PATH, "Take a revision back by a commit", self.revert_revision, "write",
-                     request=ActRequest, response=ChangeAnswer, also=LATER),
+                     request=ActRequest, response=ChangeAnswer, also=LATER, team=True),
             Endpoint("POST", CORDON_PATH, "Give an agent no new work", self.cordon_agent, "write",
                      request=ActRequest, response=ChangeAnswer, also=LATER),
             Endpoint("POST", UNCORDON_PATH, "Let an agent have new work again", self.uncordon_agent, "write",

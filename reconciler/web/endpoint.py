@@ -53,7 +53,7 @@ class Endpoint:
     tags: tuple[str, ...] = ()
     """Groups of the API that it belongs to; without them the first word of its path after the version."""
     team: bool = False
-    """The scope may be had for the team in the path, or be limited to it; else it must be for everything."""
+    """The scope may be had for the team that it is about, or be limited to it; else it must be for everything."""
     problems: Mapping[int, str] | None = None
     """Problems of its own that it answers with, besides those that its kind has: status → when."""
     headers: tuple[AnswerHeader, ...] = ()

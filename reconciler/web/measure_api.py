@@ -100,7 +100,7 @@ class MeasureApi:
             Endpoint("GET", AGENT_METRICS_PATH, "What an agent's machine measured", self.of_agent, "read",
                      response=MetricsHistory, query=_QUERY),
             Endpoint("GET", DEPLOYMENT_METRICS_PATH, "What a deployment used, on each of its agents",
-                     self.of_deployment, "read", response=DeploymentHistory, query=_QUERY),
+                     self.of_deployment, "read", response=DeploymentHistory, query=_QUERY, team=True),
             Endpoint("GET", EXPOSITION_PATH, "Prometheus metrics with names of agents", self.exposition, "read"),
         )  # fmt: skip
 

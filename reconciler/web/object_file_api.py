@@ -62,18 +62,20 @@ class ObjectFileApi:
         """The table."""
         return (
             Endpoint("GET", HISTORY_PATH, "Commits that changed an object", self.object_history, "read",
-                     response=History, query={"limit": "at most 1000"}),
+                     response=History, query={"limit": "at most 1000"}, team=True),
             Endpoint("GET", OBJECT_PATH, "An object: wanted, served and seen", self.get_object, "read",
-                     response=ObjectView, headers=("ETag",)),
+                     response=ObjectView, headers=("ETag",), team=True),
             Endpoint("PUT", OBJECT_PATH, "Write an object by a commit", self.put_object, "write",
                      response=ChangeAnswer, query=_OPTIONS, also=LATER,
                      takes={"application/json": _ANY_OBJECT, YAML_TYPE: {"type": "string", "maxLength": MAX_FILE}},
-                     problems={428: "There is such an object, and If-Match does not say which version was seen."}),
+                     problems={428: "There is such an object, and If-Match does not say which version was seen."},
+                     team=True),
             Endpoint("PATCH", OBJECT_PATH, "Change fields of an object by a commit (RFC 7396)", self.patch_object,
-                     "write", response=ChangeAnswer, query=_OPTIONS, also=LATER, takes={MERGE_PATCH: _ANY_OBJECT}),
+                     "write", response=ChangeAnswer, query=_OPTIONS, also=LATER, takes={MERGE_PATCH: _ANY_OBJECT},
+                     team=True),
             Endpoint("DELETE", OBJECT_PATH, "Delete an object by a commit", self.delete_object, "write",
                      response=ChangeAnswer, query=_OPTIONS, also=LATER,
-                     problems={428: "If-Match does not say which version was seen."}),
+                     problems={428: "If-Match does not say which version was seen."}, team=True),
         )  # fmt: skip
 
     # --- reading ------------------------------------------------------------------------------------------------

@@ -190,6 +190,9 @@ def _operation(one: Endpoint, name: str, refs: Mapping[Any, Schema]) -> dict[str
         operation["requestBody"] = {"required": True, "content": body}
     if security := _security(one):
         operation["security"] = security
+    if one.team:
+        operation["x-team"] = True
+        operation["description"] = "Also for members of a team and tokens limited to one, with what is that team's."
     return operation
 
 

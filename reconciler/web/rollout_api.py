@@ -44,10 +44,11 @@ class RolloutApi:
         """The table."""
         return (
             Endpoint("GET", ROLLOUT_PATH, "How far a deployment's newest version is", self.rollout, "read",
-                     response=RolloutStatus),
+                     response=RolloutStatus, team=True),
             Endpoint("POST", PAUSE_PATH, "Let no further agent get a change", self.pause, "operate",
-                     response=RolloutStatus),
-            Endpoint("POST", RESUME_PATH, "Let changes go on", self.resume, "operate", response=RolloutStatus),
+                     response=RolloutStatus, team=True),
+            Endpoint("POST", RESUME_PATH, "Let changes go on", self.resume, "operate", response=RolloutStatus,
+                     team=True),
         )  # fmt: skip
 
     async def rollout(self, request: Request) -> Response:

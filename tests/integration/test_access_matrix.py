@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import hashlib
 import hmac
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -567,6 +568,19 @@ def test_each_caller_is_answered_as_the_table_says(plane: Plane, method: str, pa
 def test_the_description_names_the_scope_that_is_asked_for(plane: Plane) -> None:
     """For each endpoint that takes tokens, openapi.json says the scope by which its callers get through."""
     paths = plane.one.client.get("/openapi.json").json()["paths"]
+    for_teams = {
+        (method.upper(), path)
+        for path, operations in paths.items()
+        for method, operation in operations.items()
+        if operation.get("x-team")
+    }
+    described = {at for at in TABLE if re.sub(r":\w+}", "}", at[1]) in paths}
+    assert for_teams == {
+        (method, re.sub(r":\w+}", "}", path))
+        for method, path in described
+        if TABLE[method, path].through != known()
+        and {"token of shop", "nobody"} & set(TABLE[method, path].through) == {"token of shop"}
+    }
     said = {
         (method.upper(), path): next((one["token"] for one in operation.get("security", ()) if "token" in one), None)
         for path, operations in paths.items()

@@ -19,6 +19,7 @@ from reconciler.errors import Transient
 from reconciler.pki.authority import founding
 from reconciler.pki.authority.names import permitted_for
 from reconciler.pki.vault import Vault
+from schemas.certificate_status import LIST_PATH
 from schemas.certificates_api import BUNDLE_PATH, CERTIFICATE_PATH, CRL_PATH
 from tests.support import openssl
 from tests.support.agent_plane import Served, served
@@ -358,5 +359,18 @@ def test_an_agent_is_slowed_down(tmp_path: Path) -> None:
         answers = [await machine.ask(request(), token=bearer) for _ in range(BURST + 1)]
         assert [answer.status_code for answer in answers] == [200] * BURST + [429]
         assert 0 < int(answers[-1].headers["retry-after"]) <= 600
+
+    run(tmp_path, scenario)
+
+
+def test_who_has_the_list_of_certificates_is_told_so(tmp_path: Path) -> None:
+    """By its tag (RFC 9110, 13.1.2), which costs nobody the list again."""
+
+    async def scenario(one: Served, client: httpx.AsyncClient) -> None:
+        headers = one.operator_headers("read")
+        first = await client.get(LIST_PATH, headers=headers)
+        assert (first.status_code, first.json()) == (200, {"certificates": []})
+        again = await client.get(LIST_PATH, headers=headers | {"If-None-Match": first.headers["etag"]})
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", first.headers["etag"])
 
     run(tmp_path, scenario)

@@ -58,7 +58,7 @@ async def hold(_: Request) -> Response:
 
 TABLE = (
     Endpoint("GET", "/api/v1/wholes/{name}", "Read one", read_whole, "read", response=Whole, headers=("ETag",),
-             query={"limit": "at most 5", "state": one_of("Only these.", ("good", "bad")), "q": "Words."}),
+             query={"limit": "at most 5", "state": one_of("Only these.", ("good", "bad")), "q": "Words."}, team=True),
     Endpoint("POST", "/api/v1/wholes/{name}", "Order one", order_one, "admin", request=Order, response=Whole,
              status=201, problems={409: "It was ordered before."}, example={"count": 1}),
     Endpoint("GET", "/looks", "Ask nobody", look),
@@ -175,6 +175,13 @@ def test_every_answer_that_is_no_problem_is_described(document: dict[str, Any]) 
     assert responses["202"] == {**responses["201"], "description": "Later"}
     whole = document["paths"][WHOLES]["get"]["responses"]
     assert whole["200"]["headers"].keys() == whole["304"]["headers"].keys() == {"ETag"}
+
+
+def test_what_teams_may_do_is_said(document: dict[str, Any]) -> None:
+    """A member of a team, or who holds a token of one, finds what is open to it; nothing is said of the rest."""
+    whole = document["paths"][WHOLES]
+    assert (whole["get"]["x-team"], "members of a team" in whole["get"]["description"]) == (True, True)
+    assert "x-team" not in whole["post"]
 
 
 def test_parameters_are_those_of_the_path_and_of_the_row(document: dict[str, Any]) -> None:
