@@ -46,13 +46,17 @@ class Site:
     @contextmanager
     def member(self, role: str | None = None, *teams: str, width: int = DESK, **options: Any) -> Iterator[Window]:
         """Open a window in which somebody has logged in by a link, with a session as browsers have it."""
+        with self.stranger(width, **options) as one:
+            self.let_in(one, role, *teams)
+            yield one
+
+    def let_in(self, one: Window, role: str | None = None, *teams: str) -> None:
+        """Log somebody in by a link."""
         with Client(self.target) as client:
             link = client.post("/login-links", {"name": "ann", "role": role, "teams": list(teams)})
         key = str(link["url"]).partition("?")[2]
-        with self.stranger(width, **options) as one:
-            one.open(f"/login/link?{key}")
-            one.submit("Log in")
-            yield one
+        one.open(f"/login/link?{key}")
+        one.submit("Log in")
 
     def log_out(self, *scopes: str) -> None:
         """Let no window go on that was opened with the scopes."""

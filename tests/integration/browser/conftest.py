@@ -1,4 +1,4 @@
-"""One browser and one running demo for the tests of a module: ``site`` is both."""
+"""One browser and one running demo for the tests of this folder: ``site`` is both."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.parts import require
 from tests.support.visitors import Site
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDemo]:
     """A whole fleet: remote, control plane, Traefik, two agents with apps and a database."""
     for part in ("git", "traefik", "chromium"):
@@ -26,14 +26,14 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDemo]:
         running.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium; for one module, because nobody else can use asyncio while it is there."""
+    """Debian's Chromium; for this folder alone, because nobody else can use asyncio while it is there."""
     with chromium() as running:
         yield running
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def site(demo: RunningDemo, browser: Browser) -> Site:
     """The dashboard of the demo, and who visits it."""
     return Site(demo, browser)
