@@ -17,6 +17,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -29,7 +30,7 @@ from reconciler.web.agent_stream import PATH
 from schemas.metrics import KEPT_OF_MACHINES
 from schemas.session import SUBPROTOCOL
 
-BATCH: Final = 8
+BATCH: Final = 32
 """Agents that beat before what came is read."""
 
 
@@ -130,21 +131,26 @@ def _main(address: str, agents: int, seconds: float) -> None:
     assert where.port is not None
     tls = ssl.create_default_context()
     tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
-    selector, all_of_them, chance = selectors.DefaultSelector(), list[_Agent](), random.Random(1)
+    selector, chance = selectors.DefaultSelector(), random.Random(1)
     machine = {name: 1e9 * chance.random() for name in KEPT_OF_MACHINES}
     selector.register(sys.stdin, selectors.EVENT_READ)
-    turn, due, pause = 0, time.monotonic(), seconds / agents
-    while _look(selector, max(0.0, due - time.monotonic())):
-        if len(all_of_them) < agents:
-            all_of_them.append(_Agent(f"vps-{len(all_of_them)}", where.hostname, where.port, tls))
-            selector.register(all_of_them[-1].socket, selectors.EVENT_READ, all_of_them[-1])
-            if len(all_of_them) == agents:
-                print("ready", flush=True)
+    turns = deque[tuple[float, _Agent]]()
+    missing: Iterator[int] | None = iter(range(agents))
+    while _look(selector, 0.0 if missing is not None else max(0.0, turns[0][0] - time.monotonic())):
+        if missing is not None and (number := next(missing, None)) is not None:
+            one = _Agent(f"vps-{number}", where.hostname, where.port, tls)
+            selector.register(one.socket, selectors.EVENT_READ, one)
+            turns.append((time.monotonic() + seconds, one))
+        elif missing is not None:
+            missing = None
+            print("ready", flush=True)
         for _ in range(BATCH):
-            if due <= time.monotonic():
-                number, turn, due = turn % agents, turn + 1, due + pause
-                if number < len(all_of_them):
-                    all_of_them[number].beat({name: value * chance.random() for name, value in machine.items()})
+            due, one = turns[0]
+            if due > time.monotonic():
+                break
+            one.beat({name: value * chance.random() for name, value in machine.items()})
+            turns.popleft()
+            turns.append((due + seconds, one))
 
 
 def _look(selector: selectors.BaseSelector, seconds: float) -> bool:
