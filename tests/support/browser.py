@@ -113,9 +113,21 @@ class Window:
 
     def check_accessibility(self) -> None:
         """Fail on what axe-core says of the page (WCAG 2.2 A and AA, and its best practices)."""
+        self._ask_axe("tag", _RULES)
+
+    def check_dark(self) -> None:
+        """Fail on what axe-core says of the colours of the page in the dark; the rest of it is the same there."""
+        self.page.emulate_media(color_scheme="dark")
+        try:
+            self._ask_axe("rule", ["color-contrast"])
+        finally:
+            self.page.emulate_media(color_scheme="light")
+
+    def _ask_axe(self, kind: str, values: list[str]) -> None:
         self.page.evaluate(f"() => {{ if (!window.axe) {{ {_axe()} }} }}")
         found: dict[str, Any] = self.page.evaluate(
-            "(tags) => axe.run(document, { runOnly: tags, resultTypes: ['violations'] })", _RULES
+            "(only) => axe.run(document, { runOnly: only, resultTypes: ['violations'] })",
+            {"type": kind, "values": values},
         )
         said = [
             f"{one['id']} ({one['impact']}): {one['help']}: {[node['html'][:200] for node in one['nodes'][:4]]}"
