@@ -84,6 +84,8 @@ class Notifying:
         self._failures: dict[str, int] = {}
         self._not_before: dict[str, float] = {}
         self._sending: dict[str, asyncio.Task[None]] = {}
+        self._tried: dict[str, frozenset[int]] = {}
+        """Channel → what its last message said, until it was taken."""
         self._event = 0
 
     # --- looking ------------------------------------------------------------------------------------------------
@@ -185,11 +187,10 @@ class Notifying:
         name = channel.name
         try:
             await self._drop_oldest(name)
-            waiting = self._waiting.get(name, [])
-            ripe = set(map(id, due(channel, [notice for _, notice in waiting], now)))
-            chosen = [(number, notice) for number, notice in waiting if id(notice) in ripe]
+            chosen = self._chosen(channel, now)
             if not chosen:
                 return
+            self._tried[name] = frozenset(number for number, _ in chosen)
             told = collapse([notice for _, notice in chosen])
             await self._deliver(channel, told, f"msg-{chosen[0][0]}-{chosen[-1][0]}", self._dropped.get(name, 0))
             await self._done(name, [number for number, _ in chosen])
@@ -201,6 +202,15 @@ class Notifying:
             self._not_before[name] = self._clock() + pause(self._failures[name])
         else:
             await self._succeeded(name, len(told))
+
+    def _chosen(self, channel: Channel, now: float) -> list[tuple[int, Notice]]:
+        """Return what one message is to say: what the last one said that may not have arrived, else what is due."""
+        waiting = self._waiting.get(channel.name, [])
+        tried = self._tried.get(channel.name, frozenset[int]())
+        if again := [(number, notice) for number, notice in waiting if number in tried]:
+            return again
+        ripe = set(map(id, due(channel, [notice for _, notice in waiting], now)))
+        return [(number, notice) for number, notice in waiting if id(notice) in ripe]
 
     async def _drop_oldest(self, name: str) -> None:
         waiting = self._waiting.get(name, [])
@@ -221,6 +231,7 @@ class Notifying:
     async def _succeeded(self, name: str, told: int) -> None:
         self._count("told", told)
         self._dropped.pop(name, None)
+        self._tried.pop(name, None)
         self._not_before.pop(name, None)
         if self._failures.pop(name, 0):
             await self._note("ChannelRecovered", "info", name, f"Channel {name} takes messages again.")

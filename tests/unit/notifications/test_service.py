@@ -159,6 +159,30 @@ def test_a_channel_that_fails_is_tried_again_under_the_same_id_and_said_once(tmp
     assert [one.type for one in world.timeline.events_] == ["ChannelFailed", "ChannelRecovered"]
 
 
+def test_a_second_try_says_the_same_under_the_same_id(tmp_path: Path) -> None:
+    """What comes up while a message could not be told goes into the next one."""
+    tried: list[str] = []
+
+    async def scenario(world: World) -> None:
+        async def refuse(_: Channel, notices: Sequence[Notice], message: str, __: int) -> None:
+            tried.append(message)
+            raise Transient("away", reason="ChannelUnavailable")
+
+        deliver, world.service._deliver = world.service._deliver, refuse
+        world.wrong = (AWAY,)
+        await world.pass_time(0, 5, 5)
+        world.wrong = (AWAY, Condition("FrontAway", "front/1", "error", "front-1 does not answer"))
+        await world.pass_time(20, 5, 5)
+        world.service._deliver = deliver
+        await world.pass_time(600, 5)
+
+    said = in_world(tmp_path, settings("ops"), scenario).said
+    assert len(tried) > 1
+    assert [message for _, message, *_ in said] == [tried[0], said[1][1]]
+    assert set(tried) == {tried[0]}
+    assert [kinds for _, _, kinds, _ in said] == [["raised"], ["raised"]]
+
+
 def test_a_channel_that_hangs_holds_up_no_other(tmp_path: Path) -> None:
     """While one does not come back, another is told."""
 
