@@ -67,6 +67,7 @@ class Life:
             self.one.start(wait=False)
 
 
+@pytest.mark.timeout(600)  # each start of a killed one takes seconds of a busy machine
 def test_kill_at_random_moments_loses_nothing(tmp_path: Path) -> None:
     """Killed at random during commits and enrolments, it publishes only complete renders and forgets no enrolment."""
     with served(tmp_path, "web") as (one, backend):

@@ -30,7 +30,7 @@ ROOT: Final = Path(__file__).parents[2]
 BASE: Final = "debian-python"
 IMAGE: Final = "cloudlunacy"
 USER: Final = 10001
-MOST_BYTES: Final = 450_000_000
+MOST_BYTES: Final = 480_000_000
 """Added to the base; 185 MB of it are Traefik, 70 MB git and what it needs."""
 HARDENED: Final = ("--network", "host", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
 STOP_SECONDS: Final = 9.0

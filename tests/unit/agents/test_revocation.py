@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,13 +47,16 @@ class Store(MemoryStore):
 
     def __init__(self, disk: Disk | None = None) -> None:
         super().__init__(disk)
-        self.approvals: list[Approval] = []
+        self.approved: list[Approval] = []
 
     async def approve(self, approval: Approval) -> None:
-        self.approvals.append(approval)
+        self.approved.append(approval)
 
     async def approval(self, checksum: str) -> Approval | None:
-        return next((one for one in self.approvals if one.checksum == checksum), None)
+        return next((one for one in self.approved if one.checksum == checksum), None)
+
+    async def approvals(self, **_: Any) -> Sequence[Approval]:
+        return self.approved[::-1]
 
 
 class Hub:
@@ -347,11 +350,11 @@ def test_a_plan_that_deletes_whom_an_operator_locked_out_is_approved(
         out.revocations.held(plan("Agent/none", checksum="sha256:2"))
         if approved:
             await eventually(lambda: out.reconsidered == 1)
-            assert [(one.checksum, one.approved_by) for one in out.store.approvals] == [("sha256:1", OPERATOR)]
+            assert [(one.checksum, one.approved_by) for one in out.store.approved] == [("sha256:1", OPERATOR)]
             assert [event.type for event in out.world.disk.events][-1] == "PlanApproved"
         else:
             await asyncio.sleep(0)
-            assert out.store.approvals == []
+            assert out.store.approved == []
 
     run(scenario)
 

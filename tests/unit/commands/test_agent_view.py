@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from reconciler.commands.agent_view import amount, lines, row
+from reconciler.commands.agent_view import lines, row
+from reconciler.web.amounts import amount
 from schemas.api import AgentCondition, AgentDetail, DeploymentMeasures
 from schemas.health_api import Drain, EndpointHealth
 from schemas.metrics import Unit

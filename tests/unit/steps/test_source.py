@@ -11,10 +11,11 @@ import pytest
 
 from reconciler.desired.parse import parse_file
 from reconciler.desired.snapshot import REGULAR_FILE, Change, File
+from reconciler.desired.state import files_of
 from reconciler.errors import Rejected, Transient
 from reconciler.git.signatures import SigningKeys
 from reconciler.steps.passing import Pass, Published
-from reconciler.steps.source import MAX_COMMITS, SignatureMode, Source, files_of, rewrite_checksum
+from reconciler.steps.source import MAX_COMMITS, SignatureMode, Source, rewrite_checksum
 from tests.support.documents import agent, blob_of, fleet, route, settled, state_of
 from tests.support.memory_mirror import MemoryMirror
 
