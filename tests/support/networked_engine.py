@@ -57,7 +57,6 @@ class NetworkedEngine(DockerEngine):
         super().__init__(client, folder)
         self.namespace = Path(f"/proc/{holder}/ns/net")
         self._daemon = daemon
-        self.folder = folder
         self._process: subprocess.Popen[bytes] | None = None
         self.memory = in_memory(self.socket)
         """Where agents put files of secrets."""

@@ -118,6 +118,7 @@ def test_data_outlives_kills_and_redeploys(host: DatabaseMachine, machine: Netwo
             await runs(found, orders(resources={"memory": "1Gi"}))
             machine.command("tag", "mongod:6.0", "mongod:again")
             await runs(found, orders(mongodb={"image": "mongod:again"}))
+            await eventually(lambda: len(containers(machine)) == 1, what="the end of the former one")
             (container,) = containers(machine)
             assert (container["Config"]["Image"], container["HostConfig"]["Memory"]) == ("mongod:again", 0)
             assert await documents(host) == [{"n": 1}, {"n": 2}]
