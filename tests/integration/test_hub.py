@@ -198,7 +198,7 @@ def test_a_revoked_agent_that_does_not_read_is_dropped() -> None:
             hub.hub.revoke(["slow"])
             await eventually(lambda: hub.hub.connections == 0)
             await eventually(lambda: not hub.server.server_state.connections)
-            assert hub.hub.sending == 0
+            await eventually(lambda: hub.hub.sending == 0)
 
     asyncio.run(scenario())
 
