@@ -81,7 +81,8 @@ def test_each_answer_has_the_shape_that_openapi_says(one: Installation, document
     """What an endpoint answers is valid for the schema that /openapi.json gives it."""
     answer = one.client.get(path, headers=one.headers("read"))
     assert answer.status_code == 200, answer.text
-    assert answer.headers["cache-control"] == "no-store"
+    asked_again = "private, no-cache" if "etag" in answer.headers else "no-store"
+    assert answer.headers["cache-control"] == asked_again
     assert READABLE[path] <= answer.json().keys()
     template = path.replace("newest", "{revision}")
     schema = document["paths"][template]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
@@ -202,7 +203,7 @@ def test_reconcile_looks_at_once(one: Installation) -> None:
 
 
 def test_the_stream_tells_each_stage(one: Installation) -> None:
-    """Whoever listens hears of a commit until it has converged, stage by stage."""
+    """Whoever listens hears of a commit until it has converged; of stages that follow at once only the last is told."""
     heard: list[dict[str, Any]] = []
     with one.client.stream("GET", "/api/v1/stream", headers=one.headers("read")) as stream:
         assert stream.headers["content-type"].startswith("text/event-stream")
@@ -220,7 +221,7 @@ def test_the_stream_tells_each_stage(one: Installation) -> None:
     reached = [[stage for stage in STAGES if status["stages"][stage]] for status in heard]
     assert reached == sorted(reached, key=len)
     assert reached[-1] == list(STAGES)
-    assert len({len(stages) for stages in reached}) >= 5
+    assert len(reached[0]) < len(STAGES)
     assert {status["state"] for status in heard} == {"Progressing", "Converged"}
 
 
@@ -230,7 +231,7 @@ def test_the_stream_ends_with_its_token(one: Installation) -> None:
     with one.client.stream("GET", "/api/v1/stream", headers=old) as stream:
         lines = [line for line in stream.iter_lines() if line]
     assert (stream.status_code, lines[0]) == (200, ": connected")
-    assert lines[-2:] == ["event: expired", 'data: {"hint": "Come again with a new token."}']
+    assert lines[-2:] == ["event: expired", 'data: {"hint": "Come again with new credentials."}']
     assert one.client.get("/api/v1/status", headers=old).status_code == 401
 
 
@@ -383,15 +384,15 @@ def test_what_is_too_large_is_refused(one: Installation) -> None:
 
 
 def test_many_may_listen_and_more_are_told_to_come_back(one: Installation) -> None:
-    """A listener that does not read loses nothing for others; the stream has room for a bounded number."""
+    """One caller may listen at 32 places; who would take more is told to wait, and gets in when one is left."""
     limits = httpx.Limits(max_connections=None)
     with httpx.Client(base_url=one.url, verify=one.tls, timeout=20, trust_env=False, limits=limits) as many:
         streams = [many.send(many.build_request("GET", "/api/v1/stream", headers=one.headers("read")), stream=True)
-                   for _ in range(257)]  # fmt: skip
+                   for _ in range(40)]  # fmt: skip
         codes = [stream.status_code for stream in streams]
         for stream in streams:
             stream.close()
-    assert (codes.count(200), codes.count(503)) == (256, 1)
+    assert (codes.count(200), codes.count(429)) == (32, 8)
 
     def all_left() -> bool:
         with one.client.stream("GET", "/api/v1/stream", headers=one.headers("read")) as stream:
