@@ -60,8 +60,9 @@ def known_answer(request: Request, tag: str) -> Response | None:
     Raises:
         Refused: 400 ``bad-condition``.
     """
-    sent = ", ".join(request.headers.getlist("if-none-match")).strip()
-    if sent and not _CONDITION.fullmatch(sent):
+    lines = request.headers.getlist("if-none-match")
+    sent = ", ".join(lines).strip()
+    if lines and not _CONDITION.fullmatch(sent):
         hint = "Send back what the header ETag said, with its quotes."
         raise Refused("If-None-Match is * or a list of tags.", status=400, code="bad-condition", hint=hint)
     return Response(None, 304, _kept(tag)) if sent == "*" or f'"{tag}"' in _TAG.findall(sent) else None
