@@ -17,6 +17,7 @@ from reconciler.housekeeping import Housekeeping
 from reconciler.observability.certificate_metrics import CertificateMetrics
 from reconciler.observability.logs import get_logger
 from reconciler.pki.keystore import KeyStore
+from reconciler.pki.resealing import seal_the_rest
 from reconciler.pki.vault import Vault, read_secret
 from reconciler.settings import Settings
 from reconciler.steps.probing import Probing
@@ -140,8 +141,11 @@ async def control_plane(settings: Settings) -> AsyncIterator[ControlPlane]:
         Broken: when another process holds the data directory, or something in it or around it is wrong.
     """
     with DataDirectoryLock(settings.data):
-        vault = Vault.unlock(settings.data / "keys", read_secret(settings.key_file, settings.key_passphrase_file))
-        keys = KeyStore(settings.data / "keys", vault)
+        folder, secret = settings.data / "keys", read_secret(settings.key_file, settings.key_passphrase_file)
+        vault = Vault.unlock(folder, secret)
+        if seal_the_rest(folder, vault):
+            vault = Vault.unlock(folder, secret)  # forgets the former key where nothing is left
+        keys = KeyStore(folder, vault)
         store = await SQLiteStore.open(settings.data)
         bound = None
         try:

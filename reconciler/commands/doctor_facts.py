@@ -22,16 +22,14 @@ from reconciler.commands.doctor import LOADED_SUFFIXES, Answer, DirectoryFacts, 
 from reconciler.commands.doctor_acme import acme_facts
 from reconciler.errors import CloudLunacyError
 from reconciler.pki.authority.authority import Authority
+from reconciler.pki.resealing import unsealed
 from reconciler.pki.server_certificate import read_leaf
-from reconciler.pki.vault import in_clear
 from reconciler.traefik import sock_diag
 from reconciler.traefik.sock_diag import Unable
 from schemas.fleet import Fleet
 
 PATIENCE: Final = 10.0
 """Seconds for one program or request."""
-_WORTHLESS: Final = frozenset({"default-certificate.pem"})
-"""Nobody trusts its certificate, and it stands in Traefik's file too (reconciler/traefik/default_certificate.py)."""
 _INOTIFY: Final = Path("/proc/sys/fs/inotify")
 
 
@@ -141,7 +139,7 @@ def _directory(path: Path, *, look_inside: bool = False) -> DirectoryFacts:
 
 def _clear_keys(keys: Path) -> tuple[str, ...] | None:
     try:
-        return tuple(name for name in in_clear(keys) if name not in _WORTHLESS) if keys.is_dir() else None
+        return unsealed(keys) if keys.is_dir() else None
     except OSError:
         return None
 

@@ -9,10 +9,7 @@ from typing import Final
 
 from reconciler.commands.output import say, tell
 from reconciler.errors import Broken
-from reconciler.pki import server_certificate
-from reconciler.pki.authority.authority import Authority
-from reconciler.pki.certificate_store import CertificateStore
-from reconciler.pki.keystore import KeyStore
+from reconciler.pki.resealing import seal_again
 from reconciler.pki.vault import KEY_FILE, PASSPHRASE_FILE, Vault, change_key, read_secret
 from reconciler.store.lock import DataDirectoryLock
 
@@ -58,18 +55,3 @@ def run(options: argparse.Namespace) -> int:
     if left:
         tell(f"Sealed anew when it is next used: {', '.join(left)}")
     return 0
-
-
-def seal_again(keys: Path, vault: Vault) -> None:
-    """Read every key whose purpose is known, which seals it anew; others follow when they are used.
-
-    Raises:
-        Broken: when one is damaged; nothing is lost by that, and the others follow when it is mended.
-    """
-    KeyStore(keys, vault)
-    CertificateStore(keys, vault).load()
-    server_certificate.load(keys / server_certificate.FILE_NAME, vault)
-    if (keys / "authority").is_dir():
-        authority = Authority(keys, vault)
-        authority.pairs("root")
-        authority.pairs("intermediate")

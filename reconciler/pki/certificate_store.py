@@ -115,7 +115,7 @@ class CertificateStore:
 
     def forget_waiting(self, wanted: Collection[str]) -> tuple[str, ...]:
         """Remove the keys that wait for certificates which nobody wants; return the names. Mostly there are none."""
-        gone = sorted(name for name in self._waiting() if name not in wanted)
+        gone = sorted(name for name in self.waiting() if name not in wanted)
         if gone:
             with self._turn():
                 for name in gone:
@@ -123,7 +123,8 @@ class CertificateStore:
                 sync_directory(self._directory)
         return tuple(gone)
 
-    def _waiting(self) -> Iterator[str]:
+    def waiting(self) -> Iterator[str]:
+        """Yield the names for which a key waits."""
         return (path.name.removesuffix(_WAITING) for path in self._directory.glob(f"[!.]*{_WAITING}"))
 
     @contextmanager
