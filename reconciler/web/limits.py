@@ -23,7 +23,8 @@ TOO_LARGE: Final = "body-too-large"
 MAX_HEADERS: Final = 16 * 1024
 MAX_HEADER_COUNT: Final = 64
 BODY_SECONDS: Final = 10.0
-MAX_DISCARDED: Final = 1024 * 1024
+MAX_DISCARDED: Final = 8 * 1024 * 1024
+"""Bytes; many clients write all of a body before they look for an answer."""
 DISCARD_SECONDS: Final = 1.0
 _ONCE: Final = frozenset({b"authorization", b"cookie", b"dpop", b"host", b"content-length", b"content-type", b"origin"})
 

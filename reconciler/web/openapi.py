@@ -80,6 +80,8 @@ _PROBLEMS: Final[Mapping[int, str]] = {
     431: "The headers are too large.",
     503: "Something that this needs is away, or too many ask; `Retry-After` says when to come again.",
 }
+_COUNTED: Final = frozenset({"agent", "write", "operate", "exec"})
+"""Scopes of what each caller may do so often only."""
 TAGS: Final[Mapping[str, str]] = {
     "status": "What is published, and how it stands.",
     "objects": "Objects of the state repo: as they should be, as they are, and their history.",
@@ -250,7 +252,7 @@ def _statuses(one: Endpoint) -> Iterator[int]:
         yield 406
     if one.scope is not None or one.proof or one.anybody:
         yield from (401, 403)
-    if one.scope == "agent" or one.proof:
+    if one.scope in _COUNTED or one.proof:
         yield 429
     if "{" in one.path:
         yield 404
@@ -263,7 +265,8 @@ def _statuses(one: Endpoint) -> Iterator[int]:
 
 
 def _problem(status: int, text: str) -> dict[str, Any]:
-    headers: dict[int, tuple[AnswerHeader | str, ...]] = {401: ("WWW-Authenticate",), 503: ("Retry-After",)}
+    headers: dict[int, tuple[AnswerHeader | str, ...]] = {401: ("WWW-Authenticate",)}
+    headers |= dict.fromkeys((429, 503), ("Retry-After",))
     shown = {name: _HEADERS[name] for name in headers.get(status, ())}
     return {
         "description": text,
