@@ -164,7 +164,7 @@ async def _serve(folder: Path) -> None:
         await _fill(plane._store, remote)  # noqa: SLF001 - it is as if all of it had happened
         cookie = await plane._access.sessions.begin(Person("ann", roles=("administrator",)), "for the bench")  # noqa: SLF001
         running = asyncio.create_task(plane.run(stop))
-        while not plane.loop.published.generation or not plane.ready:
+        while not plane.ready or plane._directory.published("vps-0") is None:  # noqa: SLF001 - agents may come
             await asyncio.sleep(0.1)
             if running.done():
                 await running
