@@ -1,6 +1,6 @@
 """Attempts to log in at the provider: what a browser takes along, so that its answer can be told from a stranger's.
 
-State, nonce and verifier go to the browser in a sealed cookie, and nothing is kept here until somebody came in; so
+State, nonce and verifier go to the browser in a sealed cookie, and nothing is kept here until somebody comes back; so
 however many attempts strangers begin, they take no memory. The key lives as long as the process.
 """
 
@@ -42,7 +42,7 @@ class Attempt:
 
 
 class Attempts:
-    """Seals attempts, and knows those that led to a session until they would have expired anyway."""
+    """Seals attempts, and knows those that somebody came back with until they would have expired anyway."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -70,7 +70,7 @@ class Attempts:
         return attempt
 
     def use(self, attempt: Attempt) -> None:
-        """Note that somebody came in by it; it is good no more.
+        """Note that somebody came back with it; it is good no more.
 
         Raises:
             Refused: 403 ``login-unknown``, when it was used meanwhile.

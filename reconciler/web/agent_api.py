@@ -25,6 +25,7 @@ from reconciler.pki.authenticator import Authenticator
 from reconciler.pki.keystore import KeyStore
 from reconciler.pki.token_endpoint import TokenEndpoint
 from reconciler.web.bodies import json_answer, read_json, require_type
+from reconciler.web.callers import peer_of
 from reconciler.web.endpoint import Endpoint
 from reconciler.web.problem import invalid, problem
 from schemas.enrolment import (
@@ -109,15 +110,12 @@ class AgentApi:
         return json_answer(new, 201)
 
     async def enrol(self, request: Request) -> Response:
-        url = str(request.url)
-        self._authenticator.addressed(url)  # else the agent would be committed, and could never connect
+        self._authenticator.addressed(str(request.url))  # else the agent would be committed, and could never connect
         try:
             wanted = await read_json(request, EnrolmentRequest)
         except ValidationError as error:
             return invalid(error)
-        # Of who stands behind a proxy nothing is known; the proxy's own address would pass for this machine's
-        peer = "" if request.client is None or self._authenticator.is_relayed(url) else request.client.host
-        enrolment = await self._enrolments.enrol(wanted, peer=peer)
+        enrolment = await self._enrolments.enrol(wanted, peer=peer_of(request, self._authenticator))
         if enrolment.state == "committed":
             return json_answer(enrolment, 201)
         headers = {"Location": enrolment.status_url, "Retry-After": str(STATUS_SECONDS)}

@@ -25,3 +25,11 @@ class Callers:
         identity = self.authenticator.authenticate(request.method, str(request.url), request.headers, self.clock())
         identity.require(scope, team)
         return identity
+
+
+def peer_of(request: Request, authenticator: Authenticator) -> str:
+    """Return the address of who asks, empty where nothing is known of it.
+
+    Of who stands behind a proxy nothing is known; the proxy's own address would pass for this machine's.
+    """
+    return "" if request.client is None or authenticator.is_relayed(str(request.url)) else request.client.host

@@ -8,6 +8,7 @@ is read by :meth:`Site.form` and answered by :meth:`Site.redirect`. What is refu
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -207,7 +208,7 @@ class Site:
         identity = self.someone(request)
         response = await self.render(request, identity, "error.html.j2", status=refused.status, refused=refused)
         if refused.retry_after is not None:
-            response.headers["Retry-After"] = f"{refused.retry_after:.0f}"
+            response.headers["Retry-After"] = str(math.ceil(refused.retry_after))
         return response
 
 

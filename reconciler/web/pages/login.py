@@ -7,6 +7,8 @@ provider belongs to an attempt of the same browser; so nobody can be logged in a
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlencode
 
@@ -18,8 +20,10 @@ from reconciler.access.login import ATTEMPT_COOKIE, ATTEMPT_SECONDS, Attempt, At
 from reconciler.access.login_links import LoginLinks
 from reconciler.access.roles import rights
 from reconciler.access.sessions import LIFETIME, Person, Sessions
+from reconciler.agents.rates import CallerBuckets
 from reconciler.errors import Broken, Refused, Transient
 from reconciler.pki.authenticator import SESSION_COOKIE, own_cookie, session_cookie
+from reconciler.web.callers import peer_of
 from reconciler.web.endpoint import Endpoint
 from reconciler.web.pages.headers import PRIVATE
 from reconciler.web.pages.kit import Site
@@ -32,13 +36,23 @@ if TYPE_CHECKING:
 
 PROVIDER_PATH: Final = "/login/oidc"
 CALLBACK_PATH: Final = "/login/oidc/callback"
+RETURNS: Final = 20
+RETURNS_PER_SECOND: Final = 0.2
+"""Of answers that let nobody in, from one address: each costs the provider a request."""
 
 
 class LoginPages:
     """``provider``: None where only links let people in."""
 
     def __init__(
-        self, site: Site, *, sessions: Sessions, links: LoginLinks, audit: Audit, provider: Provider | None = None
+        self,
+        site: Site,
+        *,
+        sessions: Sessions,
+        links: LoginLinks,
+        audit: Audit,
+        provider: Provider | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._site = site
         self._sessions = sessions
@@ -46,6 +60,8 @@ class LoginPages:
         self._audit = audit
         self._provider = provider
         self._attempts = Attempts(site.clock)
+        self._returns = CallerBuckets(RETURNS, RETURNS_PER_SECOND)
+        self._monotonic = monotonic
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """The table."""
@@ -127,8 +143,13 @@ class LoginPages:
         attempt = self._attempts.open(
             own_cookie(request.headers, ATTEMPT_COOKIE), request.query_params.get("state", "")
         )
+        returns = self._returns.of(peer_of(request, self._site.authenticator))
+        if seconds := returns.take(self._monotonic()):
+            text = "Too many logins from there led to nothing."
+            raise Refused(text, status=429, code="too-many-requests", hint="Try again later.", retry_after=seconds)
+        self._attempts.use(attempt)  # before the provider is asked, so that one attempt asks it once
         person = await provider.identify(attempt, request.query_params)
-        self._attempts.use(attempt)
+        returns.give_back()
         return person, attempt.onward
 
     def _known_provider(self) -> Provider:

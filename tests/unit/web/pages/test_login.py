@@ -16,7 +16,7 @@ from reconciler.access.login import ATTEMPT_COOKIE, ATTEMPT_SECONDS, Attempt
 from reconciler.access.login_links import LoginLinks
 from reconciler.access.sessions import Person, Sessions
 from reconciler.app.pages import make_site
-from reconciler.errors import Transient
+from reconciler.errors import Refused, Transient
 from reconciler.pki.authenticator import SESSION_COOKIE, Authenticator
 from reconciler.pki.keystore import KeyStore
 from reconciler.pki.replay import ReplayCache
@@ -24,7 +24,7 @@ from reconciler.store.sqlite import SQLiteStore
 from reconciler.web.audited import audited
 from reconciler.web.endpoint import routes_of
 from reconciler.web.limits import Limits
-from reconciler.web.pages.login import LoginPages
+from reconciler.web.pages.login import RETURNS, LoginPages
 from reconciler.web.pages.session_pages import SessionPages
 from reconciler.web.session_api import SessionApi
 from schemas.fleet import Access
@@ -73,7 +73,8 @@ class World:
         site.clock = self.clock
         api = SessionApi(authenticator=door, sessions=self.sessions, links=self.links, clock=self.clock)
         pages = LoginPages(
-            site, sessions=self.sessions, links=self.links, audit=self.audit, provider=self.provider  # type: ignore[arg-type]
+            site, sessions=self.sessions, links=self.links, audit=self.audit, provider=self.provider,  # type: ignore[arg-type]
+            monotonic=self.clock,
         )  # fmt: skip
         routes = routes_of(
             [
@@ -240,6 +241,34 @@ def test_an_answer_to_nobodys_question_counts_nothing(tmp_path: Path, keys: KeyS
             assert (await browser.get("/login/oidc/callback", params=answer)).status_code == 403
         assert world.provider.answers == []
         assert world.sessions.all() == ()
+
+    run(tmp_path, keys, scenario)
+
+
+def test_a_made_up_answer_asks_the_provider_once(tmp_path: Path, keys: KeyStore) -> None:
+    """The same attempt again asks it nothing; new attempts from one address soon have to wait, and logins free it."""
+
+    async def scenario(world: World) -> None:
+        world.provider.person = Refused("no", status=403, code="login-refused")
+        async with world.browser() as browser:
+            left = await browser.get("/login/oidc")
+            answer = {"code": "made up", "state": parse_qs(urlsplit(left.headers["location"]).query)["state"][0]}
+            sealed = browser.cookies[ATTEMPT_COOKIE]
+            for _ in range(3):
+                assert (await browser.get("/login/oidc/callback", params=answer)).status_code == 403
+                browser.cookies.set(ATTEMPT_COOKIE, sealed)
+            assert len(world.provider.answers) == 1
+            browser.cookies.clear()
+            for _ in range(RETURNS - 1):
+                assert (await come_back(browser)).status_code == 403
+            waiting = await come_back(browser)
+            assert (waiting.status_code, int(waiting.headers["retry-after"])) == (429, 5)
+            assert len(world.provider.answers) == RETURNS
+            world.now += 5
+            world.provider.person = EVE
+            for _ in range(3):
+                assert (await come_back(browser)).status_code == 303
+                await browser.post("/logout", headers=FORM)
 
     run(tmp_path, keys, scenario)
 
