@@ -35,3 +35,5 @@ class ConditionView(Model):
 class ConditionList(Model):
     conditions: tuple[ConditionView, ...]
     """The worst first, then the oldest."""
+    next: str = ""
+    """What ``after`` should say for the page behind this one; empty on the last."""

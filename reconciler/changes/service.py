@@ -43,6 +43,9 @@ PROPOSE_SECONDS: Final = 20.0
 BURST: Final = 60
 PER_SECOND: Final = 0.5
 """Changes of one person."""
+CHECK_BURST: Final = 120
+CHECKS_PER_SECOND: Final = 2.0
+"""Of one person: each is the judgement of a whole state repo."""
 REMEMBERED: Final = 1000
 """Answers that can be given again in full."""
 
@@ -101,6 +104,7 @@ class Changes:
         self._clock = clock
         self._monotonic = monotonic
         self._buckets = CallerBuckets(BURST, PER_SECOND)
+        self._checks = CallerBuckets(CHECK_BURST, CHECKS_PER_SECOND)
         self._entries: OrderedDict[str, OutboxEntry] = OrderedDict()
         """Id → what was accepted last, to answer with."""
         self._urls: OrderedDict[str, str] = OrderedDict()
@@ -145,12 +149,13 @@ class Changes:
         """
         return await self._looking.diff(revision)
 
-    async def check(self, change: Change) -> ChangeCheck:
+    async def check(self, change: Change, identity: Identity) -> ChangeCheck:
         """Say what a change would do, beside the newest that is known here; nothing is written.
 
         Raises:
-            Refused: 412 ``changed-since``; 422 ``not-an-object``; 503 ``not-ready``.
+            Refused: 412 ``changed-since``; 422 ``not-an-object``; 429; 503 ``not-ready``.
         """
+        self._take_turn(self._checks, identity, "You check changes too often.")
         fleet, keys = self._fleet(), permission.keys_of(edit.path for edit in change.edits)
         judged = await self._judging.judge(change, keys, await self._branch.newest())
         proposal = change.proposal if change.proposal is not None else fleet.spec.changes.mode == "pull-request"
@@ -172,7 +177,7 @@ class Changes:
         if (known := await self.again(identity, key)) is not None:
             return known
         change_id = _change_id(identity, key)
-        self._take_turn(identity)
+        self._take_turn(self._buckets, identity, "You change objects too often.")
         proposal = permission.becomes_proposal(fleet, keys, change.proposal)
         judged = await self._judging.judge(change, keys, await self._branch.fresh())
         _require_enrolling(identity, judged.evaluation, keys)
@@ -336,9 +341,8 @@ class Changes:
             raise Refused("No revision is in service yet.", status=503, code="not-ready", retry_after=2.0)
         return fleet
 
-    def _take_turn(self, identity: Identity) -> None:
-        if seconds := self._buckets.of(str(identity)).take(self._monotonic()):
-            text = "You change objects too often."
+    def _take_turn(self, buckets: CallerBuckets, identity: Identity, text: str) -> None:
+        if seconds := buckets.of(str(identity)).take(self._monotonic()):
             raise Refused(text, status=429, code="too-many-requests", retry_after=seconds)
 
 

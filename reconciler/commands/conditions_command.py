@@ -25,15 +25,20 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(options: argparse.Namespace) -> int:
     """Print them."""
+    found: list[ConditionView] = []
     with Client(target_of(options, os.environ)) as client:
-        found = client.read(ConditionList, "/conditions")
+        following: str | None = None
+        while following != "":
+            page = client.read(ConditionList, "/conditions", after=following)
+            found += page.conditions
+            following = page.next
     if options.format == "json":
-        say_json(found.model_dump(mode="json", by_alias=True))
-    elif found.conditions:
-        say("\n".join(as_text(one) for one in found.conditions))
+        say_json(ConditionList(conditions=tuple(found)).model_dump(mode="json", by_alias=True))
+    elif found:
+        say("\n".join(as_text(one) for one in found))
     else:
         say("Everything is as it should be.")
-    return int(any(one.severity == "error" for one in found.conditions))
+    return int(any(one.severity == "error" for one in found))
 
 
 def as_text(one: ConditionView) -> str:

@@ -74,7 +74,8 @@ class ChangeApi:
             Endpoint("GET", DIFF_PATH, "What a revision changed", self.revision_diff, "read", response=RevisionDiff),
             Endpoint("GET", REVERT_PATH, "What taking a revision back would do", self.check_revert, "read",
                      response=ChangeCheck,
-                     problems={409: "It is the first commit, or later ones stand in its way."}),
+                     problems={409: "It is the first commit, or later ones stand in its way.",
+                               429: "The caller looks too often."}),
             Endpoint("POST", REVERT_PATH, "Take a revision back by a commit", self.revert_revision, "write",
                      request=ActRequest, response=ChangeAnswer, also=LATER, team=True),
             Endpoint("POST", CORDON_PATH, "Give an agent no new work", self.cordon_agent, "write",
@@ -95,7 +96,7 @@ class ChangeApi:
         except ValidationError as error:
             return invalid(error)
         require_writable(caller, keys_of(edit.path for edit in change.edits).values())
-        return json_answer(await self._changes.check(change))
+        return json_answer(await self._changes.check(change, caller))
 
     async def submit_change(self, request: Request) -> Response:
         caller = self._caller(request)
@@ -135,9 +136,10 @@ class ChangeApi:
         return json_answer(await self._changes.diff(_revision(request)))
 
     async def check_revert(self, request: Request) -> Response:
-        self._caller(request).require("read")
+        caller = self._caller(request)
+        caller.require("read")
         change = await self._changes.reverting(_revision(request))
-        return json_answer(await self._changes.check(change))
+        return json_answer(await self._changes.check(change, caller))
 
     async def revert_revision(self, request: Request) -> Response:
         caller = self._caller(request)

@@ -27,7 +27,7 @@ class WaxChanges(Changes):
     commits: dict[str, tuple[FileCommit, ...]] = field(default_factory=dict)
     answer: ChangeAnswer = ChangeAnswer(state="committed", revision=REVISION, message="Done")  # noqa: RUF009 - frozen
 
-    async def check(self, change: Change) -> ChangeCheck:
+    async def check(self, change: Change, identity: Identity) -> ChangeCheck:
         self._require_unchanged(change)
         edited = {one.path: one.text.encode() if one.text is not None else None for one in change.edits}
         state = state_of(self.files)

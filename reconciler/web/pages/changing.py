@@ -60,7 +60,7 @@ class Changing:
     ) -> Response:
         """Draw what a change would do. ``back``: where the form is, to go on editing."""
         try:
-            check = await self.changes.check(change)
+            check = await self.changes.check(change, identity)
         except Refused as refused:
             return await self.refused(request, identity, refused, form, title=title, back=back)
         files = [await self._file(one.path, one.action, one.text) for one in check.files]

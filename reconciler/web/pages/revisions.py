@@ -138,7 +138,7 @@ class RevisionPages:
         identity, changes = self._writer(request)
         status = await self._exactly(request)
         change = await changes.reverting(status.revision)
-        check = await changes.check(change)
+        check = await changes.check(change, identity)
         return await self._site.render(
             request, identity, "revert.html.j2", record=status, check=check, change=change, shown=SHOWN
         )

@@ -75,7 +75,7 @@ class RoutePages:
         self, request: Request, identity: Identity, change: Change, form: Form, found: RouteForm
     ) -> Response:
         try:
-            check = await self._changes.check(change)
+            check = await self._changes.check(change, identity)
         except Refused as refused:
             taken = {**found.wrong, "name": "There is a route of this name already."}
             if refused.status != 412:

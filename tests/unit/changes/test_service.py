@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -95,17 +96,38 @@ def test_a_check_says_what_would_happen(tmp_path: Path) -> None:
 
     async def scenario(plane: Plane) -> None:
         before = plane.remote.tip()
-        check = await plane.changes.check(edit(ROUTE_PATH, MOVED))
+        check = await plane.changes.check(edit(ROUTE_PATH, MOVED), OPERATOR)
         assert not check.blocking
         assert check.plan is not None
         assert [one.fields for one in check.plan.changes] == [("spec.backends[0].weight", "spec.backends[1].weight")]
         assert (check.message, check.files[0].action, check.base) == ("Change route shop/web", "update", before)
-        wrong = await plane.changes.check(edit(ROUTE_PATH, MOVED.replace("vps-2", "vps-9")))
+        wrong = await plane.changes.check(edit(ROUTE_PATH, MOVED.replace("vps-2", "vps-9")), OPERATOR)
         assert [(one.line, one.code) for one in wrong.blocking] == [(12, "unknown-agent")]
-        gone = await plane.changes.check(edit("agents/vps-2.yaml", None))
+        gone = await plane.changes.check(edit("agents/vps-2.yaml", None), OPERATOR)
         assert ("routes/shop/web.yaml", 12) in [(one.file, one.line) for one in gone.blocking]
-        assert (await plane.changes.check(edit(ROUTE_PATH, ROUTE))).empty
+        assert (await plane.changes.check(edit(ROUTE_PATH, ROUTE), OPERATOR)).empty
         assert plane.remote.tip() == before
+
+    on_a_remote(tmp_path, scenario)
+
+
+def test_nobody_keeps_everybody_busy_with_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks and changes of one person have each their rate; who else asks does not wait for them."""
+    monkeypatch.setattr("reconciler.changes.service.CHECK_BURST", 2)
+    monkeypatch.setattr("reconciler.changes.service.BURST", 1)
+    other = replace(OPERATOR, name="somebody else")
+
+    async def scenario(plane: Plane) -> None:
+        for _ in range(2):
+            await plane.changes.check(edit(ROUTE_PATH, MOVED), OPERATOR)
+        with pytest.raises(Refused, match="You check changes too often") as looked:
+            await plane.changes.check(edit(ROUTE_PATH, MOVED), OPERATOR)
+        await plane.changes.check(edit(ROUTE_PATH, MOVED), other)
+        await plane.changes.submit(edit(ROUTE_PATH, ROUTE), OPERATOR)
+        with pytest.raises(Refused, match="You change objects too often") as changed:
+            await plane.changes.submit(edit(ROUTE_PATH, ROUTE), OPERATOR)
+        assert [one.value.status for one in (looked, changed)] == [429, 429]
+        assert looked.value.retry_after
 
     on_a_remote(tmp_path, scenario)
 
@@ -305,7 +327,7 @@ def test_taking_a_revision_back(tmp_path: Path) -> None:
         plane.remote.commit({ROUTE_PATH: MOVED.replace("window", "door")}, message="A better word")
         await plane.look()
         change = await plane.changes.reverting(moved.revision[:12])
-        check = await plane.changes.check(change)
+        check = await plane.changes.check(change, OPERATOR)
         assert not check.blocking
         assert [one.path for one in check.files] == [ROUTE_PATH]
         answer = await plane.changes.revert(moved.revision, OPERATOR)
