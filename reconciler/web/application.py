@@ -20,6 +20,7 @@ from reconciler.web.access_api import AccessApi
 from reconciler.web.agent_api import AgentApi
 from reconciler.web.agent_stream import PATH as STREAM_PATH
 from reconciler.web.agent_stream import AgentStream
+from reconciler.web.answer_headers import AnswerHeaders
 from reconciler.web.api import Api, Control
 from reconciler.web.certificate_api import CertificateApi
 from reconciler.web.endpoint import Endpoint, routes_of
@@ -114,4 +115,4 @@ def make_application(
     ]
     application = Starlette(routes=routes, exception_handlers=dict(handlers))
     application.router.redirect_slashes = False  # a path is what it is, and a redirect would say so without a body
-    return Limits(application, bodies=BODIES, refusal=handlers[Refused])
+    return AnswerHeaders(Limits(application, bodies=BODIES, refusal=handlers[Refused]))

@@ -161,10 +161,10 @@ def test_scripts_of_another_site_learn_and_change_nothing(site: Site, other: Oth
 
 
 def test_no_page_is_shown_in_a_frame(site: Site, other: OtherSite) -> None:
-    """So nobody presses a button of ours without seeing it."""
+    """So nobody presses a button of ours without seeing it; nor is what the API answers part of a foreign page."""
     with site.member("administrator") as window:
         page = window.page
-        for path in ("/", "/agents/vps-2", "/tokens"):
+        for path in ("/", "/agents/vps-2", "/tokens", "/api/v1/agents", "/openapi.json"):
             other.text = FRAME % (site.origin, path)
             page.goto(other.origin)
             frame = page.frames[1]
