@@ -14,16 +14,15 @@ The provider is told ``<public URL>/login/oidc/callback`` as redirect URI. What 
 from __future__ import annotations
 
 import ipaddress
-import tomllib
 from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from pydantic import Field, StringConstraints, field_validator
 
-from reconciler.desired.grammar import sentence_of
 from reconciler.errors import Broken
 from reconciler.pki.private_files import read_private
+from reconciler.pki.settings_file import FileSettings, read_settings_file
 
 VARIABLE: Final = "CLOUDLUNACY_OIDC_FILE"
 HINT: Final = f"{VARIABLE} names it; docs/access.md shows what it holds."
@@ -32,16 +31,8 @@ ScopeName = Annotated[str, StringConstraints(min_length=1, max_length=128, patte
 """RFC 6749, 3.3."""
 
 
-class OidcSettings(BaseModel):
+class OidcSettings(FileSettings):
     """The whole file."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        alias_generator=lambda name: name.replace("_", "-"),
-        populate_by_name=True,
-        hide_input_in_errors=True,
-    )
 
     issuer: Text
     client_id: Text
@@ -91,16 +82,7 @@ def read_settings(path: Path | None) -> OidcSettings | None:
     """
     if path is None:
         return None
-    try:
-        settings = OidcSettings.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise Broken(f"{path} cannot be read: {error.strerror}.", hint=HINT) from None
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise Broken(f"{path}: {where}: {sentence_of(first, 'this')}.", hint=HINT) from None
-    except ValueError:
-        raise Broken(f"{path} is no TOML.", hint=HINT) from None
+    settings = read_settings_file(path, OidcSettings, hint=HINT, private=False)  # its secret is elsewhere
     read_secret(settings)
     return settings
 

@@ -13,33 +13,22 @@ one, or its host is called github, gitlab, gitea or forgejo::
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import StringConstraints
 
-from reconciler.desired.grammar import sentence_of
-from reconciler.errors import Broken
 from reconciler.forges.connection import Access, token_from
 from reconciler.forges.forge import Kind, Place
 from reconciler.forges.places import place_of
-from reconciler.pki.private_files import read_private
+from reconciler.pki.settings_file import FileSettings, read_settings_file
 
 VARIABLE: Final = "CLOUDLUNACY_FORGE_FILE"
 Text = Annotated[str, StringConstraints(max_length=512, pattern=r"^[!-~]*$")]
 
 
-class ForgeSettings(BaseModel):
+class ForgeSettings(FileSettings):
     """The whole file."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        alias_generator=lambda name: name.replace("_", "-"),
-        populate_by_name=True,
-        hide_input_in_errors=True,
-    )
 
     token_file: Path
     kind: Kind | None = None
@@ -56,16 +45,7 @@ def read_settings(path: Path, remote: str) -> tuple[Place, Access]:
         Broken: it is open to others, cannot be read, or does not say what it should. No message repeats a value.
     """
     hint = f"{VARIABLE} names it; docs/pull-requests.md shows what it holds."
-    try:
-        said = ForgeSettings.model_validate(tomllib.loads(read_private(path).decode()))
-    except OSError as error:
-        raise Broken(f"{path} cannot be read: {error.strerror}.", hint=hint) from None
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise Broken(f"{path}: {where}: {sentence_of(first, 'this')}.", hint=hint) from None
-    except ValueError:
-        raise Broken(f"{path} is no TOML.", hint=hint) from None
+    said = read_settings_file(path, ForgeSettings, hint=hint)
     place = place_of(remote, kind=said.kind, api=said.url, repository=said.repository)
     access = Access(token_from(said.token_file), username=said.username, ca_file=said.ca_file)
     access.token()  # a file that is not there is said at the start

@@ -24,16 +24,14 @@ Which directory a certificate comes from, and how its names are proven, is said 
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError, model_validator
+from pydantic import Field, SecretStr, StringConstraints, model_validator
 
-from reconciler.desired.grammar import FORMS, Form, pattern_of, sentence_of
-from reconciler.errors import Broken
-from reconciler.pki.private_files import read_private
+from reconciler.desired.grammar import FORMS, Form, pattern_of
+from reconciler.pki.settings_file import FileSettings, read_settings_file
 from schemas.names import Hostname, HttpsUrl
 
 VARIABLE: Final = "CLOUDLUNACY_ACME_FILE"
@@ -48,17 +46,7 @@ _FORMS: Final = {
 }
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        alias_generator=lambda name: name.replace("_", "-"),
-        populate_by_name=True,
-        hide_input_in_errors=True,
-    )
-
-
-class DirectorySettings(_Settings):
+class DirectorySettings(FileSettings):
     """One ACME server, by the URL of its directory."""
 
     url: HttpsUrl
@@ -73,7 +61,7 @@ class DirectorySettings(_Settings):
         return self
 
 
-class DnsSettings(_Settings):
+class DnsSettings(FileSettings):
     """Who writes TXT records of some zones."""
 
     zones: Annotated[tuple[Hostname, ...], Field(max_length=256)] = ()
@@ -93,7 +81,7 @@ class DnsSettings(_Settings):
         return self
 
 
-class AcmeSettings(_Settings):
+class AcmeSettings(FileSettings):
     """The whole file."""
 
     directory: Annotated[tuple[DirectorySettings, ...], Field(max_length=_MOST)] = ()
@@ -136,16 +124,7 @@ def read_settings(path: Path | None) -> AcmeSettings:
     if path is None:
         return NOTHING
     hint = f"{VARIABLE} names it; docs/certificates.md shows what it holds."
-    try:
-        return AcmeSettings.model_validate(tomllib.loads(read_private(path).decode()))
-    except OSError as error:
-        raise Broken(f"{path} cannot be read: {error.strerror}.", hint=hint) from None
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise Broken(f"{path}: {where}: {sentence_of(first, 'this', _FORMS)}.", hint=hint) from None
-    except ValueError:
-        raise Broken(f"{path} is no TOML.", hint=hint) from None
+    return read_settings_file(path, AcmeSettings, hint=hint, forms=_FORMS)
 
 
 def address_and_port(text: str) -> tuple[str, int]:
