@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -14,7 +13,6 @@ from reconciler.pki.api_tokens import ApiTokens
 from reconciler.pki.authenticator import Authenticator, Identity, Scope
 from reconciler.web.bodies import json_answer, read_json
 from reconciler.web.endpoint import Endpoint
-from reconciler.web.problem import invalid
 from schemas.access_api import (
     API_TOKEN_REVOCATION_PATH,
     API_TOKENS_PATH,
@@ -60,10 +58,7 @@ class AccessApi:
 
     async def revoke_agent(self, request: Request) -> Response:
         caller = self._caller(request, "operate")
-        try:
-            wanted = await read_json(request, RevocationRequest)
-        except ValidationError as error:
-            return invalid(error)
+        wanted = await read_json(request, RevocationRequest)
         name = request.path_params["name"]
         done = await self._revocations.revoke(name, wanted, actor=str(caller), author=caller.author)
         return json_answer(done, 200 if done.state == "committed" else 202)
@@ -74,10 +69,7 @@ class AccessApi:
 
     async def create_api_token(self, request: Request) -> Response:
         caller = self._caller(request, "admin")
-        try:
-            wanted = await read_json(request, ApiTokenRequest)
-        except ValidationError as error:
-            return invalid(error)
+        wanted = await read_json(request, ApiTokenRequest)
         return json_answer(await self._tokens.create(wanted, by=str(caller)), 201)
 
     async def revoke_api_token(self, request: Request) -> Response:

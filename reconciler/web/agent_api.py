@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import parse_qsl
 
-from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -27,7 +26,7 @@ from reconciler.pki.token_endpoint import TokenEndpoint
 from reconciler.web.bodies import json_answer, read_json, require_type
 from reconciler.web.callers import peer_of
 from reconciler.web.endpoint import Endpoint
-from reconciler.web.problem import invalid, problem
+from reconciler.web.problem import problem
 from schemas.enrolment import (
     ENROL_PATH,
     ENROLMENTS_PATH,
@@ -102,19 +101,13 @@ class AgentApi:
         now = self._clock()
         identity = self._authenticator.authenticate(request.method, str(request.url), request.headers, now)
         identity.require("enrol")
-        try:
-            wanted = await read_json(request, NewTokenRequest)
-        except ValidationError as error:
-            return invalid(error)
+        wanted = await read_json(request, NewTokenRequest)
         new = await self._tokens.create(wanted.agent, ttl=seconds(wanted.ttl), created_by=str(identity), now=now)
         return json_answer(new, 201)
 
     async def enrol(self, request: Request) -> Response:
         self._authenticator.addressed(str(request.url))  # else the agent would be committed, and could never connect
-        try:
-            wanted = await read_json(request, EnrolmentRequest)
-        except ValidationError as error:
-            return invalid(error)
+        wanted = await read_json(request, EnrolmentRequest)
         enrolment = await self._enrolments.enrol(wanted, peer=peer_of(request, self._authenticator))
         if enrolment.state == "committed":
             return json_answer(enrolment, 201)

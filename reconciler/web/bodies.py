@@ -6,11 +6,12 @@ import hashlib
 import re
 from typing import Final, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
 from reconciler.errors import Refused
+from reconciler.web.problem import invalid
 
 M = TypeVar("M", bound=BaseModel)
 _TAG: Final = re.compile(r'"[!#-~]*"')
@@ -21,11 +22,14 @@ async def read_json(request: Request, model: type[M]) -> M:
     """Read a model.
 
     Raises:
-        Refused: 415 for another type of content.
-        pydantic.ValidationError: :func:`reconciler.web.problem.invalid` is the answer to it.
+        Refused: 415 for another type of content; 422 ``invalid-request`` with the fields that are wrong.
     """
     require_type(request, "application/json")
-    return model.model_validate_json(await request.body())
+    content = await request.body()
+    try:
+        return model.model_validate_json(content)
+    except ValidationError as error:
+        raise invalid(error) from None
 
 
 def require_type(request: Request, wanted: str) -> None:

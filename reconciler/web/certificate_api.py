@@ -17,7 +17,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from cryptography import x509
-from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -27,7 +26,6 @@ from reconciler.pki.authenticator import Authenticator, Identity, Scope
 from reconciler.pki.authority.authority import Authority
 from reconciler.web.bodies import json_answer, read_json, tagged_answer
 from reconciler.web.endpoint import Endpoint
-from reconciler.web.problem import invalid
 from schemas.api import Accepted
 from schemas.certificate_status import LIST_PATH, RETRY_PATH, CertificateList, CertificateStatus
 from schemas.certificates_api import (
@@ -86,10 +84,7 @@ class CertificateApi:
     async def certificate(self, request: Request) -> Response:
         identity = self._authenticator.authenticate(request.method, str(request.url), request.headers, self._clock())
         identity.require("agent")
-        try:
-            wanted = await read_json(request, CertificateRequest)
-        except ValidationError as error:
-            return invalid(error)
+        wanted = await read_json(request, CertificateRequest)
         return json_answer(await self._certificates.issue(identity.name, identity.thumbprint, wanted.csr))
 
     async def listing(self, request: Request) -> Response:

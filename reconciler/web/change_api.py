@@ -24,7 +24,6 @@ from reconciler.pki.authenticator import Authenticator, Identity
 from reconciler.web.bodies import json_answer, read_json
 from reconciler.web.endpoint import Endpoint
 from reconciler.web.preconditions import if_match, require_match
-from reconciler.web.problem import invalid
 from schemas.changes_api import (
     CHANGE_PATH,
     CHANGES_PATH,
@@ -91,20 +90,14 @@ class ChangeApi:
     async def check_change(self, request: Request) -> Response:
         caller = self._caller(request)
         _require_some_write(caller)
-        try:
-            change = await read_json(request, Change)
-        except ValidationError as error:
-            return invalid(error)
+        change = await read_json(request, Change)
         require_writable(caller, keys_of(edit.path for edit in change.edits).values())
         return json_answer(await self._changes.check(change, caller))
 
     async def submit_change(self, request: Request) -> Response:
         caller = self._caller(request)
         _require_some_write(caller)
-        try:
-            change = await read_json(request, Change)
-        except ValidationError as error:
-            return invalid(error)
+        change = await read_json(request, Change)
         return answered(await self._changes.submit(change, caller, key=await idempotency_key(request)))
 
     async def change_standing(self, request: Request) -> Response:
@@ -144,10 +137,7 @@ class ChangeApi:
     async def revert_revision(self, request: Request) -> Response:
         caller = self._caller(request)
         _require_some_write(caller)
-        try:
-            wanted = await read_json(request, ActRequest)
-        except ValidationError as error:
-            return invalid(error)
+        wanted = await read_json(request, ActRequest)
         if (before := await answered_before(self._changes, request, caller)) is not None:
             return before
         answer = await self._changes.revert(
@@ -170,10 +160,7 @@ class ChangeApi:
     async def _set_state(self, request: Request, state: AgentState, verb: str) -> Response:
         caller = self._caller(request)
         caller.require("write")
-        try:
-            wanted = await read_json(request, ActRequest)
-        except ValidationError as error:
-            return invalid(error)
+        wanted = await read_json(request, ActRequest)
         name = _named(request, "name")
         path = ObjectKey("Agent", "", name).path
         wanted = wanted.model_copy(update={"message": wanted.message or f"{verb} agent {name}"})
@@ -184,10 +171,7 @@ class ChangeApi:
     async def set_route_weights(self, request: Request) -> Response:
         caller, team = self._caller(request), _named(request, "team")
         caller.require("write", team)
-        try:
-            wanted = await read_json(request, WeightsRequest)
-        except ValidationError as error:
-            return invalid(error)
+        wanted = await read_json(request, WeightsRequest)
         name = _named(request, "name")
         path = ObjectKey("Route", team, name).path
         wanted = wanted.model_copy(update={"message": wanted.message or f"Move traffic of {team}/{name}"})

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -25,7 +24,6 @@ from reconciler.web.command_lines import CommandLines
 from reconciler.web.deployment_views import Look, Seen, agents_of, deployment_of, deployment_view, states_of
 from reconciler.web.endpoint import Endpoint
 from reconciler.web.parameters import SECONDS, Parameter, name_of, one_of, pages, text
-from reconciler.web.problem import invalid
 from reconciler.web.queries import limit_of, next_names, number_of, seconds_of
 from schemas.deployment import Deployment
 from schemas.deployments_api import (
@@ -194,10 +192,7 @@ class DeploymentApi:
 
     async def restart(self, request: Request) -> Response:
         caller, key, served = self._asked(request, "operate")
-        try:
-            wanted = await read_json(request, RestartRequest)
-        except ValidationError as error:
-            return invalid(error)
+        wanted = await read_json(request, RestartRequest)
         assert isinstance(served.object, Deployment)
         limit = wanted.seconds or restart_seconds(served.object)
         agents = self._agents_for(key, wanted.agent)
@@ -206,10 +201,7 @@ class DeploymentApi:
 
     async def execute(self, request: Request) -> Response:
         caller, key, _ = self._asked(request, "exec")
-        try:
-            wanted = await read_json(request, ExecRequest)
-        except ValidationError as error:
-            return invalid(error)
+        wanted = await read_json(request, ExecRequest)
         if not _may_exec(self._control.published.state, key.team):
             text = f'The fleet does not let people run programs in what team "{key.team}" deploys.'
             hint = f'It would with "commands: {{exec: [{key.team}]}}" in the spec of fleet.yaml.'
@@ -224,10 +216,7 @@ class DeploymentApi:
 
     async def backup(self, request: Request) -> Response:
         asked = self._asked(request, "operate")
-        try:
-            wanted = await read_json(request, BackupRequest)
-        except ValidationError as error:
-            return invalid(error)
+        wanted = await read_json(request, BackupRequest)
         return await self._of_database(asked, "backup", wanted.agent)
 
     async def backups(self, request: Request) -> Response:
@@ -236,10 +225,7 @@ class DeploymentApi:
 
     async def restore(self, request: Request) -> Response:
         asked = self._asked(request, "operate")
-        try:
-            wanted = await read_json(request, RestoreRequest)
-        except ValidationError as error:
-            return invalid(error)
+        wanted = await read_json(request, RestoreRequest)
         if wanted.confirm != f"{asked.key.team}/{asked.key.name}":
             text = f"Nothing was touched: to confirm, say {asked.key.team}/{asked.key.name} again."
             raise Refused(text, status=409, code="not-confirmed")

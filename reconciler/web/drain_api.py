@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Protocol
 
-from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -16,7 +15,6 @@ from reconciler.pki.authenticator import Authenticator, Identity
 from reconciler.store.seen import Drained
 from reconciler.web.bodies import json_answer, read_json
 from reconciler.web.endpoint import Endpoint
-from reconciler.web.problem import invalid
 from schemas.access_api import seconds_of
 from schemas.health_api import DRAIN_PATH, UNDRAIN_PATH, AgentDrain, Drain, DrainRequest
 
@@ -58,10 +56,7 @@ class DrainApi:
     async def drain(self, request: Request) -> Response:
         """Fronts follow within seconds; git is not changed."""
         caller = self._caller(request)
-        try:
-            wanted = await read_json(request, DrainRequest)
-        except ValidationError as error:
-            return invalid(error)
+        wanted = await read_json(request, DrainRequest)
         name, now = self._agent(request), self._clock()
         until = None if wanted.lasting is None else now + seconds_of(wanted.lasting)
         before = self._drains.drains.get(name)

@@ -47,16 +47,14 @@ def problem(refused: Refused, extensions: Mapping[str, Any] | None = None) -> JS
     return JSONResponse(body, refused.status, _headers(refused), MEDIA_TYPE)
 
 
-def invalid(error: ValidationError) -> JSONResponse:
-    """Return 422 with each field that is wrong; what was sent is not repeated."""
+def invalid(error: ValidationError) -> Refused:
+    """Return the 422 that names each field that is wrong; what was sent is not repeated."""
     found = error.errors(include_input=False, include_url=False)[:MAX_ERRORS]
     errors = [
         {"field": ".".join(map(str, one["loc"]))[:200], "message": sentence_of(one, "this")[:300]} for one in found
     ]
-    refused = Refused(
-        f"The request is not valid: {error.error_count()} problem(s).", status=422, code="invalid-request"
-    )
-    return problem(refused, {"errors": errors})
+    message = f"The request is not valid: {error.error_count()} problem(s)."
+    return Refused(message, status=422, code="invalid-request", more={"errors": errors})
 
 
 def _headers(refused: Refused) -> dict[str, str]:

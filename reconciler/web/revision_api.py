@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
-from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -20,7 +19,6 @@ from reconciler.web.bodies import json_answer, read_json, tagged_answer, whole_a
 from reconciler.web.callers import Callers
 from reconciler.web.endpoint import Endpoint
 from reconciler.web.parameters import LARGEST_PAGE, PATH, number, one_of
-from reconciler.web.problem import invalid
 from reconciler.web.queries import limit_of, number_of
 from reconciler.web.revision_names import status_of
 from schemas.api import (
@@ -146,10 +144,7 @@ class RevisionApi:
 
     async def approve(self, request: Request) -> Response:
         caller = self._callers.caller(request, "approve")
-        try:
-            wanted = await read_json(request, ApprovalRequest)
-        except ValidationError as error:
-            return invalid(error)
+        wanted = await read_json(request, ApprovalRequest)
         found = await self._approving.approve(wanted.checksum, caller)
         answer = ApprovalAnswer(checksum=found.checksum, approved_by=found.approved_by)
         return json_answer(answer, 201, {"Location": f"/api/v1/approvals/{found.checksum}"})

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -17,7 +16,6 @@ from reconciler.pki.rotation import SUBJECTS, Rotation, Subject
 from reconciler.pki.rotation_file import Kept
 from reconciler.web.bodies import json_answer, read_json
 from reconciler.web.endpoint import Endpoint
-from reconciler.web.problem import invalid
 from schemas.rotation_api import CANCELLATION_PATH, ROTATIONS_PATH, RotationList, RotationRequest, RotationView
 
 
@@ -73,10 +71,7 @@ class RotationApi:
 
     async def begin(self, request: Request) -> Response:
         caller = self._caller(request, "admin")
-        try:
-            wanted = await read_json(request, RotationRequest)
-        except ValidationError as error:
-            return invalid(error)
+        wanted = await read_json(request, RotationRequest)
         seconds = wanted.deadline_seconds
         deadline = None if seconds is None else dt.timedelta(seconds=seconds)
         begun = await self._rotations.begin(

@@ -13,7 +13,6 @@ from reconciler.errors import Refused
 from reconciler.pki.authenticator import Authenticator
 from reconciler.web.bodies import json_answer, read_json
 from reconciler.web.endpoint import Endpoint
-from reconciler.web.problem import invalid
 from schemas.agent_routes import ROUTE_PATH, ROUTES_PATH, AgentRoute, AgentRouteRequest, AskedName
 from schemas.names import Name
 
@@ -45,10 +44,7 @@ class RouteApi:
 
     async def ask(self, request: Request) -> Response:
         agent = self._agent(request)
-        try:
-            wanted = await read_json(request, AgentRouteRequest)
-        except ValidationError as error:
-            return invalid(error)
+        wanted = await read_json(request, AgentRouteRequest)
         return _answer(await self._routes.put(agent, wanted))
 
     async def standing(self, request: Request) -> Response:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from pydantic import SecretStr, ValidationError
+from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -17,7 +17,6 @@ from reconciler.pki.authenticator import INCLUDED, Authenticator, Identity
 from reconciler.store.sessions import Session
 from reconciler.web.bodies import json_answer, read_json
 from reconciler.web.endpoint import Endpoint
-from reconciler.web.problem import invalid
 from schemas.login_api import (
     LOGIN_LINKS_PATH,
     SESSION_PATH,
@@ -90,10 +89,7 @@ class SessionApi:
 
     async def create_login_link(self, request: Request) -> Response:
         caller = self._administrator(request)
-        try:
-            wanted = await read_json(request, LoginLinkRequest)
-        except ValidationError as error:
-            return invalid(error)
+        wanted = await read_json(request, LoginLinkRequest)
         link, url = await self._links.create(wanted, by=str(caller), base=self._authenticator.issuer)
         may = rights(filter(None, [wanted.role]), link.teams)
         new = NewLoginLink(url=SecretStr(url), name=link.name, roles=may.roles, expires_at=_utc(link.expires_at))

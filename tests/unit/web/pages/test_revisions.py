@@ -84,7 +84,7 @@ class WaxChanges:
     async def reverting(self, revision: str, *, message: str = "", proposal: bool | None = None) -> Change:
         return Change(edits=(FileEdit(path="routes/shop/web.yaml", text="a"),), message=message, proposal=proposal)
 
-    async def check(self, change: Change) -> ChangeCheck:
+    async def check(self, change: Change, _: Identity) -> ChangeCheck:
         files = tuple(FileResult(path=one.path, action="update") for one in change.edits)
         return ChangeCheck(base=SEEN, files=files, blocking=self.blocking, plan=PLAN)
 
