@@ -40,6 +40,7 @@ def test_what_pages_load_names_no_other_host(path: Path) -> None:
 @pytest.mark.parametrize("name", ["h1", "h2", "h3", "p", "li", "dd", "summary", ".warning", ".danger"])
 def test_a_long_word_breaks(name: str) -> None:
     """What others wrote may be one long word, and would make a page wider than a phone."""
-    rules = re.findall(r"^([^{}@/]+) \{([^{}]*)\}", (FOLDER / "static" / "app.css").read_text(encoding="utf-8"), re.M)
+    text = (FOLDER / "static" / "app.css").read_text(encoding="utf-8")
+    rules = re.findall(r"^([^{}@/]+) \{([^{}]*)\}", text, re.MULTILINE)
     breaking = {one.strip() for names, said in rules if "overflow-wrap: anywhere" in said for one in names.split(",")}
     assert name in breaking
