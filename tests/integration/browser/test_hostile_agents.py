@@ -24,19 +24,9 @@ from schemas.observation import DeploymentObservation
 from schemas.session import Report
 from tests.support.browser import WIDTHS, window
 from tests.support.fleet_pages import ORDERS, WEB, FleetPages, observed, serving
+from tests.support.payloads import PAYLOADS
 from tests.support.tokens import NOW
 
-PAYLOADS = (
-    "<script>window.owned=1;alert(1)</script>",
-    '"><img src=x onerror="window.owned=1">',
-    "javascript:window.owned=1",
-    "<svg/onload=window.owned=1>",
-    "{{7*7}}${7*7}{% raw %}",
-    "\u202egpj.exe\u2066",
-    "\x1b[31mred\x1b]0;title\x07",
-    "'-window.owned-' onmouseover='window.owned=1'",
-    "</textarea></title></style><iframe src=javascript:alert(1)>",
-)
 SEEN = ("<script>window.owned=1;alert(1)</script>", "{{7*7}}${7*7}{% raw %}", "\\u202egpj.exe\\u2066")
 """As people read them."""
 PAGES = (
