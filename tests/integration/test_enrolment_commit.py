@@ -88,8 +88,7 @@ def test_many_at_once_race_with_people_and_lose_nobody(tmp_path: Path, remote: B
 
     async def people() -> None:
         for number in range(15):
-            # The helper sets the tip as a server does for a push that wins.
-            await asyncio.to_thread(remote.commit, {f"routes/{number}.yaml": "x"}, message=f"Person {number}")
+            await asyncio.to_thread(remote.push_on_top, {f"routes/{number}.yaml": "x"}, message=f"Person {number}")
             await asyncio.sleep(0.02)
 
     async def scenario(one: Plane) -> None:

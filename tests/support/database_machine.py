@@ -26,6 +26,7 @@ from agent.sealing import Sealer
 from schemas.session import Item
 from tests.support.deployment_agent import AGENT, in_memory
 from tests.support.deployment_agent import item as deployment_item
+from tests.support.mongod import forget_half_made_connections
 from tests.support.networked_engine import NetworkedEngine
 from tests.support.service_world import World, make_issuer
 from tests.support.service_world import item as certificate_item
@@ -127,6 +128,7 @@ class DatabaseMachine:
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+            forget_half_made_connections()
 
     def client(
         self, user: str | None = "shop", password: str = PASSWORD, **more: Any

@@ -23,6 +23,7 @@ from agent.deployments.workload import Key, Workload
 from agent.keys import AgentKey
 from agent.sealing import Sealer
 from schemas.deployment import DeploymentSpec
+from tests.support.mongod import forget_half_made_connections
 from tests.support.orphans import tied
 from tests.support.parts import require
 from tests.support.ports import free_port
@@ -149,6 +150,7 @@ class DatabaseProcess:
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+            forget_half_made_connections()
 
     def answers(self) -> bool:
         try:

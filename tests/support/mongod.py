@@ -5,7 +5,9 @@ Its user is made through the localhost exception, the only thing that mongod let
 
 from __future__ import annotations
 
+import gc
 import subprocess
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,3 +89,10 @@ def mongod(folder: Path, *, pem: str, roots: str) -> Iterator[Mongod]:
         yield running
     finally:
         running.stop()
+
+
+def forget_half_made_connections() -> None:
+    """Have the collector close what pymongo gave up while it was made, here and not in the middle of another test."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
