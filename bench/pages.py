@@ -26,7 +26,7 @@ from bench.pages_browser import Stay, stay_on_pages
 from bench.pairs import Row
 from reconciler.pki.authenticator import SESSION_COOKIE
 
-ROUNDS: Final = 20
+ROUNDS: Final = 40
 WARM_UP: Final = 2
 GOAL: Final = 300.0
 """Milliseconds, at the 95th percentile."""

@@ -20,6 +20,7 @@ from reconciler.pki.keystore import KeyStore
 from reconciler.pki.resealing import seal_the_rest
 from reconciler.pki.vault import Vault, read_secret
 from reconciler.settings import Settings
+from reconciler.steps.collecting import Collector
 from reconciler.steps.probing import Probing
 from reconciler.store.lock import DataDirectoryLock
 from reconciler.store.protocols import Event
@@ -55,6 +56,7 @@ class ControlPlane(Parts):
             self._task("outbox", self._committer.run()),
             self._task("observer", self._observer.run()),
             self._task("housekeeping", housekeeping.run()),
+            self._task("collector", Collector().run()),
             self._task("certificate", self.certificate.run(self._fleet, self._store, self._metrics)),
             self._task("agent-certificates", self._certificates.run()),
             self._task("rotations", self.rotations.run()),
