@@ -85,8 +85,9 @@ class ServiceNames:
         fleet = self._state.fleet
         if fleet is None:
             return
-        for key in self._state.served:
-            tls = self._tls(key)
+        for key, one in self._state.objects.items():
+            # this looks at everything in service: at the kind before the type, and at what is written
+            tls = one.spec.tls if key.kind == "Deployment" and isinstance(one, Deployment) else None
             if tls is None or not tls.dns_names:
                 continue
             own = {name for agent in self.agents(key) for name in own_names(key.name, agent, fleet.spec.domain)}
