@@ -58,10 +58,6 @@ def _demo() -> Iterator[RunningDemo]:
             demo.close()
 
 
-def _settled(site: Site, revision: str, *states: str) -> None:
-    wait_for(lambda: site.ask(f"/revisions/{revision}")["state"] in states, 90, what=f"{states} of {revision}")
-
-
 def _take(window: Window, name: str, path: str) -> None:
     page = window.open(path)
     page.locator("#live").get_by_text("Live").wait_for()
@@ -78,7 +74,7 @@ def main() -> None:
         demo.git("pull", "--quiet", "--rebase")
         text = (demo.work / ROUTE).read_text(encoding="utf-8")
         moved = demo.push("Limit the shop less", {ROUTE: text.replace("average: 100", "average: 200")})
-        _settled(site, moved, "Converged")
+        site.settled(moved, "Converged")
         # they come with the second reading of the fronts
         wait_for(lambda: any(row.get("figures") for row in site.ask("/traffic")["rows"]), 90, what="figures")
         with site.member("administrator", width=PHONE) as phone:
@@ -94,7 +90,7 @@ def main() -> None:
             desk.page.emulate_media(color_scheme="light")
             routes = sorted(str(path.relative_to(demo.work)) for path in (demo.work / "routes").glob("*/*.yaml"))
             held = demo.push("Take every route down", dict.fromkeys(routes))
-            _settled(site, held, "Held")
+            site.settled(held, "Held")
             _take(desk, "revision-held", f"/revisions/{held}")
             _take(desk, "overview-needs", PAGES["overview"])
 

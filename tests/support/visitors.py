@@ -9,8 +9,10 @@ from typing import Any, Final
 from playwright.sync_api import Browser
 
 from reconciler.commands.client import Client, local_target
+from reconciler.errors import Refused
 from tests.support.browser import DESK, Window, window
 from tests.support.demo import RunningDemo
+from tests.support.waiting import wait_for
 
 EVERYTHING: Final = ("read", "plan", "approve", "enrol", "operate", "write", "exec")
 
@@ -30,6 +32,19 @@ class Site:
         with Client(self.target) as client:
             found: dict[str, Any] = client.get(path, **query)
             return found
+
+    def settled(self, revision: str, *states: str) -> None:
+        """Wait until a revision is in one of the states; the loop may not have come to it yet."""
+
+        def reached() -> bool:
+            try:
+                return self.ask(f"/revisions/{revision}")["state"] in states
+            except Refused as refused:
+                if refused.status != 404:
+                    raise
+                return False
+
+        wait_for(reached, 90, what=f"{states} of {revision}")
 
     @contextmanager
     def visit(self, *scopes: str, width: int = DESK, **options: Any) -> Iterator[Window]:

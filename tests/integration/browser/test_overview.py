@@ -11,7 +11,6 @@ from playwright.sync_api import expect
 from tests.support.browser import PHONE
 from tests.support.demo import RunningDemo
 from tests.support.visitors import Site
-from tests.support.waiting import wait_for
 
 ROUTE = "routes/shop/web.yaml"
 LONG = 60_000
@@ -29,10 +28,6 @@ def mended(demo: RunningDemo) -> Iterator[RunningDemo]:
         demo.git("checkout", "--quiet", before, "--", ".")
         demo.git("commit", "--quiet", "--all", "--message", "As it was")
         demo.git("push", "--quiet")
-
-
-def settled(site: Site, revision: str, *states: str) -> None:
-    wait_for(lambda: site.ask(f"/revisions/{revision}")["state"] in states, 90, what=f"{states} of {revision}")
 
 
 def test_who_is_not_logged_in_comes_to_where_one_does(site: Site) -> None:
@@ -114,7 +109,7 @@ def test_a_held_deletion_is_approved_on_a_phone(site: Site, mended: RunningDemo)
     routes = sorted((mended.work / "routes").glob("*/*.yaml"))
     gone = [str(path.relative_to(mended.work)) for path in routes]
     revision = mended.push("Delete every route", dict.fromkeys(gone))
-    settled(site, revision, "Held")
+    site.settled(revision, "Held")
     with site.visit("read", width=PHONE) as window:
         page = window.open(f"/revisions/{revision}")
         expect(page.get_by_text("can let it through")).to_be_visible()
